@@ -1,0 +1,161 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A task that changes nothing beside `ansible.builtin.ping`, both as Ansible runs modules; and what a module weighs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.imports import costs
+from bench.table import Bar, Row, ratio_of
+from support.plays import run_playbook
+from support.vm import VERSIONS, VM
+
+PAIRS = 24
+ALONE_PAIRS = 12
+BAR = Bar("<=", 1.25)
+CALLBACKS = Path(__file__).resolve().parent / "callback"
+PING: dict[str, Any] = {"name": "ping", "ansible.builtin.ping": {}}
+FACE = "ansible_collections.vmm.qemu.plugins.modules.qemu_disk"
+
+
+class BenchError(Exception):
+    """What should have been measured did not happen."""
+
+
+def disk_task(vm: VM) -> dict[str, Any]:
+    """A disk with the options that people give."""
+    options = {
+        "socket": vm.qmp,
+        "id": "data",
+        "filename": str(vm.directory / "data.raw"),
+        "format": "raw",
+        "bus": "rp0",
+        "serial": "DATA01",
+        "cache": {"direct": False},
+    }
+    return {"name": f"disk-{vm.version}", "vmm.qemu.qemu_disk": options}
+
+
+def play(home: Path, tasks: list[dict[str, Any]], **environment: str) -> list[tuple[str, float, bool]]:
+    """Run the tasks: name, seconds and changed of each."""
+    times = home / "times.json"
+    done = run_playbook(
+        [{"hosts": "all", "gather_facts": False, "tasks": tasks}],
+        home,
+        environment={
+            "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
+            "ANSIBLE_CALLBACKS_ENABLED": "bench_times",
+            "BENCH_TIMES": str(times),
+            **environment,
+        },
+    )
+    if done.rc != 0:
+        raise BenchError(done.output)
+    return [tuple(line) for line in json.loads(times.read_text())]
+
+
+@contextmanager
+def _vms() -> Iterator[list[VM]]:
+    """One of each version, paused: an idle QEMU takes no processor time from what is measured."""
+    first, second = VERSIONS
+    with VM(first) as old, VM(second) as new:
+        yield [old, new]
+
+
+def _tasks(home: Path, vms: list[VM]) -> Iterator[Row]:
+    """Each round is one ping and one disk on each QEMU, in one play."""
+    disks = [disk_task(vm) for vm in vms]
+    made = play(home, disks)
+    if not all(changed for _name, _seconds, changed in made):
+        raise BenchError(f"the disks were there before they were made: {made}")
+    # two rounds to warm up
+    tasks = [task for _turn in range(PAIRS + 2) for task in (PING, *disks)]
+    times: dict[str, list[float]] = {}
+    for name, seconds, changed in play(home, tasks):
+        if changed:
+            raise BenchError(f"{name} changed something, where nothing was to be changed")
+        times.setdefault(name, []).append(seconds)
+    pings = times["ping"][2:]
+    for vm in vms:
+        mine = times[f"disk-{vm.version}"][2:]
+        shown = [f"{median(seconds) * 1000:.0f} ms" for seconds in (mine, pings)]
+        yield Row(f"qemu_disk, unchanged, QEMU {vm.version}: ping", shown, ratio_of(mine, pings), BAR)
+
+
+def _payloads(home: Path, vm: VM) -> dict[str, Path]:
+    """The files that Ansible sends to the managed host."""
+    play(home, [PING, disk_task(vm)], ANSIBLE_KEEP_REMOTE_FILES="1")
+    found = {path.stem.partition("_")[2]: path for path in (home / "remote").rglob("AnsiballZ_*.py")}
+    if set(found) != {"ping", "qemu_disk"}:
+        raise BenchError(f"no payloads of both modules: {found}")
+    return found
+
+
+def _alone(payload: Path, home: Path) -> tuple[float, float]:
+    """The wall and processor time of the payload alone, as the managed host has them."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, str(payload)],
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        output = stdout.read()
+    _pid, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise BenchError(f"{payload.name}: {output!r}")
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
+
+
+def _weight(home: Path, vm: VM) -> Iterator[Row]:
+    """Size and files of the payload, what it costs alone, and how much of that is our own modules."""
+    payloads = _payloads(home, vm)
+    disk, ping = payloads["qemu_disk"], payloads["ping"]
+    runs = [(_alone(disk, home), _alone(ping, home)) for _turn in range(ALONE_PAIRS)]
+    for index, what in enumerate(("wall", "processor")):
+        mine, its = ([run[side][index] for run in runs] for side in (0, 1))
+        shown = [f"{median(seconds) * 1000:.0f} ms" for seconds in (mine, its)]
+        yield Row(f"qemu_disk's payload alone, {what} time: ping", shown, ratio_of(mine, its))
+
+    sizes = [payload.stat().st_size for payload in (disk, ping)]
+    yield Row("payload: ping", [f"{size / 1000:.0f} kB" for size in sizes], sizes[0] / sizes[1])
+    trees = []
+    for payload in (disk, ping):
+        subprocess.run([sys.executable, str(payload), "explode"], check=True, stdout=subprocess.DEVNULL)
+        trees.append(payload.parent / "debug_dir")
+    counts = [sum(1 for path in tree.rglob("*.py") if path.stat().st_size) for tree in trees]
+    yield Row("files in the payload that are not empty: ping", list(map(str, counts)), counts[0] / counts[1])
+
+    # -B, from a tree that no interpreter has compiled: on the managed host, too, every run compiles everything
+    basic = "import ansible.module_utils.basic"
+    statements = {"basic": basic, "all": f"{basic}, {FACE}"}
+    cost = costs(statements, {"PYTHONPATH": str(trees[0])}, "-B", rounds=ALONE_PAIRS)
+    basics = cost["basic"].processor
+    own = cost["all"].processor - basics
+    shown = [f"{seconds * 1000:.0f} ms" for seconds in (own, basics)]
+    yield Row("import of qemu_disk's own files, uncompiled, processor time: basic.py", shown, own / basics)
+
+
+def measure() -> Iterator[Row]:
+    """Tasks first, then what is in them."""
+    with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as directory, _vms() as vms:
+        for vm in vms:
+            vm.image("data.raw")
+        home = Path(directory)
+        yield from _tasks(home, vms)
+        yield from _weight(home, vms[-1])

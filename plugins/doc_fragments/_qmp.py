@@ -1,0 +1,70 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a module reaches the monitor. Private to the collection: may change without notice."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The options of every module that speaks QMP, and those of every resource."""
+
+    DOCUMENTATION = r"""
+options:
+  socket:
+    description:
+      - The QMP monitor of the virtual machine, as seen from the managed host.
+      - One of C(/path), C(unix:/path), C(unix:@name) (abstract), C(HOST:PORT), C(tcp:HOST:PORT) and C(tcp:[v6]:PORT).
+      - QEMU serves one client for each monitor at a time. Give the virtual machine a monitor of its own for Ansible.
+      - If not set, the value of the environment variable E(QEMU_QMP_SOCKET) is used.
+    type: str
+    required: true
+  connect_timeout:
+    description:
+      - Seconds to be connected, greeted and negotiated.
+      - A monitor that another client holds is reported as such, with the process that holds it where the system tells.
+    type: float
+    default: 10.0
+  timeout:
+    description: Seconds for all of the task's work, waits for the guest included.
+    type: float
+    default: 60.0
+  tls:
+    description: TLS for a monitor on TCP, whose QEMU side is a C(tls-creds-x509) object.
+    type: dict
+    suboptions:
+      ca_path:
+        description: The authority's certificate that the server is checked against.
+        type: path
+      cert_path:
+        description: The client's certificate.
+        type: path
+      key_path:
+        description: The client certificate's key.
+        type: path
+      server_name:
+        description: The name to check the server's certificate for, when it is not the host in O(socket).
+        type: str
+requirements:
+  - Python 3.8 or later
+  - QEMU 5.2 or later
+notes:
+  - The module runs where the monitor's socket is. It needs nothing there but Python.
+"""
+
+    RESOURCE = r"""
+options:
+  state:
+    description: Whether it shall be there.
+    type: str
+    choices: [present, absent]
+    default: present
+  recreate:
+    description:
+      - Allow to remove and add again what differs in a property that QEMU can't change while it is there.
+      - Without it such a difference is an error that names the property, its current and its wanted value.
+      - What the task does not name stays as it was, as far as QEMU tells what it was.
+      - Nothing is ever recreated silently.
+    type: bool
+    default: false
+"""

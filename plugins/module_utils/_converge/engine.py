@@ -1,0 +1,171 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The one pipeline: read what is, compare it with what was asked for, plan, apply or undo, read again.
+
+The engine knows kinds by their interface alone. A task over one resource, over a disk's two halves, or over a whole VM
+differs only in the list of items.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
+
+from ansible_collections.vmm.qemu.plugins.module_utils._converge.diff import before_after
+from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import NotReadBack, Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+
+class Item(NamedTuple):
+    """One thing that shall be there, or not."""
+
+    kind: Kind
+    want: Want
+    present: bool = True
+
+
+class Reading:
+    """An item beside what is: what differs, and what is to be done about it."""
+
+    def __init__(self, item: Item, vm: VM) -> None:
+        self.item = item
+        self.have: State | None = item.kind.read(vm, item.want)
+        self.want: State = item.kind.wanted(vm, item.want) if item.present else {}
+        self.changes: List[Change] = []
+        self.unverifiable: List[str] = []
+        self.again = False  # removed and added again
+        self.full = item.want
+        if item.present and self.have is not None:
+            self.changes, self.unverifiable = item.kind.compare(self.have, self.want)
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Kind and id."""
+        return self.item.kind.name, self.item.kind.ident(self.item.want)
+
+    @property
+    def goes(self) -> bool:
+        """Whether it is removed, for good or to be added again."""
+        return self.have is not None and (not self.item.present or self.again)
+
+    @property
+    def comes(self) -> bool:
+        """Whether it is added."""
+        return self.item.present and (self.have is None or self.again)
+
+    def cold(self, vm: VM) -> List[Change]:
+        """The changes that can't be made while the thing is there."""
+        if not self.changes or self.have is None:
+            return []
+        live = self.item.kind.live(vm, self.have)
+        return [change for change in self.changes if change.key not in live]
+
+
+class Outcome(NamedTuple):
+    """What a converged list of items comes to; ``states`` are what each kind tells of each item in the end.
+
+    ``pending``: something that was to go was asked to, without waiting, and is still there.
+    """
+
+    plan: Plan
+    diff: Dict[str, Any]
+    unverifiable: List[str]
+    warnings: List[str]
+    states: Dict[str, Any]
+    pending: bool
+
+
+def converge(vm: VM, items: Sequence[Item], *, recreate: bool, check_mode: bool) -> Outcome:
+    """Make the items so. Backends come before their frontends in ``items``; they are removed the other way round.
+
+    Each has passed its kind's ``check``. Raises Refusal for what reading tells can't be done, PlanFailed for a step that
+    failed (and was undone), and the session's errors.
+    """
+    readings = [Reading(item, vm) for item in items]
+    _settle(readings, vm, recreate)
+    plan = Plan(_steps(readings, vm))
+    diff = before_after(readings)
+    if not check_mode and plan.steps:
+        from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import apply  # most runs change nothing
+
+        apply(plan, vm)
+        vm.forget()
+    unverifiable = [key for reading in readings for key in reading.unverifiable]
+    warnings = [text for item in items if item.present for text in item.kind.warnings(item.want)]
+    try:
+        return Outcome(
+            plan, diff, unverifiable, warnings, _states(readings, vm, check_mode), _pending(readings, vm, check_mode)
+        )
+    except errors.QMPError as exc:
+        if check_mode or not plan.steps:
+            raise
+        raise NotReadBack(plan, exc) from exc
+
+
+def _settle(readings: List[Reading], vm: VM, recreate: bool) -> None:
+    """Decide what must be removed and added again: what has cold changes, and what stands on such a thing."""
+    for reading in readings:
+        cold = reading.cold(vm)
+        if cold and not recreate:
+            kind, ident = reading.name
+            differs = "; ".join(
+                f"{change.key} is {_shown(change.before)}, wanted {_shown(change.after)}" for change in cold
+            )
+            raise Refusal(
+                f"{kind} {ident}: {differs}: QEMU can't change that while it is there; "
+                "set recreate=true to remove it and add it again"
+            )
+        reading.again = bool(cold)
+    for place, reading in enumerate(readings):
+        below = {other.name for other in readings[:place] if other.goes}
+        if reading.have is not None and reading.item.present and below & reading.item.kind.needs(reading.item.want):
+            reading.again = True
+    vm.leaving.update(reading.name for reading in readings if reading.goes)
+
+
+def _steps(readings: List[Reading], vm: VM) -> List[Step]:
+    steps: List[Step] = []
+    for reading in reversed(readings):
+        if reading.goes:
+            if reading.again:  # what was not named stays as it is
+                reading.full = reading.item.kind.inherit(vm, reading.item.want, reading.have or {})
+            steps += reading.item.kind.remove(vm, reading.item.want)
+    for reading in readings:
+        kind, want = reading.item.kind, reading.item.want
+        if reading.comes:
+            steps += kind.create(vm, reading.full)
+            vm.coming[reading.name] = want
+        elif reading.changes and reading.have is not None:
+            steps += kind.change(vm, want, reading.have, reading.changes)
+        if reading.item.present:
+            steps += kind.always(vm, want)
+    return [step for step in steps if not step.late] + [step for step in steps if step.late]
+
+
+def _states(readings: List[Reading], vm: VM, check_mode: bool) -> Dict[str, Any]:
+    """Every item as it is now, by kind; in check mode as it would be."""
+    states: Dict[str, Any] = {}
+    for reading in readings:
+        kind, want = reading.item.kind, reading.item.want
+        foretold = check_mode and (reading.comes or reading.goes)
+        if not kind.returned:
+            continue
+        states[kind.name] = (want if reading.comes else {}) if foretold else kind.describe(vm, want)
+    return states
+
+
+def _pending(readings: List[Reading], vm: VM, check_mode: bool) -> bool:
+    """Whether something that was to go is still there, since the task did not wait for it."""
+    gone = [reading.item for reading in readings if reading.goes and not reading.item.present]
+    return not check_mode and any(item.kind.read(vm, item.want) is not None for item in gone)
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value)

@@ -1,0 +1,129 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The balloon: how much memory the guest has left to itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, Part, State, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+FLOOR = 64 << 20
+"""Below this a Linux guest has been seen to die; QEMU itself has no floor."""
+
+_TOLERANCE = "1M"
+
+
+class Reached(Wait):
+    """The guest has given back, or taken, what was asked. Events are limited to one a second, so the balloon is looked at."""
+
+    def __init__(self, size: int, tolerance: int) -> None:
+        self.size = size
+        self.tolerance = tolerance
+
+    def reached(self, vm: VM) -> bool:
+        """Whether the balloon is there, within the tolerance."""
+        return bool(abs(vm.ask("query-balloon")["actual"] - self.size) <= self.tolerance)
+
+    def overdue(self, vm: VM) -> Exception:
+        """Where it stands."""
+        actual, status = vm.ask("query-balloon")["actual"], vm.status
+        why = (
+            "the guest gave no more within the timeout, or has no balloon driver"
+            if status == "running"
+            else f"the VM is {status}"
+        )
+        return Refusal(f"balloon: {self.size} bytes were asked for, the guest stands at {actual}: {why}")
+
+
+class Balloon(Kind):
+    """The one balloon of a VM."""
+
+    name = "balloon"
+    key = "size"
+    options = {
+        "size": Option("str", required=True),
+        "wait": Option("bool", default=True),
+        "tolerance": Option("str", default=_TOLERANCE),
+        "force": Option("bool", default=False),
+    }
+
+    def ident(self, want: Want) -> str:
+        """There is one."""
+        return "balloon"
+
+    def check(self, want: Want) -> None:
+        """Sizes must be sizes."""
+        for option in ("size", "tolerance"):
+            try:
+                human_size(want.get(option, 0))
+            except ValueError as exc:
+                raise Refusal(f"{option}: {exc}") from exc
+        if human_size(want["size"]) < 1:
+            raise Refusal("size: the guest can't be left with nothing")
+
+    def read(self, vm: VM, want: Want) -> State | None:
+        """What the guest has."""
+        try:
+            return {"size": vm.ask("query-balloon")["actual"]}
+        except errors.DeviceNotActive as exc:
+            raise Refusal(
+                "balloon: this VM has no balloon device; add one (driver virtio-balloon-pci) with qemu_device"
+            ) from exc
+
+    def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
+        """Near enough is there."""
+        near = abs(have["size"] - want["size"]) <= want["tolerance"]
+        return [] if near else [Change("size", have["size"], want["size"])], []
+
+    def wanted(self, vm: VM, want: Want) -> State:
+        """Bytes."""
+        return {"size": human_size(want["size"]), "tolerance": _tolerance(want)}
+
+    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+        """That is what it is for."""
+        return frozenset(["size"])
+
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+        """``balloon``. QEMU takes more than the VM has without a word, and never gets there."""
+        size = changes[0].after
+        memory = vm.ask("query-memory-size-summary")
+        most = memory["base-memory"] + memory.get("plugged-memory", 0)
+        if size > most:
+            raise Refusal(f"size: {size} is more than the {most} bytes that this VM has")
+        end = Reached(size, _tolerance(want)) if want.get("wait", True) else None
+        return [Step("balloon", {"value": size}, wait=end, undo=[Step("balloon", {"value": have["size"]})])]
+
+    def warnings(self, want: Want) -> List[str]:
+        """Of a size that no guest survives."""
+        if human_size(want["size"]) < FLOOR and not want.get("force"):
+            return [
+                f"size: a guest left with {want['size']} (less than 64 MiB) may run out of memory and die; "
+                "force=true if that is meant"
+            ]
+        return []
+
+    def describe(self, vm: VM, want: Want) -> Dict[str, Any]:
+        """Where the guest stands, and what the task asks for. QEMU does not tell what it was asked before."""
+        return {"actual": vm.ask("query-balloon")["actual"], "target": human_size(want["size"])}
+
+
+BALLOON = Balloon()
+
+
+def _tolerance(want: Want) -> int:
+    return human_size(want.get("tolerance", _TOLERANCE))
+
+
+def balloon(want: Want) -> List[Part]:
+    """The balloon alone."""
+    return [Part(BALLOON, want)]

@@ -1,0 +1,141 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Block nodes: ``blockdev-add`` and what ``query-named-block-nodes`` reads back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, State, Want, nest
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+_REOPENED = frozenset(["read_only", "cache.direct", "cache.no_flush", "detect_zeroes"])
+
+
+class Blockdev(Kind):
+    """A block node that the monitor owns: a format over a file or a host device, or a protocol alone."""
+
+    own = frozenset(["node-name", "driver", "read-only", "detect-zeroes", "cache", "discard"])
+    name = "blockdev"
+    key = "node_name"
+    options = {
+        "node_name": Option("str", required=True),
+        "driver": Option("str"),
+        "filename": Option("str"),
+        "file": Option("dict"),
+        "read_only": Option("bool"),
+        "cache": Option("dict", options={"direct": Option("bool"), "no_flush": Option("bool")}),
+        "discard": Option("str", choices=["ignore", "unmap"]),
+        "detect_zeroes": Option("str", choices=["off", "on", "unmap"]),
+        "aio": Option("str", choices=["threads", "native", "io_uring"]),
+        "size": Option("str"),
+        "options": Option("dict"),
+    }
+
+    def check(self, want: Want) -> None:
+        """Also: QEMU's limit of 31 characters for node names, and options that contradict each other."""
+        super().check(want)
+        if len(self.ident(want)) > 31:
+            raise Refusal(f"node_name: {self.ident(want)!r} has more than 31 characters, which QEMU does not take")
+        if "filename" in want and "file" in want:
+            raise Refusal("filename and file say the same thing: give one of them")
+        if "size" in want:
+            try:
+                human_size(want["size"])
+            except ValueError as exc:
+                raise Refusal(f"size: {exc}") from exc
+
+    def read(self, vm: VM, want: Want) -> State | None:
+        """Driver, place, cache mode and size, from ``query-named-block-nodes``.
+
+        ``discard``, ``aio`` and locking can't be read back from any QEMU.
+        """
+        node = nodes(vm).get(self.ident(want))
+        if node is None:
+            return None
+        have: State = {
+            "node_name": node["node-name"],
+            "driver": node["drv"],
+            "read_only": node["ro"],
+            "cache.direct": node["cache"]["direct"],
+            "cache.no_flush": node["cache"]["no-flush"],
+            "detect_zeroes": node["detect_zeroes"],
+            "size": node["image"]["virtual-size"],
+        }
+        layers = _layers(node.get("file", ""))
+        below = layers.pop("file", None) or layers
+        if "filename" in below:
+            have["filename"] = below["filename"]
+        have.update({f"file.{key}": value for key, value in below.items() if key in want.get("file", {})})
+        have.update({f"options.{key}": value for key, value in layers.items() if key in want.get("options", {})})
+        return have
+
+    def wanted(self, vm: VM, want: Want) -> State:
+        """A size counts in whole sectors, as QEMU does."""
+        flat = super().wanted(vm, want)
+        if "size" in flat:
+            flat["size"] = sectors(flat["size"])
+        return flat
+
+    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+        """Size always; how the file is opened where this QEMU has ``blockdev-reopen`` (6.1 and later)."""
+        return _REOPENED | {"size"} if vm.has_command("blockdev-reopen") else frozenset(["size"])
+
+    def create(self, vm: VM, want: Want) -> List[Step]:
+        """``blockdev-add``, and ``block_resize`` where the image is smaller than wanted."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
+
+        return blocknode.create(vm, want)
+
+    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+        """The image, its format, and how it is opened."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
+
+        return blocknode.inherit(want, have)
+
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+        """``block_resize`` to grow (nothing takes that back), ``blockdev-reopen`` for the rest."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
+
+        return blocknode.change(vm, want, have, changes)
+
+    def remove(self, vm: VM, want: Want) -> List[Step]:
+        """``blockdev-del``, refused here while something uses the node that does not go before it."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
+
+        return blocknode.remove(vm, want, self.read(vm, {"node_name": self.ident(want)}) or {})
+
+
+def nodes(vm: VM) -> Dict[str, Dict[str, Any]]:
+    """All block nodes by name; one command, whatever their number."""
+    return {node["node-name"]: node for node in vm.ask("query-named-block-nodes", flat=True)}
+
+
+def node_of(vm: VM, device: str) -> str | None:
+    """The node that a device has, by ``query-block``; None where that does not tell."""
+    for drive in vm.ask("query-block"):
+        if f"{drive.get('qdev', '')}/".startswith(f"/machine/peripheral/{device}/") and "inserted" in drive:
+            return str(drive["inserted"]["node-name"])
+    return None
+
+
+def sectors(size: Any) -> int:
+    return -(-human_size(size) // 512) * 512
+
+
+def _layers(text: str) -> Dict[str, Any]:
+    """QEMU's ``file`` member: a plain name, or ``json:{...}`` (dotted or nested) where options matter for the content."""
+    if not text.startswith("json:"):
+        return {"filename": text} if text else {}
+    return nest(json.loads(text[len("json:") :]))
+
+
+BLOCKDEV = Blockdev()

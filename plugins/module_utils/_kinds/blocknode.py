@@ -1,0 +1,220 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The steps that make, change and remove block nodes, and who uses them. Loaded for a change only."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any, Dict, List
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import nodes, sectors
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.image import virtual_size
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, State, Want, nest
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+PROTOCOLS = frozenset(["file", "host_device", "host_cdrom"])
+"""The drivers that take ``filename`` themselves; every other one has it in its ``file`` layer."""
+
+
+def create(vm: VM, want: Want) -> List[Step]:
+    """``blockdev-add``, and ``block_resize`` where the image is smaller than wanted."""
+    name = want["node_name"]
+    if not any(option in want for option in ("filename", "file", "options")):
+        raise Refusal(f"filename: block node {name} does not exist yet, and to add it its filename must be given")
+    arguments = vm.schema.coerce("blockdev-add", _definition(want, vm))
+    undo = _delete(name)
+    undo.there = lambda vm: name in nodes(vm)
+    steps = [Step("blockdev-add", arguments, undo=[undo], hint=_hint)]
+    if "size" in want:
+        size, now = sectors(want["size"]), _image_size(want)
+        if now > size:
+            raise _shrinks(name, now, size)
+        if now < size:
+            steps.append(_resize(name, size, want.get("read_only", False)))
+    return steps
+
+
+def inherit(want: Want, have: State) -> Want:
+    """The image, its format, and how it is opened."""
+    was = nest({key: value for key, value in have.items() if key != "size"})
+    if "file" in want:
+        was.pop("filename", None)
+    return {**was, **want, "cache": {**was["cache"], **want.get("cache", {})}}
+
+
+def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    """``block_resize`` to grow (nothing takes that back), ``blockdev-reopen`` for the rest."""
+    name = want["node_name"]
+    steps = []
+    if any(change.key != "size" for change in changes):
+        was = nest(have)
+        now = dict(want, cache={**was["cache"], **want.get("cache", {})})
+        undo = [Step("blockdev-reopen", _reopen(vm, was))]
+        steps.append(Step("blockdev-reopen", _reopen(vm, {**was, **now}), undo=undo, hint=_hint))
+    for change in changes:
+        if change.key == "size":
+            if change.after < change.before:
+                raise _shrinks(name, change.before, change.after)
+            steps.append(_resize(name, change.after, bool(want.get("read_only", have["read_only"]))))
+    return steps
+
+
+def remove(vm: VM, want: Want, have: State) -> List[Step]:
+    """``blockdev-del``, refused here while something uses the node that does not go before it."""
+    name = want["node_name"]
+    used = [user for user in users(vm, name) if user not in vm.leaving]
+    if used:
+        raise Refusal(f"blockdev {name} is in use by {_words(used)}: remove that first")
+    again = {key: value for key, value in nest(have).items() if key != "size"}
+    undo = [Step("blockdev-add", _definition(again, None))] if "filename" in have else []
+    return [_delete(name, undo)]
+
+
+def _reopen(vm: VM, want: Want) -> Dict[str, Any]:
+    """``blockdev-reopen``'s arguments: the whole definition again, not the difference; the nodes below by their names."""
+    plain = {key: value for key, value in want.items() if key not in ("file", "aio")}
+    made = {**_definition(plain, None), **children(vm, want["node_name"])}
+    return {"options": [vm.schema.coerce("blockdev-add", made)]}
+
+
+def _definition(want: Want, vm: VM | None) -> Dict[str, Any]:
+    """``blockdev-add``'s arguments. With ``vm`` the file must exist, as far as this host can tell."""
+    driver = want.get("driver", "raw")
+    made: Dict[str, Any] = {"node-name": want["node_name"], "driver": driver}
+    below = made if driver in PROTOCOLS else {}
+    if "filename" in want:
+        found = _protocol(want["filename"], vm)
+        below["driver"] = driver if driver in PROTOCOLS else found
+        below["filename"] = want["filename"]
+    elif "file" in want:
+        below.update(want["file"])
+        if "driver" not in want["file"] and "filename" in below:
+            below["driver"] = _protocol(below["filename"], vm)
+    if "aio" in want:
+        below["aio"] = want["aio"]
+    if below and below is not made:
+        made["file"] = below
+    for option in ("read_only", "discard", "detect_zeroes"):
+        if option in want:
+            made[option.replace("_", "-")] = want[option]
+    cache = {"direct": "direct", "no_flush": "no-flush"}
+    if any(key in want.get("cache", {}) for key in cache):
+        made["cache"] = {qemu: want["cache"][key] for key, qemu in cache.items() if key in want["cache"]}
+    made.update(want.get("options", {}))
+    return made
+
+
+def _image_size(want: Want) -> int:
+    """The size that the node will have, which decides now whether it must grow. Raises Refusal when that can't be told."""
+    path = want.get("filename") or want.get("file", {}).get("filename")
+    now = virtual_size(path, want.get("driver", "raw")) if path else None
+    if now is None:
+        raise Refusal(
+            f"size: the size of {path or 'this node'} can't be read for driver {want.get('driver', 'raw')} before "
+            "QEMU opens it: add it without size, then run again with size"
+        )
+    return now
+
+
+def check_free(vm: VM, node: str, device: str, *, shared: bool) -> None:
+    """Raise Refusal when a device that wants this node (or the id of a ``-drive``) could not have it."""
+    if ("blockdev", node) in vm.coming:
+        return
+    if node not in nodes(vm):
+        if node not in [drive["device"] for drive in vm.ask("query-block")]:
+            raise Refusal(f"drive: there is no block node {node!r}")
+        return
+    others = [user for user in users(vm, node) if user[0] == "device" and user[1] != device and user not in vm.leaving]
+    if others and not shared:
+        raise Refusal(f"drive: block node {node} is in use by device {others[0][1]}; both need share-rw to share it")
+
+
+def users(vm: VM, node: str) -> List[tuple[str, str]]:
+    """Who holds a block node, as ``(kind, id)``: devices, other nodes, jobs, or exports.
+
+    From the block graph; QEMU calls that query unstable, but every version from 5.2 to 10.0 answers it alike.
+    """
+    graph = vm.ask("x-debug-query-block-graph")
+    known = {item["id"]: item for item in graph["nodes"]}
+    mine = {item["id"] for item in graph["nodes"] if item["type"] == "block-driver" and item["name"] == node}
+    holders = [known[edge["parent"]] for edge in graph["edges"] if edge["child"] in mine]
+    return [_holder(item["type"], item["name"]) for item in holders]
+
+
+def children(vm: VM, node: str) -> Dict[str, str]:
+    """The nodes that a block node stands on, by their role: ``file``, ``backing``. From the block graph."""
+    graph = vm.ask("x-debug-query-block-graph")
+    names = {item["id"]: item["name"] for item in graph["nodes"]}
+    mine = {item["id"] for item in graph["nodes"] if item["type"] == "block-driver" and item["name"] == node}
+    return {edge["name"]: names[edge["child"]] for edge in graph["edges"] if edge["parent"] in mine}
+
+
+def _resize(name: str, size: int, read_only: bool) -> Step:
+    if read_only:
+        raise Refusal(f"size: {name} is read-only, so it can't grow to {size} bytes")
+    return Step("block_resize", {"node-name": name, "size": size}, late=True)
+
+
+def _holder(kind: str, name: str) -> tuple[str, str]:
+    if kind == "block-driver":
+        return "blockdev", name
+    if kind == "block-job":
+        return "block job", name
+    if name.startswith("/machine/peripheral/"):
+        return "device", name.split("/")[3]
+    if "/" not in name and name:  # scsi-hd's backend bears the bare id of its device
+        return "device", name
+    return "device" if name else "export", name or "(unnamed)"
+
+
+def _words(used: List[tuple[str, str]]) -> str:
+    return ", ".join(f"{kind} {name}" for kind, name in used)
+
+
+def _delete(name: str, undo: List[Step] | None = None) -> Step:
+    # A node stays "in use" for a moment after its device has left the device tree.
+    return Step(
+        "blockdev-del", {"node-name": name}, retry=lambda error: "in use" in error.desc, undo=undo or [], removes=True
+    )
+
+
+def _shrinks(name: str, now: int, wanted: int) -> Refusal:
+    return Refusal(f"size: {name} has {now} bytes; making it {wanted} would cut data off, and a disk is never shrunk")
+
+
+def _protocol(path: str, vm: VM | None) -> str:
+    """The driver for a path: QEMU's ``file`` takes regular files only, ``host_device`` devices only."""
+    if not isinstance(path, str) or "\0" in path:
+        raise Refusal(f"filename: {path!r} is no path")
+    if vm is not None and not os.path.isabs(path):
+        raise Refusal(
+            f"filename: {path} is relative, and QEMU's working directory is not the task's: give an absolute path"
+        )
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as exc:
+        # Another host's QEMU, or a name that only QEMU knows, has the last word on what exists.
+        if vm is not None and vm.local and not path.startswith("/dev/fdset/"):
+            raise Refusal(f"filename: cannot use {path}: {exc.strerror}") from exc
+        return "file"
+    if stat.S_ISDIR(mode):
+        raise Refusal(f"filename: {path} is a directory, not an image")
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode) and not stat.S_ISCHR(mode):
+        raise Refusal(f"filename: {path} is neither a file nor a block device")
+    return "file" if stat.S_ISREG(mode) else "host_device"
+
+
+def _hint(error: errors.CommandError) -> str:
+    if '"write" lock' in error.desc:
+        return "another process uses this image: stop it, or open the image read-only in both"
+    if "cannot be reset" in error.desc:
+        return "name what it was made with again, or set recreate=true"
+    return ""

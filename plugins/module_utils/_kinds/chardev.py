@@ -1,0 +1,247 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Character devices: ``chardev-add``, and what QOM and ``query-chardev`` tell of them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want, flatten
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
+
+CHARDEVS = "/chardevs"
+# Where ``path`` goes, by type.
+_PATHS = {"file": "out", "pipe": "device", "serial": "device", "parallel": "device", "pty": "path"}
+_ALIASES = {"tty": "serial", "parport": "parallel"}
+_ANY_HOST = ("", "*", "0.0.0.0", "::")
+
+
+class Chardev(Kind):
+    """A character device of any type."""
+
+    name = "chardev"
+    options = {
+        "id": Option("str", required=True),
+        "type": Option("str"),
+        "path": Option("str"),
+        "host": Option("str"),
+        "port": Option("str"),
+        "server": Option("bool"),
+        "wait": Option("bool"),
+        "reconnect": Option("int"),
+        "options": Option("dict"),
+    }
+
+    def check(self, want: Want) -> None:
+        """Also: a socket has one address, and a server never makes QEMU wait."""
+        super().check(want)
+        data = {**want, **want.get("options", {})}
+        server = typed.same(True, data.get("server", False))
+        if typed.same(True, data.get("wait", False)):
+            raise Refusal(
+                f"wait: QEMU would stop, all its monitors with it, until a client connects to chardev {want['id']}: leave wait off"
+                if server
+                else f"wait: chardev {want['id']} is no server, and only a server waits for its client: leave wait off"
+            )
+        if "path" in want and ("host" in want or "port" in want):
+            raise Refusal("path and host are two addresses: give one of them")
+        if server and "reconnect" in want:
+            raise Refusal("reconnect: only a client connects again; leave it out for a server")
+
+    def read(self, vm: VM, want: Want) -> State | None:
+        """Type, and of a socket its address and side; of a pty its path. Nothing else of a chardev can be read back."""
+        ident = self.ident(want)
+        kind = chardevs(vm).get(ident)
+        if kind is None:
+            return None
+        have: State = {"id": ident, "type": kind}
+        if kind == "socket":
+            addr = vm.prop(f"{CHARDEVS}/{ident}", "addr", {})
+            have.update({key: addr[key] for key in ("path", "host", "port") if key in addr})
+            # A path may itself have a comma, so what follows it tells.
+            printed = _printed(vm, ident)
+            have["server"] = ",server" in (printed.rpartition(addr["path"])[2] if "path" in addr else printed)
+        if kind == "pty":
+            have["path"] = _printed(vm, ident).partition(":")[2]
+        return have
+
+    def wanted(self, vm: VM, want: Want) -> State:
+        """Whether to wait is about making it, not about what is there; port 0 becomes any port."""
+        return {
+            key: value for key, value in flatten(want).items() if key != "wait" and (key, str(value)) != ("port", "0")
+        }
+
+    def same(self, key: str, have: Any, want: Any) -> bool:
+        """A type has two names, a host several; the path of a pty may be a link to it."""
+        if key == "type":
+            return bool(have == _ALIASES.get(want, want))
+        if key == "host" and have != want:
+            return have in _ANY_HOST if want in _ANY_HOST else have in _addresses(want)
+        if key == "path" and have.startswith("/dev/pts/"):
+            return bool(os.path.realpath(want) == have)
+        return super().same(key, have, want)
+
+    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+        """Its type, and a socket's address and side. What else there is of it, nobody can tell."""
+        full = {key: value for key, value in have.items() if have["type"] == "socket" or key == "type"}
+        if not self.same("type", have["type"], want.get("type", have["type"])):
+            return want
+        if "path" in want:
+            full.pop("host", None)
+            full.pop("port", None)
+        if "host" in want or "port" in want:
+            full.pop("path", None)
+        return {**full, **want}
+
+    def create(self, vm: VM, want: Want) -> List[Step]:
+        """``chardev-add``."""
+        ident = self.ident(want)
+        if "type" not in want:
+            raise Refusal(f"type: chardev {ident} does not exist yet, and to add it its type must be named")
+        kind = str(_ALIASES.get(want["type"], want["type"]))
+        backend = {"type": kind, "data": {**_data(vm, want, kind), **want.get("options", {})}}
+        arguments = vm.schema.coerce("chardev-add", {"id": ident, "backend": backend})
+        data = arguments["backend"]["data"]
+        if kind == "socket" and data.get("server", True) and data["addr"]["type"] == "unix":
+            _check_path(vm, ident, data["addr"]["data"]["path"])
+        return [Step("chardev-add", arguments, undo=[_remove(ident)], hint=_hint)]
+
+    def remove(self, vm: VM, want: Want) -> List[Step]:
+        """``chardev-remove``, refused here while a device or a netdev uses it that does not go before it."""
+        ident = self.ident(want)
+        used = [user for user in users(vm, ident) if user not in vm.leaving]
+        if used:
+            raise Refusal(f"chardev {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
+        step = _remove(ident)
+        step.remember = lambda vm: self._again(vm, want)
+        return [step]
+
+    def _again(self, vm: VM, want: Want) -> List[Step]:
+        """The ``chardev-add`` that makes it as it is, where that can be read. Whether a TCP socket has TLS can't."""
+        ident = self.ident(want)
+        have = self.read(vm, {"id": ident}) or {}
+        if have.get("type") == "socket" and "path" in have:
+            if not have["server"] and "reconnect" in want:
+                have["reconnect"] = want["reconnect"]
+            return self.create(vm, have)
+        return self.create(vm, {"id": ident, "type": have["type"]}) if have.get("type") in ("pty", "null") else []
+
+
+def _data(vm: VM, want: Want, kind: str) -> Dict[str, Any]:
+    """The backend's own members."""
+    data: Dict[str, Any] = {}
+    options = want.get("options", {})
+    if kind == "socket":
+        if "addr" not in options:
+            data["addr"] = _address(want)
+        data["server"] = want.get("server", False)
+        if typed.same(True, options.get("server", data["server"])):
+            data["wait"] = False
+        elif "reconnect" in want:
+            # Newer versions count in milliseconds, and mean to drop the member in seconds.
+            fine = vm.schema.has("chardev-add", "backend", "type=socket", "data", "reconnect-ms")
+            data["reconnect-ms" if fine else "reconnect"] = want["reconnect"] * (1000 if fine else 1)
+    elif kind == "udp" and "remote" not in options:
+        data["remote"] = _address(want)
+    elif kind in _PATHS and "path" in want:
+        data[_PATHS[kind]] = want["path"]
+    return data
+
+
+def chardevs(vm: VM) -> Dict[str, str]:
+    """Type by id of every character device; one command, whatever their number."""
+    prefix = "child<chardev-"
+    return {name: kind[len(prefix) : -1] for name, kind in vm.children(CHARDEVS).items() if kind.startswith(prefix)}
+
+
+def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
+    """Who holds a character device, as ``(kind, id)``. Whether its frontend is open says nothing of that."""
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev  # only on the way to a change
+
+    held = [
+        ("device", name)
+        for parent in ("peripheral", "peripheral-anon")
+        for name, kind in vm.children(f"/machine/{parent}").items()
+        if kind.startswith("child<") and vm.prop(f"/machine/{parent}/{name}", "chardev") == ident
+    ]
+    return held + [("netdev", name) for name, line in netdev.wiring(vm).items() if line.info.get("chardev") == ident]
+
+
+def check_free(vm: VM, ident: str, device: str) -> None:
+    """Raise Refusal when a device that wants this character device could not have it."""
+    if ("chardev", ident) in vm.coming:
+        return
+    if ident not in chardevs(vm):
+        raise Refusal(f"chardev: there is no chardev {ident!r}")
+    others = [user for user in users(vm, ident) if user != ("device", device) and user not in vm.leaving]
+    if others:
+        raise Refusal(f"chardev: {ident} is in use by {others[0][0]} {others[0][1]}")
+
+
+def _printed(vm: VM, ident: str) -> str:
+    """What ``query-chardev`` calls its file name: ``disconnected:unix:/p,server=on``, ``pty:/dev/pts/0``."""
+    return next((str(item["filename"]) for item in vm.ask("query-chardev") if item["label"] == ident), "")
+
+
+def _address(want: Want) -> Dict[str, Any]:
+    """The old, nested form of a socket's address, which is what ``chardev-add`` takes."""
+    if "path" in want:
+        return {"type": "unix", "data": {"path": want["path"]}}
+    if "host" in want or "port" in want:
+        return {"type": "inet", "data": {"host": want.get("host", "127.0.0.1"), "port": str(want.get("port", "0"))}}
+    raise Refusal(f"path: chardev {want['id']} of type {want['type']} needs an address: path, or host and port")
+
+
+def _addresses(host: str) -> List[str]:
+    """What a host's name stands for here; nothing where it stands for nothing."""
+    import socket  # only where names differ
+
+    try:
+        return [str(found[4][0]) for found in socket.getaddrinfo(host, None)]
+    except OSError:
+        return []
+
+
+def _check_path(vm: VM, ident: str, path: str) -> None:
+    """Raise Refusal where another chardev of this VM serves the path: QEMU would take it over without a word."""
+    for other, kind in chardevs(vm).items():
+        if kind != "socket" or other == ident or ("chardev", other) in vm.leaving:
+            continue
+        have = CHARDEV.read(vm, {"id": other}) or {}
+        if have.get("server") and have.get("path") == path:
+            raise Refusal(
+                f"path: chardev {other} serves {path} already, and would lose it to {ident}: give another path"
+            )
+    for (kind, other), want in vm.coming.items():
+        if kind == "chardev" and other != ident and want.get("server") and want.get("path") == path:
+            raise Refusal(f"path: chardev {other} shall serve {path} too: give another path")
+
+
+def _hint(error: CommandError) -> str:
+    if "onnect" in error.desc:
+        return "start what shall listen there first; with reconnect, QEMU tries until somebody does"
+    return ""
+
+
+def _remove(ident: str) -> Step:
+    # It stays "busy" for a moment after its device has left the device tree.
+    return Step(
+        "chardev-remove",
+        {"id": ident},
+        retry=lambda error: "busy" in error.desc,
+        removes=True,
+        there=lambda vm: ident in chardevs(vm),
+        hint=lambda error: "a monitor or a device of the machine itself uses it" if "busy" in error.desc else "",
+    )
+
+
+CHARDEV = Chardev()

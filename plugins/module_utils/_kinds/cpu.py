@@ -1,0 +1,300 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""vCPUs: ``query-hotpluggable-cpus`` says what slots there are, and each slot's properties go to ``device_add`` as they stand.
+
+That holds for every machine: x86 has sockets, cores and threads, s390x cores, pseries cores of several vCPUs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Pending, Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, Part, State, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import parse_int
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+
+Slot = Dict[str, Any]
+"""An entry of ``query-hotpluggable-cpus``: ``{props, vcpus-count, type, qom-path?}``; without a path it is free."""
+CPU = {
+    "vcpus": Option("int"),
+    "slot": Option("dict"),
+    "state": Option("str", choices=["present", "absent"], default="present"),
+    "wait": Option("bool", default=True),
+}
+
+
+class Unplugged(Wait):
+    """The end of a CPU's ``device_del``: its slot is free. Under emulation no ``DEVICE_DELETED`` names the CPU."""
+
+    again_every = 2.5
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def heard(self, event: Event) -> bool:
+        """True for the guest's word on a CPU's ejection, which may be a refusal; the slot itself is looked at in between."""
+        info = event.data.get("info", {})
+        mine = f"{PERIPHERAL}/{info.get('device')}" == self.path
+        return (
+            event.name == "ACPI_DEVICE_OST" and mine and info.get("source") == 3 and info.get("status") not in (0, 132)
+        )
+
+    def judge(self, event: Event) -> None:
+        """Raise Refusal: only a refusal is heard."""
+        info = event.data["info"]
+        raise Refusal(
+            f"the guest refused to give {info['device']} back (ACPI status {info['status']}); it stays plugged"
+        )
+
+    def reached(self, vm: VM) -> bool:
+        """True when no slot holds it any more."""
+        return all(slot.get("qom-path") != self.path for slot in slots(vm))
+
+    def already(self, error: errors.CommandError) -> str:
+        """Gone meanwhile is done; asked before is pending."""
+        if isinstance(error, errors.DeviceNotFound):
+            return "done"
+        return "pending" if "already in the process of unplug" in error.desc else ""
+
+    def overdue(self, vm: VM) -> Exception:
+        """Pending, with the likely reason."""
+        status = vm.status
+        why = "the guest has not given it back yet" if status == "running" else f"the VM is {status}"
+        return Pending(f"removal of {self.path.rpartition('/')[2]} is pending: {why}; run the task again to finish it")
+
+
+class Plugged(Wait):
+    """The end of a CPU's ``device_add``: the machine shows it."""
+
+    def __init__(self, ident: str) -> None:
+        self.path = f"{PERIPHERAL}/{ident}"
+
+    def reached(self, vm: VM) -> bool:
+        """True when a slot holds it and it is among the running CPUs."""
+        paths = [cpu.get("qom-path", "") for cpu in vm.ask("query-cpus-fast")]
+        return any(path == self.path or path.startswith(f"{self.path}/") for path in paths)
+
+
+class Vcpus(Kind):
+    """How many vCPUs the VM has."""
+
+    name = "cpus"
+    key = "vcpus"
+
+    def check(self, want: Want) -> None:
+        """At least one."""
+        if want["vcpus"] < 1:
+            raise Refusal(f"vcpus: {want['vcpus']} is not at least 1")
+
+    def ident(self, want: Want) -> str:
+        """There is one number."""
+        return "vcpus"
+
+    def read(self, vm: VM, want: Want) -> State | None:
+        """The vCPUs of all slots that are taken."""
+        return {"vcpus": sum(cpu["vcpus"] for cpu in described(vm))}
+
+    def wanted(self, vm: VM, want: Want) -> State:
+        """The number."""
+        return {"vcpus": want["vcpus"]}
+
+    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+        """That is what it is for."""
+        return frozenset(["vcpus"])
+
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+        """Free slots from the lowest up are filled, or plugged ones from the highest down emptied."""
+        number, wait = want["vcpus"] - have["vcpus"], want.get("wait", True)
+        if number > 0:
+            free = [slot for slot in reversed(slots(vm)) if "qom-path" not in slot]
+            return [step for slot in _take(free, number, have, want) for step in plug(vm, slot, wait)]
+        mine = [slot for slot in slots(vm) if _hotplugged(slot)]
+        return [step for slot in _take(mine, -number, have, want) for step in unplug(vm, slot, wait)]
+
+    def describe(self, vm: VM, want: Want) -> Any:
+        """Every CPU."""
+        return described(vm)
+
+
+class CpuSlot(Kind):
+    """One slot, named by as many of its topology ids as it takes to tell it from the others: taken or free."""
+
+    name = "cpus"
+    key = "slot"
+
+    def ident(self, want: Want) -> str:
+        """The ids as text."""
+        return ",".join(f"{name}={value}" for name, value in sorted(_ids(want).items()))
+
+    def check(self, want: Want) -> None:
+        """Ids are numbers."""
+        try:
+            ids = _ids(want)
+        except ValueError as exc:
+            raise Refusal(f"slot: {want['slot']} must be topology ids and numbers, such as core-id: 2 ({exc})") from exc
+        if not ids:
+            raise Refusal("slot: it names no topology id, such as core-id: 2")
+
+    def read(self, vm: VM, want: Want) -> State | None:
+        """Whether it is taken."""
+        return {"plugged": "qom-path" in self._slot(vm, want)}
+
+    def wanted(self, vm: VM, want: Want) -> State:
+        """Whether it shall be."""
+        return {"plugged": want.get("state", "present") == "present"}
+
+    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+        """That is what it is for."""
+        return frozenset(["plugged"])
+
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+        """``device_add`` or ``device_del``."""
+        turn = unplug if have["plugged"] else plug
+        return turn(vm, self._slot(vm, want), want.get("wait", True))
+
+    def describe(self, vm: VM, want: Want) -> Any:
+        """Every CPU."""
+        return described(vm)
+
+    def _slot(self, vm: VM, want: Want) -> Slot:
+        """The one slot that has these ids. Raises Refusal for none or several."""
+        ids = _ids(want)
+        found = [slot for slot in slots(vm) if ids.items() <= slot["props"].items()]
+        if len(found) == 1:
+            return found[0]
+        there = "; ".join(_words(slot) for slot in (found or slots(vm)))
+        raise Refusal(
+            f"slot: {self.ident(want)} {'means several slots' if found else 'is no slot of this machine'}: {there}"
+        )
+
+
+def slots(vm: VM) -> List[Slot]:
+    """The machine's CPU slots, highest first, as QEMU lists them. Raises Refusal for a machine without CPU hot-plug."""
+    try:
+        found: List[Slot] = vm.ask("query-hotpluggable-cpus")
+    except errors.CommandError as exc:
+        raise Refusal(f"this machine has no CPU hot-plug ({exc.desc})") from exc
+    return found
+
+
+def described(vm: VM) -> List[Dict[str, Any]]:
+    """The VM's CPUs, lowest first: ``{slot, vcpus, type, id}``; only those that were hot-plugged have an id."""
+    try:
+        taken = [slot for slot in reversed(slots(vm)) if "qom-path" in slot]
+    except Refusal:  # no hot-plug, but CPUs
+        return [{"slot": cpu.get("props", {}), "vcpus": 1} for cpu in vm.ask("query-cpus-fast")]
+    listed = []
+    for slot in taken:
+        entry = {"slot": slot["props"], "vcpus": slot["vcpus-count"], "type": slot["type"]}
+        if _id(slot):
+            entry["id"] = _id(slot)
+        listed.append(entry)
+    return listed
+
+
+def plug(vm: VM, slot: Slot, wait: bool) -> List[Step]:
+    """The steps that fill a free slot. QEMU's own ids are copied, whatever they are called on this machine."""
+    ident = _free_id(vm, slot)
+    vm.coming["device", ident] = {}
+    arguments = {"driver": slot["type"], "id": ident, **slot["props"]}
+    undo = [] if _stays(vm) else [Step("device_del", {"id": ident}, wait=Unplugged(f"{PERIPHERAL}/{ident}"))]
+    return [Step("device_add", arguments, wait=Plugged(ident) if wait else None, undo=undo)]
+
+
+def unplug(vm: VM, slot: Slot, wait: bool) -> List[Step]:
+    """The steps that empty a slot. Raises Refusal where that can't be."""
+    if _stays(vm):
+        raise Refusal("CPUs can't be unplugged on s390x: QEMU has no way to take one back from the guest")
+    if not _hotplugged(slot):
+        raise Refusal(f"slot {_words(slot)}: the VM was started with this CPU, so it can't be unplugged")
+    path = slot["qom-path"]
+    ident = _id(slot)
+    again = Step("device_add", {"driver": slot["type"], **({"id": ident} if ident else {}), **slot["props"]})
+    end = Unplugged(path)
+    end.asks_only = not wait
+    return [Step("device_del", {"id": ident or path}, wait=end, undo=[again], hint=_hint, removes=True)]
+
+
+def _take(free: List[Slot], number: int, have: State, want: Want) -> List[Slot]:
+    """So many slots that their vCPUs come to ``number``. Raises Refusal where they don't."""
+    taken: List[Slot] = []
+    for slot in free:
+        if number > 0:
+            taken.append(slot)
+            number -= slot["vcpus-count"]
+    if number > 0:
+        reach = sum(slot["vcpus-count"] for slot in free)
+        limit = (
+            f"has room for {have['vcpus'] + reach}"
+            if want["vcpus"] > have["vcpus"]
+            else f"keeps the {have['vcpus'] - reach} that it was started with"
+        )
+        raise Refusal(f"vcpus: {want['vcpus']} can't be reached from {have['vcpus']}: this VM {limit}")
+    if number < 0:
+        each = taken[-1]["vcpus-count"]
+        raise Refusal(
+            f"vcpus: {want['vcpus']} can't be reached from {have['vcpus']}: a slot of this machine has {each} vCPUs"
+        )
+    return taken
+
+
+def _ids(want: Want) -> Dict[str, int]:
+    return {str(name).replace("_", "-"): parse_int(value) for name, value in want["slot"].items()}
+
+
+def _words(slot: Slot) -> str:
+    return ",".join(f"{name}={value}" for name, value in sorted(slot["props"].items()))
+
+
+def _free_id(vm: VM, slot: Slot) -> str:
+    """``cpu`` and the slot's number from the bottom; another number where that id is taken."""
+    every = [other["props"] for other in reversed(slots(vm))]
+    number = every.index(slot["props"])
+    while f"cpu{number}" in vm.peripherals() or ("device", f"cpu{number}") in vm.coming:
+        number += len(every)
+    return f"cpu{number}"
+
+
+def _hotplugged(slot: Slot) -> bool:
+    """Also without an id, by somebody else."""
+    return str(slot.get("qom-path", "")).startswith(PERIPHERAL)
+
+
+def _id(slot: Slot) -> str:
+    """The device id, or nothing: ``device_del`` takes a path, too."""
+    where, _slash, name = str(slot["qom-path"]).rpartition("/")
+    return name if where == PERIPHERAL else ""
+
+
+def _hint(error: errors.CommandError) -> str:
+    if "not supported device type" in error.desc:
+        return "the guest has not made itself ready for CPU hot-plug: it is still booting, or runs no system that can"
+    return ""
+
+
+def _stays(vm: VM) -> bool:
+    return bool(vm.ask("query-target")["arch"] == "s390x")
+
+
+VCPUS = Vcpus()
+CPU_SLOT = CpuSlot()
+
+
+def cpu(want: Want) -> List[Part]:
+    """The number of vCPUs, or one slot. Raises Refusal for both, for none, and for a number that shall be absent."""
+    if ("vcpus" in want) == ("slot" in want):
+        raise Refusal("one of vcpus and slot must be given, and only one")
+    if "slot" in want:
+        return [Part(CPU_SLOT, want)]
+    if want.get("state", "present") != "present":
+        raise Refusal("state: absent needs a slot; vcpus says by itself how many there shall be")
+    return [Part(VCPUS, want)]

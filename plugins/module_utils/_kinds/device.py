@@ -1,0 +1,173 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Devices: ``device_add``, ``device_del``, and the properties that QOM reads back."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want, suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+Properties = Dict[str, Dict[str, Any]]
+"""What ``device-list-properties`` says of a driver, by property name."""
+# QEMU's own aliases that are no prefix of the driver's name.
+ALIASES = {"ahci": "ich9-ahci", "lsi": "lsi53c895a"}
+
+
+class Device(Kind):
+    """A device with an id, whatever its driver and bus."""
+
+    name = "device"
+    options = {
+        "id": Option("str", required=True),
+        "driver": Option("str"),
+        "bus": Option("str"),
+        "addr": Option("raw"),
+        "options": Option("dict"),
+        "wait": Option("bool", default=True),
+    }
+
+    own = frozenset(["id", "driver", "bus"])
+
+    def __init__(self, usual: str | None = None) -> None:
+        """``usual``: the driver of a new device that names none; an alias such as ``virtio-blk`` fits every machine."""
+        self.usual = usual
+
+    def identity(self, want: Want) -> Want:
+        """Also whether to wait for the guest."""
+        return {"id": want["id"], "wait": want.get("wait", True)}
+
+    def check(self, want: Want) -> None:
+        """Also: a PCI slot that YAML has read as another number than QEMU would."""
+        super().check(want)
+        for addr in (want.get("addr"), want.get("options", {}).get("addr")):
+            if isinstance(addr, int) and addr > 9:
+                raise Refusal(f"addr: {addr}: QEMU reads slots as hexadecimal: write this one as a string, '{addr:#x}'")
+
+    def read(self, vm: VM, want: Want) -> State | None:
+        """Driver, bus, address, and of the properties those that ``want`` names: QEMU has no query for all at once."""
+        ident = self.ident(want)
+        driver = vm.peripherals().get(ident)
+        if driver is None:
+            return None
+        path = f"{PERIPHERAL}/{ident}"
+        have: State = {"id": ident, "driver": driver}
+        bus = vm.prop(path, "parent_bus")
+        if bus:
+            have["bus"] = os.path.basename(bus)
+        where = address(vm, path)
+        if where:
+            have["addr"] = where
+        for name in want.get("options", {}):
+            value = self._value(vm, path, driver, name)
+            if name == "netdev" and value:
+                from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
+
+                value = value if netdev.wired(vm, value, ident) else ""
+            if name == "drive" and value == "":  # usb-storage hands its drive on to a disk of its own
+                from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev
+
+                value = blockdev.node_of(vm, ident)
+            if value is not None:
+                have[f"options.{name}"] = value
+        return have
+
+    def _value(self, vm: VM, path: str, driver: str, name: str) -> Any:
+        """A property's value, None where QEMU has it but can't read it. Raises Refusal for one that the driver lacks."""
+        try:
+            return vm.ask("qom-get", path=path, property=name)
+        except errors.CommandError:
+            return vm.prop(path, property_name(vm.device_properties(driver), driver, name))
+
+    def wanted(self, vm: VM, want: Want) -> State:
+        """Property values stay whole: some are structures."""
+        flat = {key: value for key, value in want.items() if key not in ("options", "wait")}
+        flat.update({f"options.{name}": value for name, value in want.get("options", {}).items()})
+        return flat
+
+    def same(self, key: str, have: Any, want: Any) -> bool:
+        """Compared as the property's own type; an alias such as ``virtio-blk`` is its driver on this machine."""
+        if key == "driver":
+            return bool(have in (want, ALIASES.get(want), f"{want}-pci", f"{want}-ccw", f"{want}-device"))
+        if key == "addr":
+            return _plain_address(have) == _plain_address(want)
+        return typed.same(have, want)
+
+    def needs(self, want: Want) -> Set[Tuple[str, str]]:
+        """Its backend, and the device whose bus it sits on where that bears the device's id."""
+        options = want.get("options", {})
+        kinds = {
+            "drive": "blockdev",
+            "netdev": "netdev",
+            "chardev": "chardev",
+            "memdev": "object",
+            "iothread": "object",
+        }
+        below = {(kinds[name], str(value)) for name, value in options.items() if name in kinds}
+        return below | {("device", want["bus"])} if "bus" in want else below
+
+    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+        """Its place and its properties; nothing of a device of another driver."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import plug
+
+        differs = "driver" in want and not self.same("driver", have["driver"], want["driver"])
+        return want if differs else plug.inherit(vm, want)
+
+    def create(self, vm: VM, want: Want) -> List[Step]:
+        """``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import plug
+
+        return [plug.add(vm, self, want)]
+
+    def remove(self, vm: VM, want: Want) -> List[Step]:
+        """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import plug
+
+        return [plug.delete(vm, self, want)]
+
+    def ending(self, ident: str) -> Wait:
+        """What ends a removal."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.plug import Unplugged
+
+        return Unplugged(ident)
+
+
+def property_name(known: Properties, driver: str, name: str) -> str:
+    """The property's own name: ``num_queues`` is taken for ``num-queues``. Raises Refusal for an unknown one."""
+    for candidate in (name, name.replace("_", "-"), name.replace("-", "_")):
+        if candidate in known:
+            return candidate
+    raise Refusal(f"options: {driver} has no property {name!r}{suggestion(name, known)}")
+
+
+def address(vm: VM, path: str) -> str | None:
+    """Where the device sits: slot and function on PCI, the device number on CCW; elsewhere there is none."""
+    for name in ("legacy-addr", "dev_id"):
+        addr = vm.prop(path, name)
+        if addr:
+            return str(addr)
+    return None
+
+
+def _plain_address(addr: Any) -> str:
+    """``5``, ``0x5``, ``05.0`` and ``5.0`` are one PCI address (QEMU reads hexadecimal); a CCW one has two dots more."""
+    text = str(addr).lower()
+    slot, _dot, function = text.partition(".")
+    try:
+        return f"{int(slot, 16):x}.{int(function or '0', 16):x}"
+    except ValueError:
+        return text
+
+
+DEVICE = Device()

@@ -1,0 +1,216 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""What every kind of thing has in common: its options, how wanted and current state are compared, and what it returns.
+
+A kind reads the VM and returns Steps; it never sends anything that changes the VM.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, NamedTuple, Set, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+Want = Dict[str, Any]
+"""A resource as the user wrote it: option name to value, without the options that were not given."""
+State = Dict[str, Any]
+"""A resource as it is, flat: ``cache.direct`` stands for ``direct`` inside ``cache``; only what can be read is there."""
+
+# QEMU's own rule (id_wellformed), which since 9.2 it no longer applies to device ids.
+_ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*\Z")
+
+
+class Change(NamedTuple):
+    """A property that differs."""
+
+    key: str
+    before: Any
+    after: Any
+
+
+class Option:
+    """One option of a kind, declared once: Ansible's argument specification is made from it."""
+
+    def __init__(self, kind: str = "str", **spec: Any) -> None:
+        """``kind`` is Ansible's type; ``spec`` are further keys of the argument specification, ``options`` being Options."""
+        self.kind = kind
+        self.fields = spec
+
+    def fit(self, where: str, value: Any) -> Any:
+        """``value``, out of a free-form dictionary, as Ansible would have passed it. Raises Refusal, naming ``where``."""
+        if self.kind == "dict":
+            if isinstance(value, dict):
+                return value
+        elif self.kind == "bool":
+            try:
+                return typed.parse_bool(value)
+            except ValueError:
+                pass
+        elif not isinstance(value, (dict, list)):
+            text = typed.to_text(value)
+            if text in self.fields.get("choices", [text]):
+                return text
+        raise Refusal(f"{where}: {value!r} is no {self.fields.get('choices') or self.kind}")
+
+    def spec(self) -> Dict[str, Any]:
+        """The entry of Ansible's argument specification."""
+        entry: Dict[str, Any] = {"type": self.kind, **self.fields}
+        if "options" in entry:
+            entry["options"] = argument_spec(entry["options"])
+        return entry
+
+
+def argument_spec(options: Dict[str, Option]) -> Dict[str, Any]:
+    """Ansible's argument specification for these options."""
+    return {name: option.spec() for name, option in options.items()}
+
+
+class Kind:
+    """One kind of thing that a VM is made of. Subclasses fill in the rest."""
+
+    own: FrozenSet[str] = frozenset()
+    """Names, as QEMU has them, that ``options`` must not hold, since they have options of their own."""
+    name = ""
+    """As results and plans call it: ``blockdev``."""
+    key = "id"
+    """The option that identifies one."""
+    options: Dict[str, Option] = {}
+    returned = True
+    """Whether the task returns its state, under ``name``."""
+
+    def ident(self, want: Want) -> str:
+        """Which one is meant."""
+        return str(want[self.key])
+
+    def identity(self, want: Want) -> Want:
+        """What of ``want`` matters for a removal."""
+        return {self.key: want[self.key]}
+
+    def check(self, want: Want) -> None:
+        """Raise Refusal for a request that is wrong whatever the VM looks like."""
+        check_id(self.name, self.key, self.ident(want))
+        for name in want.get("options", {}):
+            if name in self.own or name.replace("_", "-") in self.own:
+                raise Refusal(f"options: {name} has an option of its own: {name.replace('-', '_')}")
+
+    def read(self, vm: VM, want: Want) -> State | None:
+        """Its current state as far as ``want`` names it, or None when it isn't there. Queries only."""
+        raise NotImplementedError
+
+    def wanted(self, vm: VM, want: Want) -> State:
+        """``want`` in the form that ``read`` returns, so that the two can be compared key by key."""
+        return flatten(want)
+
+    def same(self, key: str, have: Any, want: Any) -> bool:
+        """Whether a current and a wanted value mean the same, whatever YAML made of the latter."""
+        return typed.same(have, want)
+
+    def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
+        """What differs, and the names of what was asked for but can't be read back."""
+        changes = [
+            Change(key, have[key], value)
+            for key, value in want.items()
+            if key in have and not self.same(key, have[key], value)
+        ]
+        return changes, [key for key in want if key not in have and key != self.key]
+
+    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+        """The keys that this QEMU can change without removing the thing."""
+        return frozenset()
+
+    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+        """``want`` and, for what it does not name, what there is: what a thing that is made again is made of."""
+        return want
+
+    def create(self, vm: VM, want: Want) -> List[Step]:
+        """The steps that make it. Raises Refusal for what reading can tell will fail."""
+        raise NotImplementedError
+
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+        """The steps for these changes, all of them live ones. Raises Refusal (a disk is never shrunk, say)."""
+        return []
+
+    def always(self, vm: VM, want: Want) -> List[Step]:
+        """Steps for what was asked for and can't be compared, sent whenever it was asked for. Rare."""
+        return []
+
+    def warnings(self, want: Want) -> List[str]:
+        """What a user should know about what was asked for."""
+        return []
+
+    def secrets(self, want: Want) -> List[str]:
+        """The values in it that nobody may see."""
+        return []
+
+    def needs(self, want: Want) -> Set[Tuple[str, str]]:
+        """What it stands on, as ``(kind, id)``: removing that means removing this first."""
+        return set()
+
+    def remove(self, vm: VM, want: Want) -> List[Step]:
+        """The steps that remove it, each with the undo that makes it again. Raises Refusal naming who still uses it."""
+        raise NotImplementedError
+
+    def describe(self, vm: VM, want: Want) -> Any:
+        """What the task returns for it: its state, nested as the options are; empty when it isn't there."""
+        have = self.read(vm, want)
+        return {} if have is None else nest(have)
+
+
+class Part(NamedTuple):
+    """One of the things that a composite, such as a disk, is made of."""
+
+    kind: Kind
+    want: Want
+
+
+def properties(want: Want, names: Dict[str, str]) -> Dict[str, Any]:
+    """The options that stand for properties, under the properties' names."""
+    return {qemu: want[option] for option, qemu in names.items() if option in want}
+
+
+def check_id(kind: str, option: str, value: str) -> None:
+    """Raise Refusal for an id that some QEMU refuses (versions differ: the strictest rule is kept everywhere)."""
+    if not _ID.match(value):
+        raise Refusal(
+            f"{option}: {value!r} is no valid id for a {kind}: it must start with a letter, "
+            "followed by letters, digits, '-', '.' or '_'"
+        )
+
+
+def flatten(tree: Dict[str, Any], prefix: str = "") -> State:
+    """Nested dictionaries as one, their keys joined with dots."""
+    flat: State = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def nest(flat: State) -> Dict[str, Any]:
+    """The inverse of ``flatten``. ``{"a.b": 1}`` gives ``{"a": {"b": 1}}``."""
+    tree: Dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return tree
+
+
+def suggestion(name: str, known: Any) -> str:
+    """`` (did you mean 'x'?)`` where a known name is close, else nothing."""
+    import difflib  # only on the way to an error
+
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

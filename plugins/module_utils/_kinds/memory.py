@@ -1,0 +1,295 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Memory modules: a backend object and the device on it. ``pc-dimm``, ``nvdimm`` and ``virtio-mem``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Option, Part, State, Want, properties
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECTS, Object, objects, users
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.plug import Unplugged
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+
+MEMORY = {
+    **{name: option for name, option in DEVICE.options.items() if name not in ("driver", "addr", "wait")},
+    "addr": Option("str"),
+    "kind": Option("str", choices=["dimm", "nvdimm", "virtio-mem"]),
+    "size": Option("str"),
+    "backend": Option("str", choices=["ram", "file", "memfd"]),
+    "mem_path": Option("path"),
+    "share": Option("bool"),
+    "prealloc": Option("bool"),
+    "pmem": Option("bool"),
+    "label_size": Option("str"),
+    "numa_node": Option("int"),
+    "requested_size": Option("str"),
+    "wait": Option("bool", default=True),
+}
+_DRIVERS = {"dimm": "pc-dimm", "nvdimm": "nvdimm", "virtio-mem": "virtio-mem-pci"}
+_BACKEND = {"size": "size", "mem_path": "mem-path", "share": "share", "prealloc": "prealloc", "pmem": "pmem"}
+_SIZES = ("size", "label_size", "requested_size")
+_ALIGNMENT = 2 << 20
+"""What an x86 machine maps anonymous memory in, and the usual block of ``virtio-mem``."""
+
+
+_VIRTIO_MEM_GOES = (8, 1)
+"""The first QEMU that unplugs ``virtio-mem``."""
+
+
+class Backend(Object):
+    """What a memory module is made of."""
+
+    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+        """Of a backend of another type the size."""
+        full = super().inherit(vm, want, have)
+        size = vm.prop(f"{OBJECTS}/{self.ident(want)}", "size")
+        return {**full, "options": {"size": size, **full["options"]}}
+
+    def create(self, vm: VM, want: Want) -> List[Step]:
+        """``object-add``."""
+        if "size" not in want["options"]:
+            raise _sizeless(want["id"])
+        return super().create(vm, want)
+
+
+class Released(Unplugged):
+    """The end of a module's ``device_del``. A guest that keeps it says so in ``ACPI_DEVICE_OST``."""
+
+    def heard(self, event: Event) -> bool:
+        """Also for an ejection (source 3) that was neither begun (132) nor done (0)."""
+        info = event.data.get("info", {})
+        refused = info.get("device") == self.ident and info.get("source") == 3 and info.get("status") not in (0, 132)
+        return super().heard(event) or (event.name == "ACPI_DEVICE_OST" and refused)
+
+    def judge(self, event: Event) -> None:
+        """Raise Refusal with the guest's status."""
+        super().judge(event)
+        if event.name == "ACPI_DEVICE_OST":
+            status = event.data["info"]["status"]
+            raise Refusal(
+                f"the guest refused to give memory {self.ident} back (ACPI status {status}): it is in use there"
+            )
+
+
+class Resized(Wait):
+    """A ``virtio-mem`` device has the size that was requested. The guest does it, block by block, and may stop short."""
+
+    def __init__(self, ident: str, size: int) -> None:
+        self.ident = ident
+        self.size = size
+
+    def reached(self, vm: VM) -> bool:
+        """Whether it has."""
+        return bool(vm.prop(f"{PERIPHERAL}/{self.ident}", "size") == self.size)
+
+    def overdue(self, vm: VM) -> Exception:
+        """Where it stands."""
+        now, status = vm.prop(f"{PERIPHERAL}/{self.ident}", "size"), vm.status
+        why = "the guest went no further within the timeout" if status == "running" else f"the VM is {status}"
+        return Refusal(f"requested_size: memory {self.ident} stands at {now} of {self.size} bytes: {why}")
+
+
+class Module(Device):
+    """The device of a memory module."""
+
+    name = "memory_device"
+
+    def ending(self, ident: str) -> Wait:
+        """The guest's word on its memory, too."""
+        return Released(ident)
+
+    def read(self, vm: VM, want: Want) -> State | None:
+        """As any device, with the backend's size.
+
+        What a ``virtio-mem`` device has counts as what was requested: a guest that stopped short is asked again. Where
+        the task does not wait for it, the request itself is compared.
+        """
+        have = super().read(vm, want)
+        if have is None:
+            return None
+        path = f"{PERIPHERAL}/{want['id']}"
+        if "size" in want:
+            have["size"] = vm.prop(vm.prop(path, "memdev", ""), "size")
+        if "options.requested-size" in have and want["wait"]:
+            have["options.requested-size"] = vm.prop(path, "size")
+        return have
+
+    def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
+        """Not the size, which is the backend's and compared there."""
+        return super().compare(have, {key: value for key, value in want.items() if key != "size"})
+
+    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+        """What ``virtio-mem`` shall have."""
+        return frozenset(["options.requested-size"])
+
+    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+        """Its size and slot too, but where in the guest's memory it comes is for QEMU to choose anew."""
+        size = vm.prop(vm.prop(f"{PERIPHERAL}/{want['id']}", "memdev", ""), "size")
+        full = {"size": size, **super().inherit(vm, want, have)}
+        if "memaddr" not in want["options"]:
+            full["options"].pop("memaddr", None)
+        return full
+
+    def create(self, vm: VM, want: Want) -> List[Step]:
+        """``device_add``, and the request to a ``virtio-mem`` device. Room is checked before the backend is made."""
+        ident, options = want["id"], dict(want["options"])
+        if "size" not in want:
+            raise _sizeless(ident)
+        want = {"driver": self.usual, **want, "options": options}
+        _check_room(vm, want)
+        requested = options.pop("requested-size", 0)
+        steps = super().create(vm, want)
+        arguments = steps[-1].arguments
+        if "addr" in arguments and not want["driver"].startswith("virtio-mem"):
+            arguments["addr"] = typed.to_int(arguments["addr"])  # not a slot, but a place in memory
+        vm.coming["device", ident] = want  # who asks for a port or a backend asks by that name
+        if requested:
+            # the undo of a request that the guest met in part: a device with memory in use can't be unplugged
+            steps[-1].undo = (_request(ident, 0, 0, True), *steps[-1].undo)
+            steps.append(_request(ident, requested, 0, want["wait"]))
+        return steps
+
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+        """``qom-set`` of the requested size."""
+        path, size = f"{PERIPHERAL}/{want['id']}", want["options"]["requested-size"]
+        block, most = vm.prop(path, "block-size", _ALIGNMENT), vm.prop(vm.prop(path, "memdev", ""), "size", size)
+        _check_request(size, block, most)
+        return [_request(want["id"], size, vm.prop(path, "requested-size"), want["wait"])]
+
+    def remove(self, vm: VM, want: Want) -> List[Step]:
+        """``device_del``; a ``virtio-mem`` device is emptied first, and an ``nvdimm`` stays."""
+        ident = self.ident(want)
+        vm.leaving.add(("device", ident))
+        driver = vm.peripherals()[ident]
+        if driver == "nvdimm":
+            raise Refusal(f"memory {ident} is an nvdimm, and QEMU can't unplug those")
+        steps: List[Step] = []
+        if driver.startswith("virtio-mem"):
+            if vm.session.version[:2] < _VIRTIO_MEM_GOES:  # nothing that can be read tells
+                raise Refusal(
+                    f"memory {ident} is a virtio-mem device, which QEMU before 8.1 can't unplug: "
+                    "requested_size: 0 takes all of its memory back"
+                )
+            path = f"{PERIPHERAL}/{ident}"
+            requested = vm.prop(path, "requested-size")
+            if requested or vm.prop(path, "size"):
+                steps.append(_request(ident, 0, requested, True))
+        return steps + super().remove(vm, want)
+
+    def describe(self, vm: VM, want: Want) -> Any:
+        """As ``query-memory-devices`` has it, with its type and underscores in its names."""
+        for entry in vm.ask("query-memory-devices"):
+            if entry["data"].get("id") == want["id"]:
+                return {"type": entry["type"], **{key.replace("-", "_"): value for key, value in entry["data"].items()}}
+        return {}
+
+
+_BACKENDS = Backend()
+_MODULES = Module(usual=_DRIVERS["dimm"])
+
+
+def memory(want: Want, present: bool) -> List[Part]:
+    """The two halves of a memory module: first the backend, then the device on it. Raises Refusal for a bad size."""
+    want = {**want, **{name: _size(name, want[name]) for name in _SIZES if name in want}}
+    ident, kind, options = want["id"], want.get("kind", "dimm"), want.get("options", {})
+    backend: Want = {"id": str(options.get("memdev", f"{ident}-mem")), "options": properties(want, _BACKEND)}
+    if "backend" in want or "mem_path" in want or "size" in want:
+        usual = "file" if "mem_path" in want else "ram"
+        backend["qom_type"] = f"memory-backend-{want.get('backend', usual)}"
+    if kind == "nvdimm" and "mem_path" in want:
+        backend["options"].setdefault("share", True)  # else what the guest writes never reaches the file
+    device: Want = {key: want[key] for key in ("id", "bus", "size") if key in want}
+    device["wait"] = want.get("wait", True) or not present
+    if "kind" in want:
+        device["driver"] = _DRIVERS[kind]
+    names = {"label_size": "label-size", "numa_node": "node", "requested_size": "requested-size"}
+    if kind == "virtio-mem" and "addr" in want:
+        device["addr"] = want["addr"]
+    else:
+        names["addr"] = "addr"  # a number, in the guest's memory
+    device["options"] = {**properties(want, names), **options, "memdev": backend["id"]}
+    return [Part(_BACKENDS, backend), Part(_MODULES, device)]
+
+
+def _sizeless(ident: str) -> Refusal:
+    return Refusal(f"size: to add memory {ident} its size must be given")
+
+
+def _size(option: str, value: Any) -> int:
+    try:
+        return human_size(value)
+    except ValueError as exc:
+        raise Refusal(f"{option}: {exc}") from exc
+
+
+def _check_room(vm: VM, want: Want) -> None:
+    """Raise Refusal where the machine has no slot or no room left, the size can't be mapped, or the backend is taken."""
+    size, ident, virtio = want["size"], want["id"], want["driver"].startswith("virtio-mem")
+    if virtio:
+        _check_request(want["options"].get("requested-size", 0), want["options"].get("block-size", _ALIGNMENT), size)
+    _check_backend(vm, want)
+    if want["driver"] == "nvdimm" and vm.prop("/machine", "nvdimm") is False:
+        raise Refusal(f"memory {ident}: this VM takes no nvdimm: start it with nvdimm=on (-M q35,nvdimm=on)")
+    machine: Dict[str, int] = vm.prop("/machine", "memory", {})
+    if not machine:
+        return  # QEMU before 7.1 does not tell; it refuses by itself
+    if machine.get("max-size", 0) <= machine["size"]:
+        raise Refusal(
+            "this VM has no room for memory modules: start it with slots and maxmem (-m 1G,slots=4,maxmem=4G)"
+        )
+    there = vm.ask("query-memory-devices")
+    slots = [entry for entry in there if entry["type"] in ("dimm", "nvdimm") and not _goes(vm, entry)]
+    if not virtio and len(slots) >= machine.get("slots", 0):
+        raise Refusal(f"memory {ident}: all {machine.get('slots', 0)} slots of this VM are taken")
+    room = machine["max-size"] - machine["size"]
+    used = sum(entry["data"].get("max-size", entry["data"].get("size", 0)) for entry in there if not _goes(vm, entry))
+    if size > room - used:
+        raise Refusal(f"size: {size} bytes do not fit: of {room} bytes for modules, {used} are taken")
+
+
+def _goes(vm: VM, entry: Dict[str, Any]) -> bool:
+    return (Module.name, entry["data"].get("id")) in vm.leaving
+
+
+def _check_backend(vm: VM, want: Want) -> None:
+    """Raise Refusal for a size that QEMU can't map, and for a backend that something else uses."""
+    size, backend = want["size"], want["options"]["memdev"]
+    used = [user for _kind, user in users(vm, backend) if user != want["id"]]
+    if backend == os.path.basename(vm.prop("/machine", "memory-backend", "")):
+        used.append("the machine itself")
+    if used:
+        raise Refusal(f"memory {want['id']}: its backend {backend} is already used by {used[0]}")
+    # files and memfds may have any number of pages; other machines have other steps
+    kind = vm.coming.get(("object", backend), {}).get("qom_type", objects(vm).get(backend))
+    anonymous = kind == "memory-backend-ram"
+    if size <= 0 or (anonymous and size % _ALIGNMENT and vm.ask("query-target")["arch"] in ("x86_64", "i386")):
+        raise Refusal(f"size: {size} bytes are not a multiple of 2 MiB, in which this machine maps memory")
+
+
+def _check_request(requested: int, block: Any, size: int) -> None:
+    block = _size("block-size", block)
+    if size % block:
+        raise Refusal(f"size: {size} bytes are not a multiple of the block size, {block}")
+    if requested % block:
+        raise Refusal(f"requested_size: {requested} bytes are not a multiple of the block size, {block}")
+    if requested > size:
+        raise Refusal(f"requested_size: {requested} bytes are more than the device's size, {size}")
+
+
+def _request(ident: str, size: int, before: int, wait: bool) -> Step:
+    where = {"path": f"{PERIPHERAL}/{ident}", "property": "requested-size"}
+    undo = [Step("qom-set", {**where, "value": before})]
+    return Step("qom-set", {**where, "value": size}, wait=Resized(ident, size) if wait else None, undo=undo)

@@ -1,0 +1,313 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Network backends: ``netdev_add``, and the little that QEMU tells of them afterwards.
+
+No QMP query lists netdevs. Existence is asked of ``query-rx-filter``, whose refusals tell a netdev from an unknown name
+(both with class GenericError, so here the text decides); wiring and settings come from ``info network``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Descriptor, Step, pass_descriptors
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+VHOST_NET = "/dev/vhost-net"
+_USER_NET = "10.0.2.0"
+_RESTORABLE = frozenset(["user", "tap", "bridge", "vhost-user"])
+
+
+class Line(NamedTuple):
+    """One netdev of ``info network``: its settings as printed, its queues, and the NIC it is wired to (or None).
+
+    ``loose``: it stands by itself too. With a NIC as well, that NIC holds the ghost of a netdev of this name that was removed.
+    """
+
+    info: Dict[str, str]
+    queues: int
+    nic: str | None
+    loose: bool
+
+
+_UNKNOWN = Line({}, 1, None, False)
+
+
+class Netdev(Kind):
+    """A network backend of any type; TAPs can be opened here and handed over as descriptors."""
+
+    own = frozenset(["id", "type"])
+    name = "netdev"
+    options = {
+        "id": Option("str", required=True),
+        "type": Option("str"),
+        "ifname": Option("str"),
+        "script": Option("raw"),
+        "downscript": Option("raw"),
+        "bridge": Option("str"),
+        "queues": Option("int"),
+        "vhost": Option("bool"),
+        "chardev": Option("str"),
+        "pass_fds": Option("bool", no_log=False),
+        "fds": Option("list", elements="path"),
+        "vhostfds": Option("list", elements="path"),
+        "options": Option("dict"),
+    }
+
+    def check(self, want: Want) -> None:
+        """Also: descriptors come from one place, and what they replace can't be given with them."""
+        super().check(want)
+        if want.get("pass_fds") and ("fds" in want or "vhostfds" in want):
+            raise Refusal("pass_fds opens the descriptors itself: leave out fds and vhostfds")
+        if want.get("pass_fds") and "ifname" not in want:
+            raise Refusal("pass_fds: name the TAP interface with ifname")
+        if len(want.get("ifname", "")) > 15:
+            raise Refusal(f"ifname: {want['ifname']!r} has more than 15 characters; the kernel would cut it")
+        if want.get("queues", 1) < 1:
+            raise Refusal(f"queues: {want['queues']} is not at least 1")
+
+    def read(self, vm: VM, want: Want) -> State | None:
+        """Type and what ``info network`` prints for it; everything else of a netdev can't be read back."""
+        ident = self.ident(want)
+        if not exists(vm, ident):
+            return None
+        line = wiring(vm).get(ident, _UNKNOWN)
+        info = line.info
+        have: State = {"id": ident, "queues": line.queues}
+        # A bridge prints itself as a TAP with a helper.
+        printed = "bridge" if info.get("type") == "tap" and "br" in info else info.get("type")
+        have.update({key: value for key, value in (("type", printed), ("bridge", info.get("br"))) if value})
+        for key in ("ifname", "script", "downscript", "chardev"):
+            if key in info:
+                have[key] = info[key]
+        for name in want.get("options", {}):
+            if name in info:
+                have[f"options.{name}"] = info[name]
+        if want.get("pass_fds") or "fds" in want:
+            have.pop("ifname", None)
+        return have
+
+    def wanted(self, vm: VM, want: Want) -> State:
+        """``type`` is ``tap`` when a TAP's options are given; ``no`` for a script is QEMU's word ``no``."""
+        full = {key: value for key, value in _complete(want).items() if key != "options"}
+        full.update({f"options.{name}": value for name, value in want.get("options", {}).items()})
+        return full
+
+    def same(self, key: str, have: Any, want: Any) -> bool:
+        """``info network`` prints text: booleans as words, and a network without its mask."""
+        if have in ("on", "off"):
+            return typed.same(have == "on", want)
+        if key == "options.net":
+            import ipaddress  # only where one was given
+
+            try:
+                want = ipaddress.ip_network(str(want), strict=False).network_address
+            except ValueError:
+                return False
+        return str(have) == str(want)
+
+    def needs(self, want: Want) -> Set[Tuple[str, str]]:
+        """The character device of a vhost-user netdev."""
+        return {("chardev", want["chardev"])} if "chardev" in want else set()
+
+    def create(self, vm: VM, want: Want) -> List[Step]:
+        """``netdev_add``, after a ``getfd`` for each descriptor that goes with it."""
+        full = _complete(want)
+        ident = full["id"]
+        if "type" not in full:
+            raise Refusal(f"type: netdev {ident} does not exist yet, and to add it its type must be named")
+        arguments: Dict[str, Any] = {
+            key: full[key]
+            for key in ("id", "type", "ifname", "script", "downscript", "chardev", "vhost")
+            if key in full
+        }
+        if "bridge" in full:
+            arguments["br"] = full["bridge"]
+        if full.get("queues", 1) > 1:
+            arguments["queues"] = full["queues"]
+        taps, vhosts = _descriptors(full)
+        if taps:
+            for replaced in ("ifname", "script", "downscript", "queues"):
+                arguments.pop(replaced, None)
+        arguments.update(full.get("options", {}))
+        steps: List[Step] = []
+        for key, what, descriptors in (("fds", "tap", taps), ("vhostfds", "vhost", vhosts)):
+            if descriptors:
+                passing, arguments[key] = pass_descriptors(ident, what, descriptors)
+                steps += passing
+        if vhosts:
+            arguments["vhost"] = True
+        if steps and not vm.local:
+            raise Refusal(
+                "descriptors can only be handed over through a UNIX socket, and this monitor is reached by TCP"
+            )
+        self._check_host(arguments, taps + vhosts)
+        undo = [Step("netdev_del", {"id": ident})]
+        return [*steps, Step("netdev_add", vm.schema.coerce("netdev_add", arguments), undo=undo)]
+
+    def remove(self, vm: VM, want: Want) -> List[Step]:
+        """``netdev_del``, refused here while a NIC uses it: QEMU itself would pull it from under the NIC."""
+        ident = self.ident(want)
+        nic = nic_of(vm, ident)
+        if nic and ("device", nic) not in vm.leaving:
+            raise Refusal(f"netdev {ident} is in use by device {nic}: remove that first")
+        return [Step("netdev_del", {"id": ident}, undo=self._again(vm, ident), removes=True)]
+
+    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+        """Its type, and of a type that reads back whole its settings."""
+        if want.get("type", have.get("type")) != have.get("type"):
+            return want
+        was: Want = {
+            key: have[key] for key in ("type", "ifname", "script", "downscript", "chardev", "bridge") if key in have
+        }
+        if have["queues"] > 1:
+            was["queues"] = have["queues"]
+        if want.get("pass_fds") or "fds" in want:
+            was = {"type": have["type"]}
+        return {**was, **want}
+
+    def _again(self, vm: VM, ident: str) -> List[Step]:
+        """The ``netdev_add`` that makes it as it was, where everything it was made of can be read."""
+        have = self.read(vm, {"id": ident}) or {}
+        info = wiring(vm).get(ident, _UNKNOWN).info
+        if have.get("type") not in _RESTORABLE or "fd" in info or (have["type"] == "tap" and "helper" in info):
+            return []
+        arguments: Dict[str, Any] = {
+            key: have[key] for key in ("id", "type", "ifname", "script", "downscript", "chardev") if key in have
+        }
+        if "bridge" in have:
+            arguments["br"] = have["bridge"]
+        if have["queues"] > 1:
+            arguments["queues"] = have["queues"]
+        if have["type"] == "user":
+            if info.get("net", _USER_NET) != _USER_NET:
+                return []  # its mask is not printed
+            arguments["restrict"] = info.get("restrict") == "on"
+            forwards = _forwards(vm, ident)
+            if forwards:
+                arguments["hostfwd"] = [{"str": rule} for rule in forwards]
+        return [Step("netdev_add", arguments)]
+
+    def _check_host(self, arguments: Dict[str, Any], descriptors: List[Descriptor]) -> None:
+        """Raise Refusal for a device file that isn't there. QEMU 7.2 aborts, and the VM with it, without vhost-net."""
+        if arguments.get("vhost") and "vhostfds" not in arguments and not os.path.exists(VHOST_NET):
+            raise Refusal(
+                f"vhost: {VHOST_NET} does not exist on this host: load the vhost_net module, or set vhost to false"
+            )
+        for descriptor in descriptors:
+            if not os.path.exists(descriptor.path):
+                raise Refusal(f"cannot open {descriptor.path} to pass it to QEMU: it does not exist")
+
+
+def exists(vm: VM, ident: str) -> bool:
+    """Whether the id is taken by a netdev. A NIC of that name is no netdev."""
+    try:
+        vm.ask("query-rx-filter", name=ident)
+    except errors.CommandError as exc:
+        return "isn't a NIC" in exc.desc
+    return False
+
+
+def check_free(vm: VM, ident: str, device: str) -> None:
+    """Raise Refusal when a NIC that wants this netdev could not have it."""
+    if ("netdev", ident) in vm.coming:
+        return
+    if not exists(vm, ident):
+        raise Refusal(f"netdev: there is no netdev {ident!r}")
+    nic = nic_of(vm, ident)
+    if nic and nic != device and ("device", nic) not in vm.leaving:
+        raise Refusal(f"netdev: {ident} is in use by device {nic}")
+
+
+def nic_of(vm: VM, ident: str) -> str | None:
+    """The id of the NIC that uses the netdev, or None."""
+    line = wiring(vm).get(ident)
+    return line.nic if line else None
+
+
+def wired(vm: VM, ident: str, nic: str) -> bool:
+    """Whether the NIC really has the netdev that its property names: QEMU lets a netdev go while a NIC uses it."""
+    line = wiring(vm).get(ident)
+    return exists(vm, ident) and line is not None and line.nic == nic and not line.loose
+
+
+def wiring(vm: VM) -> Dict[str, Line]:
+    """Every netdev in ``info network``, by id: its own line, or its lines below the NIC (or hub) that it is wired to."""
+    found: Dict[str, Line] = {}
+    nic: str | None = None
+    for text in vm.monitor("info network").splitlines():
+        below = text.startswith(" \\ ")
+        name, colon, settings = text.lstrip(" \\").partition(": ")
+        if not colon:
+            nic = None
+            continue
+        if not below:
+            nic = name if "type=nic" in settings else None
+            if nic:
+                continue
+        before = found.get(name)
+        queues = before.queues + 1 if before else 1
+        loose = not below or bool(before and before.loose)
+        found[name] = Line(_settings(settings), queues, nic if below else before and before.nic, loose)
+    return found
+
+
+def _settings(text: str) -> Dict[str, str]:
+    """``index=0,type=user,net=10.0.2.0,restrict=off`` as a dictionary; ``vhost-user0 to c0`` names the chardev."""
+    info = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+    wired = re.search(r"vhost-user\d+ to (\S+)", text)
+    if wired:
+        info["chardev"] = wired.group(1)
+    return info
+
+
+def _forwards(vm: VM, ident: str) -> List[str]:
+    """The host forwarding rules of a user netdev, as ``hostfwd`` takes them, from ``info usernet``."""
+    rules: List[str] = []
+    mine = False
+    for text in vm.monitor("info usernet").splitlines():
+        head = re.match(r"Hub -?\d+ \((.+)\):", text)
+        if head:
+            mine = head.group(1) == ident
+        rule = re.match(r"\s*(TCP|UDP)\[HOST_FORWARD\]\s+\S+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)", text)
+        if mine and rule:
+            protocol, host, port, guest, guest_port = rule.groups()
+            rules.append(f"{protocol.lower()}:{'' if host == '*' else host}:{port}-{guest}:{guest_port}")
+    return rules
+
+
+def _complete(want: Want) -> Want:
+    """What was asked for with what it implies."""
+    full = dict(want)
+    if "type" not in full and (full.get("pass_fds") or "ifname" in full or "fds" in full):
+        full["type"] = "tap"
+    for script in ("script", "downscript"):
+        if script in full:
+            full[script] = "no" if str(full[script]).lower() in ("no", "false") else str(full[script])
+    return full
+
+
+def _descriptors(full: Want) -> tuple[List[Descriptor], List[Descriptor]]:
+    """What is opened here and passed: one TAP descriptor a queue, and as many for vhost where it is wanted."""
+    if not full.get("pass_fds"):
+        return [Descriptor(path) for path in full.get("fds", [])], [
+            Descriptor(path) for path in full.get("vhostfds", [])
+        ]
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.tap import tap_descriptor
+
+    queues = full.get("queues", 1)
+    taps = [tap_descriptor(full["ifname"], multi_queue=queues > 1) for _queue in range(queues)]
+    return taps, [Descriptor(VHOST_NET) for _queue in range(queues)] if full.get("vhost") else []
+
+
+NETDEV = Netdev()

@@ -1,0 +1,90 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""A network card: a backend, the device on it, and its link, as one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, List
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, Part, State, Want, properties
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.link import LINK
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+NIC = {
+    **{name: option for name, option in DEVICE.options.items() if name != "wait"},
+    **LINK.options,
+    "netdev": Option("dict", options={**NETDEV.options, "id": Option("str")}),
+    "mac": Option("str"),
+    "queues": Option("int"),
+    "romfile": Option("str"),
+    "disable_modern": Option("bool"),
+}
+_PROPERTIES = {"mac": "mac", "romfile": "romfile", "disable_modern": "disable-modern"}
+_MULTI_QUEUE = ("tap", "vhost-user")
+
+
+class Card(Device):
+    """The device; a channel subsystem's has no vectors."""
+
+    def read(self, vm: VM, want: Want) -> State | None:
+        """As any device."""
+        return super().read(vm, self._fitting(vm, want))
+
+    def wanted(self, vm: VM, want: Want) -> State:
+        """As any device."""
+        return super().wanted(vm, self._fitting(vm, want))
+
+    def create(self, vm: VM, want: Want) -> List[Step]:
+        """``device_add``. A card without a backend would be of no use, so a new one names it."""
+        if "netdev" not in want["options"]:
+            raise Refusal(f"netdev: NIC {want['id']} does not exist yet, and to add it its netdev must be given")
+        return super().create(vm, self._fitting(vm, want))
+
+    def _fitting(self, vm: VM, want: Want) -> Want:
+        options = want.get("options", {})
+        driver = want.get("driver", "virtio-net")
+        if "vectors" not in options or driver.endswith("-pci"):
+            return want
+        if driver.endswith("-ccw") or vm.ask("query-target")["arch"] == "s390x":
+            return {**want, "options": {name: value for name, value in options.items() if name != "vectors"}}
+        return want
+
+
+_DEVICE = Card(usual="virtio-net")
+
+
+def nic(want: Want, present: bool) -> List[Part]:
+    """The backend (where the task names one, or when it goes), the card, and the link where it is given."""
+    backend: Want = {"id": f"{want['id']}-netdev", **want.get("netdev", {})}
+    queues = want.get("queues", 0)
+    if queues < 0 or ("queues" in want and queues < 1):
+        raise Refusal(f"queues: {queues} is not at least 1")
+    if want.get("mac", "").isdigit():
+        raise Refusal(f"mac: YAML has read {want['mac']} out of an address without letters: write it in quotes")
+    several = backend.get("type", "tap" if "ifname" in backend else "") in _MULTI_QUEUE
+    if queues > 1 and several:
+        backend.setdefault("queues", queues)
+    device: Want = {key: want[key] for key in ("id", "driver", "bus", "addr") if key in want}
+    device["options"] = properties(want, _PROPERTIES)
+    parts: List[Part] = []
+    if "netdev" in want:
+        device["options"]["netdev"] = backend["id"]
+    if queues:
+        device["options"]["mq"] = True
+        # One vector for each direction of a queue pair, one for the control queue, one for changes of configuration.
+        device["options"]["vectors"] = 2 * queues + 2
+    device["options"].update(want.get("options", {}))
+    if "netdev" in want or not present:
+        parts.append(Part(NETDEV, backend))
+    parts.append(Part(_DEVICE, device))
+    if "link" in want and present:
+        parts.append(Part(LINK, {"id": want["id"], "link": want["link"]}))
+    return parts

@@ -1,0 +1,249 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""User-creatable objects: ``object-add``, and the properties that QOM reads back. Secrets are compared, never shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, State, Want, suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import REDACTED, Step
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+OBJECTS = "/objects"
+SECRET = frozenset(["data", "password", "passphrase"])
+# What qom-set changes while the object is in use, by the type's beginning.
+_LIVE = {
+    "iothread": frozenset(
+        ["poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch", "thread-pool-min", "thread-pool-max"]
+    ),
+    "throttle-group": frozenset(["limits"]),
+    "filter-": frozenset(["status"]),
+    "authz-": frozenset(["policy", "rules"]),
+}
+_RESTORABLE = ("memory-backend-", "iothread", "rng-", "secret", "tls-creds-", "throttle-group", "authz-")
+# Of these the properties only say that the object is complete; newer versions have dropped them.
+_SPENT = ("type", "loaded", "opened")
+_BACKENDS = ("blockdev", "chardev", "netdev", "object")
+
+
+class Object(Kind):
+    """An object of any type: memory backends, I/O threads, secrets, TLS credentials, throttle groups, filters."""
+
+    name = "object"
+    options = {
+        "id": Option("str", required=True),
+        "qom_type": Option("str"),
+        "options": Option("dict"),
+    }
+
+    own = frozenset(["id", "qom-type"])
+
+    def read(self, vm: VM, want: Want) -> State | None:
+        """Type, and of the properties those that ``want`` names; of a secret only whether it is the wanted one."""
+        ident = self.ident(want)
+        kind = objects(vm).get(ident)
+        if kind is None:
+            return None
+        have: State = {"id": ident, "qom_type": kind}
+        for name, value in want.get("options", {}).items():
+            now = vm.prop(f"{OBJECTS}/{ident}", name)
+            if now is None and want.get("qom_type", kind) == kind:
+                now = vm.prop(f"{OBJECTS}/{ident}", _property(_known(vm, kind), kind, name))
+            if now is not None:
+                have[f"options.{name}"] = hidden(typed.same(now, value)) if name in SECRET else now
+        return have
+
+    def wanted(self, vm: VM, want: Want) -> State:
+        """Property values stay whole; those that are secret are only said to be there."""
+        flat = {key: value for key, value in want.items() if key != "options"}
+        for name, value in want.get("options", {}).items():
+            flat[f"options.{name}"] = hidden(True) if name in SECRET else value
+        return flat
+
+    def same(self, key: str, have: Any, want: Any) -> bool:
+        """As the property's own type; of a structure only the members that were named."""
+        if isinstance(have, dict) and isinstance(want, dict):
+            return all(typed.same(have.get(name), value) for name, value in want.items())
+        return typed.same(have, want)
+
+    def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
+        """What a structure will be is what was named of it, with the rest as it is."""
+        changes, unverifiable = super().compare(have, want)
+        return [change._replace(after=_merged(change.before, change.after)) for change in changes], unverifiable
+
+    def secrets(self, want: Want) -> List[str]:
+        """The values of secret properties, also of options that Ansible has not parsed."""
+        options = want.get("options") or {}
+        if not isinstance(options, dict):
+            return [str(options)]
+        return [text for name, value in options.items() if name in SECRET for text in spellings(value)]
+
+    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+        """What ``qom-set`` changes in an object in use."""
+        names = next((names for start, names in _LIVE.items() if have["qom_type"].startswith(start)), frozenset())
+        return frozenset(f"options.{name}" for name in names) | {f"options.{name.replace('-', '_')}" for name in names}
+
+    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+        """Its type, and where that reads back whole, its properties; nothing of an object of another type."""
+        kind, named = have["qom_type"], want.get("options", {})
+        if want.get("qom_type", kind) != kind:
+            return want
+        was = {name: value for step in _again(vm, self.ident(want)) for name, value in step.arguments.items()}
+        for name in ("id", "qom-type", *(name.replace("_", "-") for name in named), *named):
+            was.pop(name, None)
+        for one, other in (("data", "file"), ("file", "data")):  # a secret has one of both
+            if one in named:
+                was.pop(other, None)
+        return {**want, "qom_type": kind, "options": {**was, **named}}
+
+    def create(self, vm: VM, want: Want) -> List[Step]:
+        """``object-add`` in the flat form, which every QEMU from 5.0 on takes."""
+        ident = self.ident(want)
+        if "qom_type" not in want:
+            raise Refusal(f"qom_type: object {ident} does not exist yet, and to add it its qom_type must be named")
+        kind, options = want["qom_type"], want.get("options", {})
+        known = _known(vm, kind)
+        arguments: Dict[str, Any] = {"qom-type": kind, "id": ident}
+        for name, value in options.items():
+            real = _property(known, kind, name)
+            try:
+                arguments[real] = typed.coerce(value, known[real]["type"])
+            except ValueError as exc:
+                raise Refusal(f"options: {real} of {kind} is of type {known[real]['type']}: {exc}") from exc
+        arguments = vm.schema.coerce("object-add", arguments)
+        return [Step("object-add", arguments, undo=[_delete(ident)], secret=tuple(SECRET))]
+
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+        """``qom-set`` for each property that differs."""
+        path = f"{OBJECTS}/{self.ident(want)}"
+        known = _known(vm, have["qom_type"])
+        steps = []
+        for change in changes:
+            name = _property(known, have["qom_type"], change.key.partition(".")[2])
+            try:
+                value = typed.like(change.after, change.before)
+            except ValueError as exc:
+                raise Refusal(f"{change.key}: it is {change.before} now, and {exc}") from exc
+            undo = [Step("qom-set", {"path": path, "property": name, "value": change.before})]
+            steps.append(Step("qom-set", {"path": path, "property": name, "value": value}, undo=undo))
+        return steps
+
+    def remove(self, vm: VM, want: Want) -> List[Step]:
+        """``object-del``, refused here while a device uses it that does not go before it (QEMU guards few of them)."""
+        ident = self.ident(want)
+        leaving = {name for kind, name in vm.leaving if kind not in _BACKENDS}
+        used = [name for _kind, name in users(vm, ident) if name not in leaving]
+        if used:
+            raise Refusal(f"object {ident} is in use by device {used[0]}: remove that first")
+        if vm.prop("/machine", "memory-backend") in (ident, f"{OBJECTS}/{ident}"):
+            raise Refusal(f"object {ident} is the memory of this VM, and stays as long as it runs")
+        step = _delete(ident)
+        step.remember = lambda vm: _again(vm, ident)
+        return [step]
+
+
+def objects(vm: VM) -> Dict[str, str]:
+    """QOM type by id of every object; one command, whatever their number."""
+    return {name: kind[6:-1] for name, kind in vm.children(OBJECTS).items() if kind.startswith("child<")}
+
+
+def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
+    """The devices that hold an object by a link, as ``(kind, id)``; those without an id by their place."""
+    held = []
+    for parent in ("peripheral", "peripheral-anon"):
+        for device, kind in vm.children(f"/machine/{parent}").items():
+            path = f"/machine/{parent}/{device}"
+            if kind.startswith("child<") and any(
+                ident in _named(vm.prop(path, link)) for link in _links(vm, kind[6:-1])
+            ):
+                held.append(("device", device))
+    return held
+
+
+def _links(vm: VM, driver: str) -> List[str]:
+    """The properties by which devices of this driver can hold an object."""
+    try:
+        known = vm.device_properties(driver)
+    except errors.CommandError:
+        return []
+    return [name for name, entry in known.items() if entry["type"].startswith("link<") or name == "iothread-vq-mapping"]
+
+
+def _named(link: Any) -> List[str]:
+    """The objects that a link names: it reads as a path; a mapping of queues as a list of structures."""
+    if isinstance(link, list):
+        return [item["iothread"] for item in link]
+    return [link[len(OBJECTS) + 1 :]] if isinstance(link, str) and link.startswith(f"{OBJECTS}/") else []
+
+
+def spellings(secret: Any) -> Iterator[str]:
+    """A secret as messages may quote it; of a structure, which no secret should be, all that is in it."""
+    if isinstance(secret, dict):
+        secret = list(secret.values())
+    if isinstance(secret, (list, tuple)):
+        for item in secret:
+            yield from spellings(item)
+    elif secret not in (None, "") and not isinstance(secret, bool):
+        import json
+
+        text = str(secret)
+        yield from {text, repr(text)[1:-1], json.dumps(text)[1:-1]}
+
+
+def hidden(same: bool) -> str:
+    """What stands for a secret: that it is there, and where it is not the wanted one, that it is another."""
+    return REDACTED if same else f"{REDACTED} (another)"
+
+
+def _merged(before: Any, after: Any) -> Any:
+    return {**before, **after} if isinstance(before, dict) and isinstance(after, dict) else after
+
+
+def _known(vm: VM, kind: str) -> Dict[str, Dict[str, Any]]:
+    """The type's properties by name. Raises Refusal for a type that this QEMU does not have."""
+    try:
+        return {item["name"]: item for item in vm.ask("qom-list-properties", typename=kind)}
+    except errors.CommandError as exc:
+        raise Refusal(f"qom_type: {kind!r} is no object that this QEMU can make ({exc.desc})") from exc
+
+
+def _property(known: Dict[str, Any], kind: str, name: str) -> str:
+    for candidate in (name, name.replace("_", "-")):
+        if candidate in known and candidate != "type":
+            return candidate
+    raise Refusal(f"options: {kind} has no property {name!r}{suggestion(name, known)}")
+
+
+def _again(vm: VM, ident: str) -> List[Step]:
+    """The ``object-add`` that makes it as it is, for the types that read back whole."""
+    kind = objects(vm).get(ident, "")
+    if not kind.startswith(_RESTORABLE):
+        return []
+    have: Dict[str, Any] = {"qom-type": kind, "id": ident}
+    for name in _known(vm, kind):
+        value = vm.prop(f"{OBJECTS}/{ident}", name)
+        if name not in _SPENT and name[:2] != "x-" and value not in (None, "", []):
+            have[name] = value
+    return [Step("object-add", have, secret=tuple(SECRET))]
+
+
+def _delete(ident: str) -> Step:
+    # It stays "in use" for a moment after its device has left the device tree.
+    return Step(
+        "object-del",
+        {"id": ident},
+        retry=lambda error: "in use" in error.desc,
+        removes=True,
+        there=lambda vm: ident in objects(vm),
+    )
+
+
+OBJECT = Object()

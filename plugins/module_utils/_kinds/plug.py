@@ -1,0 +1,226 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Plugging and unplugging: the steps that add and remove a device, and what is looked at before. Loaded for a change only."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode, chardev, netdev, typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.bus import check_bus, hotpluggable
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import ALIASES, Properties, address, property_name
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Pending, Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Want
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+
+# What a property decides where the others were not named: they are not taken over beside a new value.
+_DERIVED = {
+    "drive": ("cyls", "heads", "secs", "lcyls", "lheads", "lsecs", "physical_block_size", "logical_block_size"),
+    "logical_block_size": ("physical_block_size",),
+    "num-queues": ("vectors",),
+    "mq": ("vectors",),
+}
+# Read-only, or told by other means.
+_APART = ("addr", "devno", "dev_id", "subch_id", "size")
+_REFUSED = ("DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR")
+
+
+class Unplugged(Wait):
+    """The end of a ``device_del``: ``DEVICE_DELETED`` for the id, or the id gone for good.
+
+    QEMU only asks the guest. virtio devices send a first event with a path alone, which does not count.
+    A request made while the guest boots is lost, so it is made again.
+    """
+
+    again_every = 2.5
+
+    def __init__(self, ident: str) -> None:
+        self.ident = ident
+        self._gone = 0
+
+    def heard(self, event: Event) -> bool:
+        """True for the device's own ``DEVICE_DELETED``, and for the events of a guest that refuses."""
+        mine = event.data.get("device") == self.ident or event.data.get("path") == f"{PERIPHERAL}/{self.ident}"
+        return mine and (event.name == "DEVICE_DELETED" or event.name in _REFUSED)
+
+    def judge(self, event: Event) -> None:
+        """Raise Refusal when the guest refused."""
+        if event.name in _REFUSED:
+            raise Refusal(f"the guest refused to give device {self.ident} back ({event.name}); it stays as it was")
+
+    def reached(self, vm: VM) -> bool:
+        """True when the id was missing at two looks in a row: it leaves the tree shortly before it is finished."""
+        self._gone = 0 if self.ident in vm.peripherals() else self._gone + 1
+        return self._gone > 1
+
+    def already(self, error: errors.CommandError) -> str:
+        """Gone meanwhile is done; asked before, or a slot in the middle of something, is pending (QEMU gives no class)."""
+        if isinstance(error, errors.DeviceNotFound):
+            return "done"
+        pending = ("already in the process of unplug", "guest is busy")
+        return "pending" if any(text in error.desc for text in pending) else ""
+
+    def overdue(self, vm: VM) -> Exception:
+        """Pending, with the likely reason."""
+        status = vm.status
+        why = (
+            "the guest has not answered: it may still be booting, have no driver for hot-unplug, or run no system"
+            if status == "running"
+            else f"the VM is {status}, and only a running guest can give a device back"
+        )
+        return Pending(
+            f"removal of device {self.ident} is pending: {why}. Its backend is untouched; run the task again to finish the removal"
+        )
+
+
+def inherit(vm: VM, want: Want) -> Want:
+    """What was asked for and, for what it does not name, the place and the properties that the device has."""
+    was = dict(_recall(vm, want["id"])[0].arguments)
+    place: Want = {key: was.pop(key) for key in ("driver", "bus") if key in was}
+    place["addr"] = was.pop("addr", was.pop("devno", None))
+    if "bus" in want or place["addr"] is None:
+        del place["addr"]
+    named = want.get("options", {})
+    for decided, derived in _DERIVED.items():
+        if decided in named or decided.replace("-", "_") in named:
+            was = {name: value for name, value in was.items() if name not in derived}
+    was.pop("id")
+    return {**place, **want, "options": {**was, **named}}
+
+
+def add(vm: VM, kind: Device, want: Want) -> Step:
+    """``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
+    ident = kind.ident(want)
+    driver, known = _driver(vm, ident, want.get("driver", kind.usual))
+    arguments: Dict[str, Any] = {"driver": driver, "id": ident}
+    if "bus" in want:
+        arguments["bus"] = want["bus"]
+    if "addr" in want:
+        arguments["addr" if "addr" in known else "devno"] = str(want["addr"])
+    for name, value in want.get("options", {}).items():
+        name = property_name(known, driver, name)
+        try:
+            # Older versions list addr as a number, and take text all the same.
+            arguments[name] = str(value) if name == "addr" else typed.coerce(value, known[name]["type"])
+        except ValueError as exc:
+            raise Refusal(f"options: {name} of {driver} is of type {known[name]['type']}: {exc}") from exc
+    check_bus(vm, want, known)
+    _check_backends(vm, ident, arguments, known)
+    return Step(
+        "device_add",
+        arguments,
+        undo=[Step("device_del", {"id": ident}, wait=kind.ending(ident))],
+        # An id is free only a moment after its device has gone.
+        retry=(lambda error: "uplicate" in error.desc) if (kind.name, ident) in vm.leaving else None,
+        hint=_hint,
+    )
+
+
+def delete(vm: VM, kind: Device, want: Want) -> Step:
+    """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest."""
+    ident = kind.ident(want)
+    _check_removal(vm, ident)
+    end = kind.ending(ident)
+    end.asks_only = not want.get("wait", True)
+    return Step("device_del", {"id": ident}, wait=end, remember=lambda vm: _recall(vm, ident), removes=True)
+
+
+def _driver(vm: VM, ident: str, name: str | None) -> Tuple[str, Properties]:
+    """The driver that a name stands for on this machine, and its properties.
+
+    QEMU's own aliases leave out the transport: CCW on s390x, PCI elsewhere; ``device-list-properties`` does not know them.
+    """
+    name = ALIASES.get(name or "", name)
+    if name is None:
+        raise Refusal(f"driver: device {ident} does not exist yet, and to add it its driver must be named")
+    try:
+        return name, vm.device_properties(name)
+    except errors.CommandError as exc:
+        why = exc.desc
+    if name.startswith("virtio-"):
+        suffix = "ccw" if vm.ask("query-target")["arch"] == "s390x" else "pci"
+        try:
+            return f"{name}-{suffix}", vm.device_properties(f"{name}-{suffix}")
+        except errors.CommandError:
+            pass
+    raise Refusal(f"driver: {name!r} is no device that this QEMU can make ({why})")
+
+
+def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Properties) -> None:
+    """Raise Refusal for a backend that isn't there, or that another device holds. QEMU says so too, but not in check mode."""
+    if arguments.get("drive"):
+        blocknode.check_free(vm, arguments["drive"], ident, shared=arguments.get("share-rw", False))
+    if arguments.get("netdev"):
+        netdev.check_free(vm, arguments["netdev"], ident)
+    if arguments.get("chardev"):
+        chardev.check_free(vm, arguments["chardev"], ident)
+    for name, value in arguments.items():
+        is_link = known.get(name, {}).get("type", "").startswith("link<") and not value.startswith("/")
+        if is_link and ("object", value) not in vm.coming and value not in vm.children("/objects"):
+            raise Refusal(f"options: {name}: there is no object {value!r}")
+
+
+def _check_removal(vm: VM, ident: str) -> None:
+    """Raise Refusal for a device that other devices sit on (QEMU would take them along), or that can't be unplugged."""
+    path = f"{PERIPHERAL}/{ident}"
+    riders = [
+        other
+        for other in vm.peripherals()
+        if other != ident
+        and ("device", other) not in vm.leaving
+        and str(vm.prop(f"{PERIPHERAL}/{other}", "parent_bus", "")).startswith(f"{path}/")
+    ]
+    if riders:
+        raise Refusal(f"device {ident} carries {', '.join(sorted(riders))}: remove what sits on it first")
+    if vm.prop(path, "hotpluggable") is False:
+        raise Refusal(f"device {ident} ({vm.peripherals()[ident]}) can't be unplugged")
+    bus = vm.prop(path, "parent_bus")
+    if bus and not hotpluggable(vm, bus):
+        raise Refusal(
+            f"device {ident} sits on {os.path.basename(bus)}, which takes no hot-plug, so it can't be unplugged"
+        )
+
+
+def _recall(vm: VM, ident: str) -> List[Step]:
+    """The ``device_add`` that makes a device as it now is: every property that can be set and is not at its default."""
+    path = f"{PERIPHERAL}/{ident}"
+    driver = vm.peripherals()[ident]
+    have: Dict[str, Any] = {"driver": driver, "id": ident}
+    for name, known in vm.device_properties(driver).items():
+        value = vm.prop(path, name)
+        unset = value is None or value == known.get("default-value") or (value in ("", -1) and name != "romfile")
+        if unset or not _settable(known) or name in _APART:
+            continue
+        if known["type"].startswith("link<"):
+            if not value.startswith("/objects/"):
+                continue
+            value = os.path.basename(value)
+        have[name] = value
+    where = address(vm, path)
+    if where:
+        have["addr" if "addr" in vm.device_properties(driver) else "devno"] = where
+    bus = vm.prop(path, "parent_bus")
+    if bus:
+        have["bus"] = os.path.basename(bus)
+    return [Step("device_add", have, retry=lambda error: "uplicate" in error.desc or "onflict" in error.desc)]
+
+
+def _settable(known: Dict[str, Any]) -> bool:
+    """Whether ``device_add`` would take the property: the list has some that only tell (a bus number), and does not say which."""
+    return "default-value" in known or known["type"].startswith(("str", "int", "uint", "link<"))
+
+
+def _hint(error: errors.CommandError) -> str:
+    if '"write" lock' in error.desc:
+        return "another process uses the image: stop it, or share it read-only"
+    return ""

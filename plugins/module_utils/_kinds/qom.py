@@ -1,0 +1,90 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Single properties of QEMU's object tree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, FrozenSet, List
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, State, Want, suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import SECRET, hidden, spellings
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import REDACTED, Step
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+
+class Qom(Kind):
+    """One property, by path and name. It is always there; it is read, and set when a value is wanted."""
+
+    name = "value"
+    key = "path"
+    options = {
+        "path": Option("str", required=True),
+        "property": Option("str", required=True),
+        "value": Option("raw"),
+    }
+
+    def check(self, want: Want) -> None:
+        """A path is no id: QEMU judges it."""
+
+    def ident(self, want: Want) -> str:
+        """Path and property."""
+        return f"{want['path']}.{want['property']}"
+
+    def secrets(self, want: Want) -> List[str]:
+        """The value of a property that is secret."""
+        return list(spellings(want.get("value"))) if want.get("property") in SECRET else []
+
+    def read(self, vm: VM, want: Want) -> State | None:
+        """Its value, of a secret only whether it is the wanted one."""
+        value = _value(vm, want)
+        if want["property"] in SECRET:
+            value = hidden(typed.same(value, want.get("value", value)))
+        return {"value": value}
+
+    def wanted(self, vm: VM, want: Want) -> State:
+        """The value alone."""
+        if "value" in want and want["property"] in SECRET:
+            return {"value": hidden(True)}
+        return {"value": want["value"]} if "value" in want else {}
+
+    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+        """QEMU says whether it can be set."""
+        return frozenset(["value"])
+
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+        """``qom-set``, the value in the type that the property has now."""
+        where, now = {"path": want["path"], "property": want["property"]}, _value(vm, want)
+        try:
+            value = typed.like(want["value"], now)
+        except ValueError as exc:
+            raise Refusal(f"value: {want['property']} of {want['path']} is {now!r} now, and {exc}") from exc
+        secret = ("value",) if want["property"] in SECRET else ()
+        undo = [Step("qom-set", {**where, "value": now}, secret=secret)]
+        return [Step("qom-set", {**where, "value": value}, undo=undo, secret=secret)]
+
+    def describe(self, vm: VM, want: Want) -> Any:
+        """The value itself."""
+        value = _value(vm, want)
+        return REDACTED if want["property"] in SECRET else value
+
+
+def _value(vm: VM, want: Want) -> Any:
+    """The property's value. Raises Refusal for a path or a property that isn't there."""
+    path, name = want["path"], want["property"]
+    try:
+        return vm.ask("qom-get", path=path, property=name)
+    except errors.DeviceNotFound as exc:
+        raise Refusal(f"path: there is nothing at {path!r}") from exc
+    except errors.CommandError as exc:
+        near = suggestion(name, vm.children(path)) if "not found" in exc.desc else ""
+        raise Refusal(f"property: {name!r} of {path} can't be read: {exc.desc}{near}") from exc
+
+
+QOM = Qom()

@@ -1,0 +1,56 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""A virtio serial port: a character device and the port on it, as one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, List
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, Part, Want, properties
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+SERIAL_PORT = {
+    "id": Option("str", required=True),
+    "name": Option("str"),
+    "chardev": Option("dict", options={**CHARDEV.options, "id": Option("str")}),
+    "bus": Option("str"),
+    "options": Option("dict"),
+}
+
+
+class Port(Device):
+    """A port, which sits on the bus of a controller."""
+
+    def create(self, vm: VM, want: Want) -> List[Step]:
+        """``device_add``. Without ``bus``, QEMU takes the first controller with room."""
+        steps = super().create(vm, want)
+        steps[-1].hint = lambda error: (
+            "a port needs a controller: plug one with qemu_device, driver virtio-serial-pci"
+            if "'virtio-serial-bus'" in error.desc
+            else ""
+        )
+        return steps
+
+
+_DEVICE = Port(usual="virtserialport")
+
+
+def serial_port(want: Want, present: bool) -> List[Part]:
+    """The character device (where the task names one, or when it goes), and the port."""
+    backend: Want = {"id": f"{want['id']}-chardev", **want.get("chardev", {})}
+    device: Want = {key: want[key] for key in ("id", "bus") if key in want}
+    device["options"] = properties(want, {"name": "name"})
+    parts: List[Part] = []
+    if "chardev" in want:
+        device["options"]["chardev"] = backend["id"]
+    device["options"].update(want.get("options", {}))
+    if "chardev" in want or not present:
+        parts.append(Part(CHARDEV, backend))
+    return [*parts, Part(_DEVICE, device)]

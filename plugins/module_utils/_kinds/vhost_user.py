@@ -1,0 +1,79 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""vhost-user devices: a socket to the process that does the work, and the device on it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, List, Set
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, Part, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+VHOST_USER = {
+    **{name: option for name, option in DEVICE.options.items() if name != "wait"},
+    "path": Option("str"),
+    "reconnect": Option("int"),
+}
+
+
+class VhostUser(Device):
+    """A device whose backend is another process, which must see the guest's memory."""
+
+    def create(self, vm: VM, want: Want) -> List[Step]:
+        """``device_add``. Without shared memory QEMU makes the device all the same, and it never works: refused here."""
+        private = [name for name in sorted(_memory(vm)) if vm.prop(f"/objects/{name}", "share") is False]
+        if private:
+            raise Refusal(
+                f"the guest's memory ({', '.join(private)}) is not shared, so the backend of {want['id']} could not see it: "
+                "start the VM with a memory backend that has share=on"
+            )
+        return super().create(vm, {**want, "driver": on_machine(vm, want["driver"])} if "driver" in want else want)
+
+
+_DEVICE = VhostUser()
+
+
+def vhost_user(want: Want, present: bool) -> List[Part]:
+    """The socket, of which QEMU is the client, and the device."""
+    name = f"{want['id']}-chardev"
+    socket: Want = {key: want[key] for key in ("path", "reconnect") if key in want}
+    device: Want = {key: want[key] for key in ("id", "driver", "bus", "addr") if key in want}
+    device["options"] = {"chardev": name, **want.get("options", {})}
+    if socket:
+        socket.update(type="socket", server=False)
+    return [Part(CHARDEV, {"id": name, **socket}), Part(_DEVICE, device)]
+
+
+def on_machine(vm: VM, driver: str) -> str:
+    """The driver with the machine's transport where its name leaves that out: ``vhost-user-blk`` on PCI or CCW."""
+    if driver.endswith(("-pci", "-ccw")):
+        return driver
+    full = f"{driver}-{'ccw' if vm.ask('query-target')['arch'] == 's390x' else 'pci'}"
+    try:
+        vm.device_properties(full)
+    except errors.CommandError:
+        return driver
+    return full
+
+
+def _memory(vm: VM) -> Set[str]:
+    """The backends that the guest's memory is made of: the machine's own, and those that are mapped or plugged in."""
+    own = os.path.basename(vm.prop("/machine", "memory-backend") or "")
+    found = {own} if own else set()
+    for name, kind in vm.children("/objects").items():
+        if kind.startswith("child<memory-backend-"):
+            path = f"/objects/{name}"
+            regions = [part for part, what in vm.children(path).items() if what == "child<memory-region>"]
+            if any(vm.prop(f"{path}/{region}", "container") for region in regions):
+                found.add(name)
+    return found

@@ -1,0 +1,109 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The VM as kinds see it: what queries tell, each asked once until something changed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Callable, Dict, Set, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
+
+PERIPHERAL = "/machine/peripheral"
+
+
+class VM:
+    """Reads through a session, remembering answers until ``forget()``.
+
+    ``leaving`` and ``coming`` hold what the plan under way removes and adds, as ``(kind name, id)`` and
+    ``(kind name, id): arguments``: a kind that asks "who uses this?" must not count what goes before it.
+    """
+
+    def __init__(
+        self, session: QMPSession, deadline: Deadline, *, local: bool, reopen: Callable[[float], QMPSession]
+    ) -> None:
+        """``local``: QEMU runs on this host, so that a path means the same here and there.
+
+        ``reopen(seconds)`` connects once more, for when the connection broke and what was done must be taken back.
+        """
+        self.session = session
+        self.reopen = reopen
+        self.deadline = deadline
+        self.local = local
+        self.leaving: Set[Tuple[str, str]] = set()
+        self.coming: Dict[Tuple[str, str], Dict[str, Any]] = {}
+        self._answers: Dict[Tuple[str, str], Any] = {}
+        self._schema: Schema | None = None
+
+    def forget(self) -> None:
+        """Drop what was read: the VM has changed since."""
+        self._answers.clear()
+
+    def ask(self, query: str, **arguments: Any) -> Any:
+        """The ``return`` of a query, asked at most once. Underscores in argument names become hyphens.
+
+        Raises the session's errors; a refusal (CommandError) is remembered too.
+        """
+        wire = {name.replace("_", "-"): value for name, value in arguments.items()}
+        key = (query, json.dumps(wire, sort_keys=True))
+        if key not in self._answers:
+            try:
+                self._answers[key] = self.session.execute(query, wire, deadline=self.deadline)
+            except errors.CommandError as exc:
+                self._answers[key] = exc
+        answer = self._answers[key]
+        if isinstance(answer, errors.CommandError):
+            raise answer
+        return answer
+
+    def children(self, path: str) -> Dict[str, str]:
+        """Names and types of what lies at a QOM path (``qom-list``); raises DeviceNotFound where there is no such path."""
+        return {item["name"]: item["type"] for item in self.ask("qom-list", path=path)}
+
+    def prop(self, path: str, name: str, default: Any = None) -> Any:
+        """A QOM property's value, or ``default`` where it doesn't exist or can't be read."""
+        try:
+            return self.ask("qom-get", path=path, property=name)
+        except errors.CommandError:
+            return default
+
+    def peripherals(self) -> Dict[str, str]:
+        """Driver by id of every device that has an id: one command, whatever their number."""
+        kinds = self.children(PERIPHERAL)
+        return {name: kind[6:-1] for name, kind in kinds.items() if kind.startswith("child<")}
+
+    def device_properties(self, driver: str) -> Dict[str, Dict[str, Any]]:
+        """What ``device_add`` of this driver accepts, by name: ``{name, type, description?, default-value?}``.
+
+        From ``device-list-properties``; raises CommandError for a driver that this QEMU does not have.
+        """
+        return {item["name"]: item for item in self.ask("device-list-properties", typename=driver)}
+
+    def has_command(self, name: str) -> bool:
+        """Whether this QEMU has the command (``query-commands``, a small answer; versions are not a guide)."""
+        return any(item["name"] == name for item in self.ask("query-commands"))
+
+    def monitor(self, line: str) -> str:
+        """The text of an ``info`` line of the human monitor, for what no query tells."""
+        return str(self.ask("human-monitor-command", command_line=line))
+
+    @property
+    def status(self) -> str:
+        """The run state, as ``query-status`` names it."""
+        return str(self.ask("query-status")["status"])
+
+    @property
+    def schema(self) -> Schema:
+        """What this QEMU's commands accept (``query-qmp-schema``: some 200 kB, so asked only where something is made)."""
+        if self._schema is None:
+            from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
+
+            self._schema = Schema(self.session.execute("query-qmp-schema", deadline=self.deadline))
+        return self._schema

@@ -1,0 +1,216 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""QEMU's process on this host: who it is, how it is started, and what it leaves behind. Linux only (``/proc``)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import tempfile
+import time
+from typing import IO, TYPE_CHECKING, Iterator, List, Sequence
+
+from ansible_collections.vmm.qemu.plugins.module_utils._command_line import guest_name
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import Address
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+
+POLL = 0.02
+_BURIAL = 2.0
+# In QEMU's environment: QEMU detaches itself from whoever starts it, and by this its process can still be told.
+_MARK = "VMM_QEMU_START"
+_STDERR_BYTES = 4000
+
+
+def command_line(pid: int) -> List[str]:
+    """The command line of a process; empty if there is none, or it has ended and nobody has noticed."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return [os.fsdecode(text) for text in file.read().split(b"\0")[:-1]]
+    except OSError:
+        return []
+
+
+def runs(pid: int | None, name: str) -> bool:
+    """Whether the process is there and is the QEMU of the VM ``name``: a pid alone may be anybody's by now."""
+    return pid is not None and guest_name(command_line(pid)) == name
+
+
+def other_binary(pid: int, binary: str) -> str | None:
+    """The program that the process runs if it is another one than ``binary``; None if it is that, or can't be told."""
+    try:
+        with open(binary, "rb") as file:
+            if file.read(4) != b"\x7fELF":
+                return None  # a script runs another program in the end
+        running = os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return None
+    # after an upgrade the kernel says so in this way; whether to restart for that is the user's business
+    running = running[: -len(" (deleted)")] if running.endswith(" (deleted)") else running
+    return running if running != os.path.realpath(binary) else None
+
+
+def read_pidfile(path: str) -> int | None:
+    """The process id in a file; None if there is no file. Raises Refusal if it holds anything else."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(64).strip()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise Refusal(f"pidfile: {path}: {exc.strerror}") from exc
+    if text and not (text.isdigit() and len(text) < 12):
+        raise Refusal(f"pidfile: {path} is there and holds no process id; QEMU would overwrite it")
+    return int(text) if text else None
+
+
+def listener(address: Address) -> int | None:
+    """The pid of the process that listens at a UNIX socket, where the kernel tells; None also for TCP."""
+    if address.path is None:
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(address.sun_path)
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        except OSError:
+            return None
+        return int(struct.unpack("3i", credentials)[0]) or None
+
+
+def is_free(address: Address) -> bool:
+    """Whether nothing listens there: no socket, or one that a dead process left. A doubt counts as a no."""
+    family = socket.AF_INET if address.path is None else socket.AF_UNIX
+    try:
+        if family == socket.AF_INET:
+            socket.create_connection((address.host, address.port), timeout=1.0).close()
+        else:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setblocking(False)
+                probe.connect(address.sun_path)
+    except OSError as exc:
+        return exc.errno in (errno.ENOENT, errno.ECONNREFUSED) and not is_file(address)
+    return False
+
+
+def is_file(address: Address) -> bool:
+    """Whether something else than a socket has the path: connecting is refused there, too, and QEMU would delete it."""
+    try:
+        return _has_path(address) and not stat.S_ISSOCK(os.lstat(address.path or "").st_mode)
+    except OSError:
+        return False
+
+
+def _has_path(address: Address) -> bool:
+    return address.path is not None and not address.path.startswith("@")
+
+
+def remove_remains(address: Address, pidfile: str, name: str) -> None:
+    """Delete the socket that nobody listens at, and the pidfile whose process is gone. Raises Refusal."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            if _has_path(address) and is_free(address):
+                os.unlink(address.path or "")
+        except PermissionError as exc:
+            raise Refusal(f"{address}: a dead process left it, and it can't be deleted: {exc.strerror}") from exc
+    pid = read_pidfile(pidfile)
+    in_use = pid is not None and (runs(pid, name) or pidfile in command_line(pid))
+    with contextlib.suppress(OSError):  # QEMU can overwrite it, and says so if it can't
+        if not in_use:
+            os.unlink(pidfile)
+
+
+def wait_gone(pid: int | None, name: str, address: Address, deadline: Deadline) -> bool:
+    """Whether the process ended, or if its pid is unknown, nothing listens any more, before the deadline."""
+    while runs(pid, name) if pid is not None else not is_free(address):
+        if deadline.expired:
+            return False
+        time.sleep(POLL)
+    # It is dead; its pid goes when the host's init takes notice, which in a container may be never.
+    end = time.monotonic() + _BURIAL
+    while pid is not None and os.path.exists(f"/proc/{pid}") and not command_line(pid) and time.monotonic() < end:
+        time.sleep(POLL)
+    return True
+
+
+def new_mark() -> str:
+    """Something that tells the processes of one start from all others."""
+    return f"{os.getpid()}.{os.urandom(8).hex()}"
+
+
+def launch(argv: Sequence[str], mark: str, deadline: Deadline) -> str:
+    """Start QEMU, which returns as soon as the VM runs on its own (``-daemonize``). Its stderr, mostly empty.
+
+    Raises Refusal with QEMU's own words if it fails, or isn't through by the deadline. Whatever is raised, the caller
+    ends what was started with ``kill(mark)``.
+    """
+    # A file and no pipe: the end of a pipe would come only when every process that inherited it has ended.
+    with tempfile.TemporaryFile() as heard:
+        try:
+            # In "/", where a daemon ends up: a relative path would otherwise work now and not later.
+            process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=heard,
+                stderr=heard,
+                cwd="/",
+                env={**os.environ, _MARK: mark},
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as exc:
+            raise Refusal(f"{argv[0]} can't be run: {exc}") from exc
+        try:
+            status = process.wait(deadline.remaining())
+        except BaseException as exc:
+            process.kill()
+            process.wait()
+            if isinstance(exc, subprocess.TimeoutExpired):
+                text = f"QEMU was not ready within {deadline.seconds:.4g} s, and was ended"
+                raise Refusal(_sentence(text, tail(heard))) from None
+            raise
+        if status:
+            how = f"with status {status}" if status > 0 else f"by signal {-status}"
+            raise Refusal(_sentence(f"QEMU did not start, it ended {how}", tail(heard)))
+        return tail(heard)
+
+
+def _sentence(text: str, detail: str) -> str:
+    return f"{text}: {detail}" if detail else f"{text}, and said nothing"
+
+
+def tail(file: IO[bytes]) -> str:
+    """The end of what QEMU said."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _STDERR_BYTES))
+    return file.read().decode(errors="replace").strip()
+
+
+def kill(mark: str) -> None:
+    """Kill the processes that carry the mark."""
+    end = time.monotonic() + 1.0
+    left = list(_marked(mark))
+    while left and time.monotonic() < end:
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(POLL)
+        left = list(_marked(mark))
+
+
+def _marked(mark: str) -> Iterator[int]:
+    """The processes that have the mark in their environment."""
+    wanted = os.fsencode(f"{_MARK}={mark}")
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError, ValueError), open(f"/proc/{int(entry)}/environ", "rb") as file:
+            if wanted in file.read().split(b"\0"):
+                yield int(entry)

@@ -1,0 +1,244 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Where a monitor listens: the forms of an address, and connecting to it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import stat
+import sys
+from time import sleep
+
+from . import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Mapping
+
+    from .deadline import Limit
+
+FORMS = "/path, unix:/path, unix:@abstract, HOST:PORT, tcp:HOST:PORT or [v6]:PORT"
+_UNIX_LONGEST = 107
+
+
+class Address:
+    """One parsed address. ``path`` for UNIX sockets ("@..." for abstract ones), else ``host`` and ``port``."""
+
+    __slots__ = ("text", "path", "host", "port")
+
+    def __init__(self, text: str, path: str | None, host: str = "", port: int = 0) -> None:
+        self.text = text
+        self.path = path
+        self.host = host
+        self.port = port
+
+    @property
+    def sun_path(self) -> bytes:
+        """The path as the kernel wants it: abstract names start with a zero byte."""
+        raw = os.fsencode(self.path or "")
+        return b"\0" + raw[1:] if raw.startswith(b"@") else raw
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse(address: Any) -> Address:
+    """The `Address` of a string (or path object). Raises `errors.ConnectError` for anything else."""
+    try:
+        text = os.fspath(address)
+    except TypeError:
+        text = None
+    if not isinstance(text, str) or not text:
+        raise errors.ConnectError(f"{address!r} is no monitor address; write {FORMS}")
+    if text.startswith("unix:"):
+        return _unix(text, text[5:])
+    if text.startswith(("/", "./", "../", "@")):
+        return _unix(text, text)
+    return _tcp(text, text[4:] if text.startswith("tcp:") else text)
+
+
+def _unix(text: str, path: str) -> Address:
+    if path in ("", "@"):
+        raise errors.ConnectError(f"{text!r} names no socket; write {FORMS}")
+    if "\0" in path:
+        raise errors.ConnectError(f"{text!r} holds a zero byte; write an abstract socket as unix:@name")
+    return Address(text, path)
+
+
+def _tcp(text: str, rest: str) -> Address:
+    host, colon, port = rest.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise errors.ConnectError(f"{text!r}: write an IPv6 address in brackets, [::1]:4444")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
+    if not colon or not host or not 0 < number < 65536:
+        raise errors.ConnectError(f"{text!r} is no monitor address; write {FORMS}")
+    return Address(text, None, host, number)
+
+
+def open_socket(address: Address, tls: Mapping[str, Any] | None, limit: Limit) -> socket.socket:
+    """A connected socket. The caller closes it.
+
+    Raises `errors.ConnectError`; BlockingIOError where the backlog of a UNIX socket is full (QEMU's holds one), to be
+    tried again, and so is `errors.Disconnected`, a connection that was reset while it was made; `errors.Cancelled`.
+    """
+    if address.path is not None:
+        if tls:
+            raise errors.ConnectError(f"{address}: TLS is for TCP addresses; a UNIX socket needs none")
+        return _open_unix(address)
+    sock = _open_tcp(address, limit)
+    if not tls:
+        return sock
+    try:
+        return _start_tls(sock, address, tls, limit)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _open_unix(address: Address) -> socket.socket:
+    directory = -1
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        name = address.sun_path
+        if len(name) > _UNIX_LONGEST and not name.startswith(b"\0"):
+            # The kernel's limit is on the text; through the directory's descriptor the text is short.
+            parent, base = os.path.split(name)
+            directory = os.open(parent or b".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
+            name = b"/proc/self/fd/%d/%s" % (directory, base)
+        sock.connect(name)
+    except BlockingIOError:
+        sock.close()
+        raise
+    except OSError as error:
+        sock.close()
+        raise _unreachable(address, error) from None
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        if directory >= 0:
+            os.close(directory)
+    return sock
+
+
+def _unreachable(address: Address, error: OSError) -> errors.ConnectError:
+    hints = {
+        errno.ENOENT: "; is the virtual machine running?",
+        errno.ECONNREFUSED: "; nothing listens there, is the virtual machine running?",
+        errno.EACCES: "; the user of this task may not open it (become?)",
+        errno.ENOTSOCK: "; this file is no socket",
+    }
+    code = error.errno or 0
+    if code == errno.ECONNREFUSED and _is_file(address):
+        code = errno.ENOTSOCK  # Linux does not tell the two apart
+    problem = errors.ConnectError(f"{address}: {error.strerror or error}{hints.get(code, '')}")
+    problem.nobody = code in (errno.ENOENT, errno.ECONNREFUSED)
+    return problem
+
+
+def _is_file(address: Address) -> bool:
+    """Whether the path is something else than a socket."""
+    try:
+        return address.path is not None and not stat.S_ISSOCK(os.stat(address.sun_path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _open_tcp(address: Address, limit: Limit) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(address.host, address.port, 0, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise errors.ConnectError(f"{address}: the host name can't be resolved: {error}") from None
+    problem: errors.ConnectError | None = None
+    for family, kind, proto, _name, where in found:
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.setblocking(False)
+            code = sock.connect_ex(where)
+            if code == errno.EINPROGRESS:
+                wait_for(sock, select.POLLOUT, limit, address)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code in (errno.ECONNRESET, errno.ECONNABORTED):
+                raise errors.Disconnected(f"the connection broke ({os.strerror(code)})")
+            if not code:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return sock
+            problem = _unreachable(address, OSError(code, os.strerror(code)))
+        except errors.ConnectError as error:
+            problem = error
+        except BaseException:
+            sock.close()
+            raise
+        sock.close()
+    raise problem or errors.ConnectError(f"{address}: the host has no address")
+
+
+def _start_tls(sock: socket.socket, address: Address, tls: Mapping[str, Any], limit: Limit) -> socket.socket:
+    import ssl
+
+    unknown = set(tls) - {"ca_path", "cert_path", "key_path", "server_name"}
+    if unknown:
+        raise errors.ConnectError(f"{address}: unknown TLS options: {', '.join(sorted(map(str, unknown)))}")
+    try:
+        context = ssl.create_default_context(cafile=tls.get("ca_path"))
+        if tls.get("cert_path"):
+            context.load_cert_chain(tls["cert_path"], tls.get("key_path"))
+        secure = context.wrap_socket(
+            sock, server_hostname=tls.get("server_name") or address.host, do_handshake_on_connect=False
+        )
+        while True:
+            try:
+                secure.do_handshake()
+                return secure
+            except ssl.SSLWantReadError:
+                wait_for(secure, select.POLLIN, limit, address, busy=True)
+            except ssl.SSLWantWriteError:
+                wait_for(secure, select.POLLOUT, limit, address)
+    except (OSError, ValueError) as error:
+        raise errors.ConnectError(f"{address}: TLS: {getattr(error, 'strerror', None) or error}") from None
+
+
+def wait_for(sock: socket.socket, what: int, limit: Limit, address: Address, busy: bool = False) -> None:
+    """Wait until ``sock`` is ready for ``what``, in slices, so that a cancelled deadline is seen soon.
+
+    Raises `errors.Cancelled`, `errors.ConnectError` (`errors.MonitorBusy` if ``busy``) when the time is up.
+    """
+    poll = select.poll()
+    poll.register(sock, what)
+    while not poll.poll(int(limit.remaining(0.05) * 1000) + 1):
+        pause(limit, address, 0)
+        if limit.expired:
+            text = f"{address}: no connection within {limit.seconds:.4g} s"
+            if busy:
+                raise errors.MonitorBusy(text + ": connected, but the TLS handshake gets no answer: " + BUSY)
+            raise errors.ConnectError(text)
+
+
+def peer_process(sock: socket.socket) -> int | None:
+    """The process that listened at the other end of a UNIX socket; None where the system does not tell."""
+    try:
+        if sock.family != socket.AF_UNIX:
+            return None
+        # struct ucred: pid, uid, gid; a process of another pid namespace is 0
+        told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    except (OSError, AttributeError):
+        return None
+    return int.from_bytes(told[:4], sys.byteorder) or None
+
+
+def pause(limit: Limit, address: Address, seconds: float) -> None:
+    """Sleep, within ``limit``. Raises `errors.Cancelled`."""
+    if limit.cancelled:
+        raise errors.Cancelled(f"connect to {address}", "queue")
+    sleep(limit.remaining(seconds))
+
+
+BUSY = "another client is attached to this monitor (QEMU serves one at a time)"

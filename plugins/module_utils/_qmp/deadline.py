@@ -1,0 +1,86 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""How long something may take: one `Deadline` can be shared by many calls, and cancelled from any thread."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable
+
+
+class Deadline:
+    """A point in time, ``seconds`` from now (None: no limit, only `cancel` ends the wait)."""
+
+    __slots__ = ("seconds", "end", "_cancelled", "_wakers")
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds = seconds
+        self.end = None if seconds is None else monotonic() + seconds
+        self._cancelled = False
+        self._wakers: dict[object, Callable[[], None]] = {}
+
+    def remaining(self) -> float | None:
+        """Seconds left, never below 0; None if there is no limit."""
+        return None if self.end is None else max(0.0, self.end - monotonic())
+
+    @property
+    def expired(self) -> bool:
+        """Whether the time is up."""
+        return self.end is not None and monotonic() >= self.end
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """End every wait on this deadline with `Cancelled`, now and later. From any thread or a signal handler."""
+        self._cancelled = True
+        for wake in list(self._wakers.values()):
+            wake()
+
+    def attach(self, key: object, wake: Callable[[], None]) -> None:
+        """Call ``wake`` (which takes no lock) on `cancel`, until ``detach(key)``."""
+        self._wakers[key] = wake
+
+    def detach(self, key: object) -> None:
+        """Forget ``key``; fine if it is not there."""
+        self._wakers.pop(key, None)
+
+
+class Limit:
+    """What one call waits for at most: the earlier of its own ``timeout`` (seconds) and a shared ``deadline``."""
+
+    __slots__ = ("seconds", "end", "deadline")
+
+    def __init__(self, timeout: float | None, deadline: Deadline | None, default: float) -> None:
+        now = monotonic()
+        ends = []
+        if timeout is not None:
+            ends.append(now + timeout)
+        elif deadline is None:
+            ends.append(now + default)
+        if deadline is not None and deadline.end is not None:
+            ends.append(deadline.end)
+        self.end = min(ends) if ends else None
+        self.seconds = max(0.0, self.end - now) if self.end is not None else 0.0
+        self.deadline = deadline
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the shared deadline was cancelled."""
+        return self.deadline is not None and self.deadline.cancelled
+
+    @property
+    def expired(self) -> bool:
+        """Whether the time is up."""
+        return self.end is not None and monotonic() >= self.end
+
+    def remaining(self, most: float = 3600.0) -> float:
+        """Seconds left, between 0 and ``most`` (system calls do not take any number)."""
+        return most if self.end is None else min(most, max(0.0, self.end - monotonic()))

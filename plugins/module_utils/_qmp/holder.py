@@ -1,0 +1,135 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Who holds a monitor that does not answer: best effort, for an error message; silent on any failure.
+
+Linux only. For a UNIX socket the kernel's socket diagnostics (NETLINK_SOCK_DIAG) give the peers of the sockets that
+QEMU accepted; for TCP, ``/proc/net/tcp`` has both ends if the client is on this host. ``/proc`` tells whose they are.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterator
+
+    from .address import Address
+
+# linux/netlink.h, linux/sock_diag.h, linux/unix_diag.h
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_REQUEST_DUMP = 0x1 | 0x300
+_DONE, _ERROR = 3, 2
+_ESTABLISHED = 1
+_SHOW_NAME, _SHOW_VFS, _SHOW_PEER = 1, 2, 4
+_NAME, _VFS, _PEER = 0, 1, 2
+
+
+def find_holder(address: Address, sock: socket.socket | None) -> tuple[int, str] | None:
+    """(process id, process name) of the client that QEMU serves at ``address``, other than ``sock``; None: unknown."""
+    try:
+        own = os.fstat(sock.fileno()).st_ino if sock is not None else 0
+        inodes = _unix_clients(address) if address.path is not None else _tcp_clients(sock)
+        inodes.discard(own)
+        return _owner(inodes)
+    except (OSError, ValueError, IndexError, struct.error, AttributeError):
+        return None
+
+
+def _unix_clients(address: Address) -> set[int]:
+    """The inodes of the sockets whose connection to ``address`` was accepted."""
+    name = address.sun_path
+    abstract = name.startswith(b"\0")
+    inode = 0 if abstract else os.stat(name).st_ino & 0xFFFFFFFF
+    clients = set()
+    for state, number, attributes in _unix_sockets():
+        # A connection that waits in the backlog has no inode yet on QEMU's side.
+        if state != _ESTABLISHED or not number or _PEER not in attributes:
+            continue
+        if abstract:
+            matches = attributes.get(_NAME) == name
+        else:
+            matches = _VFS in attributes and struct.unpack_from("=I", attributes[_VFS])[0] == inode
+        if matches:
+            clients.add(struct.unpack_from("=I", attributes[_PEER])[0])
+    return clients
+
+
+def _unix_sockets() -> Iterator[tuple[int, int, dict[int, bytes]]]:
+    """(state, inode, attributes) of each UNIX socket of this network namespace."""
+    show = _SHOW_NAME | _SHOW_VFS | _SHOW_PEER
+    request = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, 1 << _ESTABLISHED, 0, show, 0, 0)
+    header = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.settimeout(1.0)
+        netlink.send(header + request)
+        while True:
+            data = netlink.recv(1 << 20)
+            while len(data) >= 16:
+                length, kind = struct.unpack_from("=IH", data)
+                if kind in (_DONE, _ERROR) or length < 16:
+                    return
+                _family, _type, state, _pad, number = struct.unpack_from("=BBBBI", data, 16)
+                yield state, number, dict(_attributes(data[32:length]))
+                data = data[(length + 3) & ~3 :]
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= 4:
+        length, kind = struct.unpack_from("=HH", data)
+        if length < 4:
+            return
+        yield kind, data[4:length]
+        data = data[(length + 3) & ~3 :]
+
+
+def _tcp_clients(sock: socket.socket | None) -> set[int]:
+    """The inodes of the sockets connected to where ``sock`` is connected to, as far as they are on this host."""
+    if sock is None:
+        return set()
+    port = sock.getpeername()[1]
+    packed = socket.inet_pton(sock.family, sock.getpeername()[0].partition("%")[0])
+    wanted = f"{_proc_hex(packed)}:{port:04X}"
+    clients = set()
+    with open("/proc/net/tcp6" if sock.family == socket.AF_INET6 else "/proc/net/tcp", encoding="ascii") as table:
+        for line in table.readlines()[1:]:
+            fields = line.split()
+            if fields[2] == wanted and fields[3] == "01":
+                clients.add(int(fields[9]))
+    return clients
+
+
+def _proc_hex(packed: bytes) -> str:
+    """An address as /proc/net/tcp writes it: 32-bit words in the host's byte order."""
+    words = struct.unpack(f">{len(packed) // 4}I", packed)
+    return "".join(f"{int.from_bytes(struct.pack('=I', word), 'big'):08X}" for word in words)
+
+
+def _owner(inodes: set[int]) -> tuple[int, str] | None:
+    """The first process that has one of the sockets open."""
+    wanted = {f"socket:[{inode}]" for inode in inodes if inode}
+    if not wanted:
+        return None
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and _has_open(f"/proc/{entry}/fd", wanted):
+            with open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as comm:
+                return int(entry), comm.read().strip()
+    return None
+
+
+def _has_open(directory: str, wanted: set[str]) -> bool:
+    try:
+        for name in os.listdir(directory):
+            try:
+                if os.readlink(f"{directory}/{name}") in wanted:
+                    return True
+            except OSError:
+                continue  # closed meanwhile
+    except OSError:
+        pass  # gone, or another user's
+    return False

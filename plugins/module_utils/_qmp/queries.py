@@ -1,0 +1,45 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Which QMP commands only look. A read-only session (check mode) sends nothing else."""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Mapping
+
+_PREFIXES = ("query-", "x-query-")
+_NAMES = frozenset(
+    (
+        "device-list-properties",
+        "qom-get",
+        "qom-list",
+        "qom-list-get",
+        "qom-list-properties",
+        "qom-list-types",
+        "trace-event-get-state",
+        "x-debug-query-block-graph",
+    )
+)
+# One line, one `info`, words only: nothing that a monitor could take for a second command or a redirection.
+_INFO = r"info(?: +[A-Za-z0-9_./:=,@\[\]-]+)*"
+
+
+def is_query(name: str, arguments: Mapping[str, Any] | None = None) -> bool:
+    """Whether the command ``name`` with ``arguments`` changes nothing in QEMU, by QEMU's documentation.
+
+    A ``human-monitor-command`` is one if its command line is a single plain ``info ...``.
+    """
+    if not isinstance(name, str):
+        return False
+    if name in _NAMES or name.startswith(_PREFIXES):
+        return True
+    if name == "human-monitor-command" and arguments is not None:
+        line = arguments.get("command-line")
+        known = set(arguments) <= {"command-line", "cpu-index"}
+        return known and isinstance(line, str) and re.fullmatch(_INFO, line) is not None
+    return False

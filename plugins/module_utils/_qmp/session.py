@@ -1,0 +1,395 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""A QMP session: connect, greeting, negotiation, commands, events, close.
+
+    with QMPSession.connect("unix:/run/vm.qmp", timeout=10.0) as session:
+        session.execute("device_del", {"id": "d0"}, wait_for=EventFilter("DEVICE_DELETED", device="d0"))
+
+Any thread may use it. QEMU works on one command at a time; the session keeps that order (first come, first served).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+
+from . import errors
+from .address import BUSY, open_socket, parse, pause, peer_process
+from .call import Call
+from .deadline import Limit
+from .events import Listener
+from .pump import Pump
+from .queries import is_query
+from .wire import Transport, check_fds, encode_command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, Callable, Mapping, NamedTuple, Sequence
+
+    from .address import Address
+    from .deadline import Deadline
+    from .events import Event
+
+    class _Numbers(NamedTuple):
+        major: int
+        minor: int
+        micro: int
+else:
+    _Numbers = namedtuple("_Numbers", ("major", "minor", "micro"))
+
+
+class Version(_Numbers):
+    """QEMU's version (major, minor, micro), as in its greeting; ``package`` is the distribution's own text."""
+
+    package = ""
+
+
+CONNECT_TIMEOUT = 10.0
+EXECUTE_TIMEOUT = 60.0
+MAX_REPLY = 64 << 20
+GRACE = 2.0
+RETRY_PAUSE = 0.01
+
+
+class QMPSession:
+    """One client of one QMP monitor. Made by `connect` or `from_socket`."""
+
+    default_timeout = EXECUTE_TIMEOUT
+
+    def __init__(self, sock: socket.socket, peer: str, read_only: bool, max_reply: int) -> None:
+        self.peer = peer
+        self.read_only = read_only
+        self.version = Version(0, 0, 0)
+        self.capabilities: list[str] = []
+        self.oob = False
+        self._owns = True
+        self._sock = sock
+        self._pump = Pump(Transport(sock), max_reply)
+
+    # -- opening -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def connect(
+        cls,
+        address: str | os.PathLike[str],
+        *,
+        timeout: float | None = None,
+        deadline: Deadline | None = None,
+        tls: Mapping[str, Any] | None = None,
+        read_only: bool = False,
+        max_reply: int = MAX_REPLY,
+        oob: bool = True,
+    ) -> QMPSession:
+        """Connect to the monitor at ``address``; greeted and negotiated within one limit (10 s if none is given).
+
+        ``address``: ``/path``, ``unix:/path``, ``unix:@abstract``, ``HOST:PORT``, ``tcp:HOST:PORT``, ``[v6]:PORT``.
+        ``timeout`` in seconds and ``deadline``: the earlier counts. ``tls``: ``ca_path``, ``cert_path``, ``key_path``,
+        ``server_name``. ``max_reply``: bytes of the longest message taken. ``oob``: enable it where QEMU offers it.
+
+        A connection that ends before its greeting, or a full backlog, is tried again every 10 ms: QEMU does so when
+        another client comes or goes at the same time.
+
+        Raises `errors.ConnectError`, `errors.MonitorBusy`, `errors.NegotiationError`, `errors.Cancelled`.
+        """
+        where = parse(address)
+        limit = Limit(timeout, deadline, CONNECT_TIMEOUT)
+        while True:
+            pause(limit, where, 0)
+            try:
+                return cls._attempt(where, tls, read_only, max_reply, limit, oob)
+            except BlockingIOError:
+                problem = None
+            except errors.Disconnected as error:
+                problem = errors.ConnectError(f"{where}: no greeting within {limit.seconds:.4g} s: {error}")
+                if tls:
+                    raise problem from None
+            pause(limit, where, RETRY_PAUSE)
+            if limit.expired:
+                raise problem or _no_greeting(where, limit, None)
+
+    @classmethod
+    def _attempt(
+        cls, where: Address, tls: Mapping[str, Any] | None, read_only: bool, max_reply: int, limit: Limit, oob: bool
+    ) -> QMPSession:
+        """One connection; its socket is closed when that fails."""
+        sock = open_socket(where, tls, limit)
+        try:
+            return cls._over(sock, str(where), read_only, max_reply, limit, oob, where)
+        except BaseException:
+            sock.close()
+            raise
+
+    @classmethod
+    def from_socket(
+        cls,
+        sock: socket.socket,
+        *,
+        timeout: float | None = None,
+        deadline: Deadline | None = None,
+        read_only: bool = False,
+        max_reply: int = MAX_REPLY,
+        oob: bool = True,
+    ) -> QMPSession:
+        """A session over ``sock``, a connected stream socket. It owns the socket from its success on, not before.
+
+        Arguments and errors as for `connect`; an end of the stream before the greeting is an `errors.ConnectError`.
+        """
+        limit = Limit(timeout, deadline, CONNECT_TIMEOUT)
+        before = sock.gettimeout()
+        try:
+            return cls._over(sock, "the given socket", read_only, max_reply, limit, oob, None)
+        except BaseException as error:
+            sock.settimeout(before)
+            if isinstance(error, errors.Disconnected):
+                raise errors.ConnectError(f"no greeting: {error}") from None
+            raise
+
+    @classmethod
+    def _over(
+        cls,
+        sock: socket.socket,
+        peer: str,
+        read_only: bool,
+        max_reply: int,
+        limit: Limit,
+        oob: bool,
+        address: Address | None,
+    ) -> QMPSession:
+        """A greeted and negotiated session. On failure ``sock`` is the caller's to close."""
+        session = cls(sock, peer, read_only, max_reply)
+        try:
+            session._open(limit, oob, address)
+        except BaseException:
+            session._owns = False
+            session._pump.fail(errors.Disconnected("the session was never open"))
+            raise
+        return session
+
+    def _open(self, limit: Limit, oob: bool, address: Address | None) -> None:
+        """Greeting and negotiation. Raises `errors.Disconnected` if the stream ends before the greeting."""
+        pump = self._pump
+        greet = Call(None)
+        greet.done = lambda: pump.greeting is not None
+        try:
+            pump.run(greet, limit)
+        except errors.CommandTimeout:
+            if pump.heard or pump.log.count:
+                seen = f"{pump.heard + pump.log.count} messages, but no greeting, within {limit.seconds:.4g} s"
+                raise errors.NegotiationError(f"{self.peer}: {seen}; is this a QMP monitor?") from None
+            raise _no_greeting(address or self.peer, limit, self._sock) from None
+        except errors.ProtocolError as error:
+            raise errors.NegotiationError(f"{self.peer}: {error}") from None
+        self._take_greeting((pump.greeting or {}).get("QMP"))
+        enable = {"enable": ["oob"]} if oob and "oob" in self.capabilities else None
+        try:
+            self._run("qmp_capabilities", enable, limit)
+        except errors.CommandTimeout:
+            raise errors.NegotiationError(
+                f"{self.peer}: greeted, but qmp_capabilities was not answered within {limit.seconds:.4g} s"
+            ) from None
+        except (errors.CommandError, errors.ProtocolError, errors.Disconnected) as error:
+            raise errors.NegotiationError(f"{self.peer}: negotiation failed: {error}") from None
+        self.oob = enable is not None
+
+    def _take_greeting(self, greeting: Any) -> None:
+        try:
+            version = greeting["version"]
+            numbers = version["qemu"]
+            self.version = Version(int(numbers["major"]), int(numbers["minor"]), int(numbers["micro"]))
+            self.version.package = str(version.get("package") or "")
+            offered = greeting.get("capabilities")
+        except (TypeError, KeyError, ValueError, AttributeError):
+            raise errors.NegotiationError(
+                f"{self.peer}: a greeting without a QEMU version: {greeting!r:.200}"
+            ) from None
+        self.capabilities = [name for name in offered if isinstance(name, str)] if isinstance(offered, list) else []
+
+    # -- commands ----------------------------------------------------------------------------------------------
+
+    def execute(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        deadline: Deadline | None = None,
+        fds: Sequence[int] = (),
+        wait_for: Callable[[Event], Any] | None = None,
+        oob: bool = False,
+    ) -> Any:
+        """Run the command ``name``: the ``return`` of its reply (any JSON value).
+
+        ``timeout`` in seconds and ``deadline``: the earlier counts; without both, `default_timeout`. ``fds``: numbers
+        of open descriptors that go along (UNIX sockets); they stay open here. ``wait_for``: an `EventFilter`, or a
+        function of an event; the call returns when both the reply and a matching event came, in either order, where
+        only events that arrive after the command is written count. ``oob``: out of band, overtaking queued commands.
+
+        Raises `errors.CommandError` and its subclasses, `errors.CommandTimeout`, `errors.Cancelled`,
+        `errors.Disconnected`, `errors.ProtocolError`; and with nothing written `errors.InvalidCommand`,
+        `errors.ReadOnly`.
+        """
+        if self.read_only and not is_query(name, arguments):
+            raise errors.ReadOnly(name)
+        if oob and not self.oob:
+            raise errors.InvalidCommand(f"{name}: out-of-band execution is not enabled on this monitor")
+        return self._run(name, arguments, Limit(timeout, deadline, self.default_timeout), fds, wait_for, oob)
+
+    def _run(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None,
+        limit: Limit,
+        fds: Sequence[int] = (),
+        wait_for: Callable[[Event], Any] | None = None,
+        oob: bool = False,
+    ) -> Any:
+        pump = self._pump
+        pump.check_fork()
+        call = Call(name, wait_for)
+        call.oob = oob
+        with pump.lock:
+            call.id = pump.next_id()
+        call.frame = encode_command(name, arguments, call.id, oob)
+        if fds:
+            call.fds = check_fds(name, fds, pump.transport)
+        pump.run(call, limit)
+        reply = call.reply or {}
+        if "error" in reply:
+            raise errors.command_error(name, reply["error"])
+        return reply["return"]
+
+    # -- events ------------------------------------------------------------------------------------------------
+
+    def wait_event(
+        self,
+        filter: Callable[[Event], Any] | None = None,
+        timeout: float | None = None,
+        deadline: Deadline | None = None,
+        *,
+        since: int | None = None,
+    ) -> Event:
+        """The first event that ``filter`` (an `EventFilter` or a function of an event; None: any) takes.
+
+        Events count from this call on; with ``since``, a number from `event_count`, from there on. Commands of other
+        threads run meanwhile. Raises `errors.CommandTimeout` (phase ``event``), `errors.Cancelled`,
+        `errors.Disconnected`.
+        """
+        return self._wait_event(filter or (lambda event: True), timeout, deadline, since)[0]
+
+    def _wait_event(
+        self, filter: Callable[[Event], Any], timeout: float | None, deadline: Deadline | None, since: int | None
+    ) -> tuple[Event, int]:
+        """The event, and the number of the one after it."""
+        self._pump.check_fork()
+        call = Call(None, filter)
+        self._pump.run(call, Limit(timeout, deadline, self.default_timeout), since)
+        if call.event is None or call.cursor is None:
+            raise errors.Disconnected("the session was closed")
+        return call.event, call.cursor
+
+    @property
+    def events(self) -> list[Event]:
+        """All events since connect, oldest first (the last 10,000)."""
+        return self.events_since(0)
+
+    @property
+    def event_count(self) -> int:
+        """How many events came since connect. A number for `events_since` and `wait_event`."""
+        pump = self._pump
+        pump.check_fork()
+        with pump.lock:
+            self._catch_up()
+            return pump.log.count
+
+    def events_since(self, number: int) -> list[Event]:
+        """The events from ``number`` (an earlier `event_count`) on, oldest first."""
+        return self._events_from(number)[0]
+
+    def _events_from(self, number: int) -> tuple[list[Event], int]:
+        """The events from ``number`` on, and the number of the next one to come."""
+        pump = self._pump
+        pump.check_fork()
+        with pump.lock:
+            self._catch_up()
+            return pump.log.since(number), pump.log.count
+
+    def listen(self, filter: Callable[[Event], Any] | None = None) -> Listener:
+        """A `Listener` for the events that ``filter`` takes (None: all), from now on."""
+        return Listener(self, filter, self.event_count)
+
+    def _catch_up(self) -> None:
+        if self._pump.failure is None and not self._pump.closing:
+            self._pump.advance(read=True)
+
+    @property
+    def process(self) -> int | None:
+        """The process id of the other end of a UNIX socket; None for TCP, and where the system does not tell."""
+        return peer_process(self._sock)
+
+    # -- closing -----------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session is over: closed here, or by QEMU."""
+        pump = self._pump
+        pump.check_fork()
+        with pump.lock:
+            self._catch_up()
+            return pump.failure is not None or pump.closing
+
+    def close(self, grace: float = GRACE) -> None:
+        """End the session. Twice is fine.
+
+        A command that is under way gets up to ``grace`` seconds to be answered, since QEMU would give its reply to the
+        next client of the monitor. Every other waiter gets `errors.Disconnected` at once.
+        """
+        pump = self._pump
+        pump.check_fork()
+        with pump.lock:
+            first = not pump.closing
+            pump.closing = True
+            if first:
+                pump.rouse_all()
+        try:
+            if first and pump.busy and pump.failure is None:
+                drain = Call(None)
+                drain.done = lambda: not pump.busy
+                try:  # noqa: SIM105
+                    pump.run(drain, Limit(grace, None, GRACE))
+                except errors.QMPError:
+                    pass
+        finally:
+            with pump.lock:
+                pump.fail(errors.Disconnected("the session was closed"))
+            if self._owns:
+                self._sock.close()
+
+    def __enter__(self) -> QMPSession:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        try:
+            if self._owns:
+                self.close()
+        except Exception:  # nobody is left to tell
+            pass
+
+    def __repr__(self) -> str:
+        state = "closed" if self._pump.failure is not None else "open"
+        return f"<QMPSession {self.peer}, QEMU {'.'.join(map(str, self.version[:3]))}, {state}>"
+
+
+def _no_greeting(where: Address | str, limit: Limit, sock: socket.socket | None) -> errors.MonitorBusy:
+    from .holder import find_holder
+
+    holder = find_holder(where, sock) if not isinstance(where, str) else None
+    text = f"{where}: connected, but no greeting within {limit.seconds:.4g} s: {BUSY}"
+    if holder is not None:
+        text += f": process {holder[0]} ({holder[1]})"
+    return errors.MonitorBusy(text + "; end that client, or give the VM a second monitor", holder)

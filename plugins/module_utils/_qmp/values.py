@@ -1,0 +1,68 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Sizes and truth as people write them."""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtpe]?)(?:i?b)?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
+TRUE = frozenset(("true", "yes", "on"))
+FALSE = frozenset(("false", "no", "off"))
+
+
+def parse_int(value: Any) -> int:
+    """The int of 8, 8.0, "8", "0x5", "-1". Raises ValueError for anything else (a bool is no number)."""
+    if isinstance(value, bool):
+        raise ValueError(f"{value!r} is no number")
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value == int(value):
+        return int(value)
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            return int(text, 0)
+        except ValueError:
+            return int(text, 10)  # "010" is ten, as QEMU's own size parser reads it
+    raise ValueError(f"{value!r} is no whole number")
+
+
+def human_size(value: Any) -> int:
+    """Bytes of "2G", "512M", "64k", "1.5g", "0x1000", 4096. Suffixes are powers of 1024, as QEMU's are.
+
+    Raises ValueError for what is no size (negative numbers too).
+    """
+    try:
+        size = parse_int(value)
+    except (ValueError, OverflowError):
+        match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(f"{value!r} is no size; write bytes, or a number with k, M, G, T, P or E") from None
+        number, unit = match.groups()
+        factor = 1024 ** _POWERS[unit.lower()]
+        exact = float(number) * factor if "." in number else int(number) * factor
+        size = int(exact)
+        if size != exact:
+            raise ValueError(f"{value!r} is no whole number of bytes") from None
+    if size < 0:
+        raise ValueError(f"{value!r}: a size can't be negative")
+    return size
+
+
+def parse_bool(value: Any) -> bool:
+    """The bool of true, "yes", "on", "True", "off" and so on. Raises ValueError for anything else."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text in TRUE or text in FALSE:
+            return text in TRUE
+    raise ValueError(f"{value!r} is neither true nor false")

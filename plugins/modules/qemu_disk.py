@@ -1,0 +1,206 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: disks of a running QEMU virtual machine, node and device in one."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qemu_disk
+short_description: Plug, grow and unplug disks of a running QEMU virtual machine
+version_added: 0.1.0
+author:
+  - The vmm.qemu contributors (@vmm-qemu)
+description:
+  - Adds and removes a disk of a running virtual machine, over QMP. Its block node and its device are made, and undone, together.
+  - A removal waits until the guest has given the device back, then removes the node.
+  - The image itself is neither made nor deleted.
+extends_documentation_fragment:
+  - vmm.qemu._attributes
+  - vmm.qemu._attributes.actiongroup_qemu
+  - vmm.qemu._qmp
+  - vmm.qemu._qmp.resource
+options:
+  id:
+    description: The device's id.
+    type: str
+    required: true
+  node_name:
+    description: The block node's name. It is O(id) followed by C(-node) if not set.
+    type: str
+  filename:
+    description: The image, or a block device. Which of both it is, the module sees for itself.
+    type: str
+  format:
+    description: The image's format. A new disk is V(raw) unless this says otherwise.
+    type: str
+  driver:
+    description:
+      - The device's driver, such as V(virtio-blk-pci), V(scsi-hd), V(scsi-cd), V(nvme), V(virtio-blk-ccw).
+      - A new disk is the machine's C(virtio-blk) unless this says otherwise.
+    type: str
+  bus:
+    description: The bus to plug it into, such as the id of a C(pcie-root-port), or V(scsi0.0).
+    type: str
+  addr:
+    description: The slot on the bus. On CCW (s390x) the device number, such as V(fe.0.0010).
+    type: raw
+  scsi_id:
+    description: The SCSI target.
+    type: int
+  lun:
+    description: The SCSI logical unit.
+    type: int
+  serial:
+    description: The serial number that the guest sees.
+    type: str
+  queues:
+    description: The number of queues.
+    type: int
+  shared:
+    description: Allow other devices to write to the same image (C(share-rw)).
+    type: bool
+  read_only:
+    description: Open the image for reading only.
+    type: bool
+  cache:
+    description: How the host caches.
+    type: dict
+    suboptions:
+      direct:
+        description: Bypass the host's page cache (C(O_DIRECT)).
+        type: bool
+      no_flush:
+        description: Ignore the guest's flushes. Data is lost when the host fails.
+        type: bool
+  discard:
+    description: What a guest's discard does. QEMU can't tell it afterwards.
+    type: str
+    choices: [ignore, unmap]
+  iothread:
+    description: The id of the C(iothread) object that does the disk's I/O.
+    type: str
+  romfile:
+    description: The option ROM of a PCI device. The empty string for none.
+    type: str
+  disable_modern:
+    description: Make a virtio PCI device a legacy one only.
+    type: bool
+  size:
+    description:
+      - The size that the guest shall see, in bytes or as V(10G). It grows while the guest runs.
+      - A smaller size than the current one is an error.
+    type: str
+  options:
+    description: Further properties of the device, with QEMU's own names.
+    type: dict
+  blockdev:
+    description: Further options of the node, those of M(vmm.qemu.qemu_blockdev) or QEMU's own.
+    type: dict
+seealso:
+  - module: vmm.qemu.qemu_blockdev
+  - module: vmm.qemu.qemu_device
+"""
+
+EXAMPLES = r"""
+- name: A data disk in a free port
+  vmm.qemu.qemu_disk:
+    socket: /run/vm1.qmp
+    id: data
+    filename: /var/lib/vm1/data.qcow2
+    format: qcow2
+    bus: rp1
+    serial: DATA01
+
+- name: Twice the size, while the guest uses it
+  vmm.qemu.qemu_disk:
+    socket: /run/vm1.qmp
+    id: data
+    size: 20G
+
+- name: A disk behind a SCSI controller
+  vmm.qemu.qemu_disk:
+    socket: /run/vm1.qmp
+    id: log
+    driver: scsi-hd
+    bus: scsi0.0
+    scsi_id: 0
+    lun: 3
+    filename: /dev/vg0/vm1-log
+    cache:
+      direct: true
+    blockdev:
+      aio: native
+
+- name: Take it out
+  vmm.qemu.qemu_disk:
+    socket: /run/vm1.qmp
+    id: data
+    state: absent
+"""
+
+RETURN = r"""
+blockdev:
+  description: The block node as QEMU tells it, empty when it is absent.
+  returned: success
+  type: dict
+device:
+  description: The device as QEMU tells it, empty when it is absent.
+  returned: success
+  type: dict
+  sample:
+    id: data
+    driver: virtio-blk-pci
+    bus: rp1
+    addr: '00.0'
+    options:
+      drive: data-node
+      serial: DATA01
+pending:
+  description: The guest has not given the device back yet. Run the task again to finish the removal.
+  returned: when a removal was requested and is not over
+  type: bool
+commands:
+  description: The commands that changed the virtual machine, or in check mode those that would.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - execute: device_del
+      arguments:
+        id: data
+    - execute: blockdev-del
+      arguments:
+        node-name: data-node
+unverifiable:
+  description: The options that were given and that QEMU can't tell of what is already there.
+  returned: success
+  type: list
+  elements: str
+error:
+  description: QEMU's own refusal.
+  returned: when QEMU refused a command
+  type: dict
+  contains:
+    class:
+      description: QEMU's error class.
+      type: str
+    desc:
+      description: QEMU's text.
+      type: str
+rolled_back:
+  description: The commands that undid what had been done before the task failed.
+  returned: when something was undone
+  type: list
+  elements: dict
+"""
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.disk import DISK, disk
+from ansible_collections.vmm.qemu.plugins.module_utils._module import composite
+
+face = composite(DISK, disk)
+main = face.main
+
+if __name__ == "__main__":
+    main()

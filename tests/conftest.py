@@ -1,0 +1,110 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fixtures for all tests: real QEMUs (support/vm.py), modules in this process (modules.py), plays (plays.py)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from support import collection, modules, plays
+from support.vm import VERSIONS, VM
+
+collection.make_importable()
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def qemu_version(request: pytest.FixtureRequest) -> str:
+    """Every test that uses it, directly or through a VM, runs on each QEMU."""
+    version: str = request.param
+    return version
+
+
+@pytest.fixture
+def start_vm(qemu_version: str) -> Iterator[Callable[..., VM]]:
+    """`start_vm(guest=True, args=[...])`: as many VMs as a test needs, gone after it. `version=` for another QEMU."""
+    started: list[VM] = []
+
+    def start(version: str = qemu_version, **options: Any) -> VM:
+        vm = VM(version, start=False, **options)
+        started.append(vm)
+        return vm.start()
+
+    yield start
+    for vm in started:
+        vm.close()
+
+
+@pytest.fixture
+def paused_vm(start_vm: Callable[..., VM]) -> VM:
+    """A VM of the test's own without a guest, stopped before its first instruction (0.1 s)."""
+    return start_vm()
+
+
+class LiveVM:
+    """One booted guest for many tests. A test that leaves it changed makes the next one pay for a new boot (3 s)."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._vm: VM | None = None
+        self._clean: dict[str, Any] = {}
+
+    def get(self) -> VM:
+        if self._vm is None or not self._vm.alive or self._vm.fingerprint() != self._clean:
+            self.close()
+            self._vm = VM(guest=True, **self._options)
+            self._clean = self._vm.fingerprint()
+        self._vm.observer.forget_events()
+        return self._vm
+
+    def close(self) -> None:
+        if self._vm is not None:
+            self._vm.close()
+            self._vm = None
+
+
+@pytest.fixture(scope="module")
+def live_vm_holder(request: pytest.FixtureRequest, qemu_version: str) -> Iterator[LiveVM]:
+    """A test file's `LIVE_VM = {"args": [...], "memory": ...}` are options for the VM behind its `live_vm`."""
+    holder = LiveVM(version=qemu_version, **getattr(request.module, "LIVE_VM", {}))
+    yield holder
+    holder.close()
+
+
+@pytest.fixture
+def live_vm(live_vm_holder: LiveVM) -> VM:
+    """A VM with a running guest that answers hot-plug, shared by the tests of a file, clean for each of them."""
+    return live_vm_holder.get()
+
+
+@pytest.fixture
+def run_module() -> Callable[..., dict[str, Any]]:
+    """`run_module(vm, "qemu_disk", check=False, diff=False, **options)` in this process; see support/modules.py."""
+    return modules.run_module
+
+
+@pytest.fixture
+def playbook(tmp_path: Path) -> Callable[..., plays.PlayRun]:
+    """`playbook(path or plays, *arguments, variables=, environment=, check=, diff=)` by a real ansible-playbook."""
+
+    def run(play: Any, *arguments: str, **how: Any) -> plays.PlayRun:
+        return plays.run_playbook(play, tmp_path, *arguments, **how)
+
+    return run
+
+
+@pytest.fixture
+def ansible_task(tmp_path: Path) -> Callable[..., plays.TaskResult]:
+    """`ansible_task("qemu_disk", {options}, check=, diff=, variables=, environment=)` by a real ansible-playbook."""
+
+    def run(module: str, options: dict[str, Any] | None = None, **how: Any) -> plays.TaskResult:
+        return plays.run_task(module, options or {}, tmp_path, **how)
+
+    return run

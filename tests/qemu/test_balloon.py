@@ -1,0 +1,109 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_balloon: a guest that comes along, one that can't, and sizes that make no sense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.life import Life, names
+from support.modules import ModuleFailed, run_module
+from support.vm import VM
+
+MB = 1 << 20
+LIVE_VM = {"args": ["-device", "virtio-balloon-pci,id=balloon0,bus=rp7"]}
+
+
+@pytest.fixture
+def balloon(live_vm: VM) -> Life:
+    return Life(live_vm, "qemu_balloon")
+
+
+def actual(vm: VM) -> int:
+    return int(vm.observer.look("query-balloon")["actual"])
+
+
+def test_a_whole_life(balloon: Life) -> None:
+    vm = balloon.vm
+    assert actual(vm) == 256 * MB
+    before = vm.guest_state()["memkb"]
+    done = balloon.step(size="192M")
+    assert done["commands"] == [{"execute": "balloon", "arguments": {"value": 192 * MB}}]
+    assert done["diff"]["before"] == {"balloon": {"balloon": {"size": 256 * MB}}}
+    assert done["diff"]["after"] == {"balloon": {"balloon": {"size": 192 * MB}}}
+    assert abs(actual(vm) - 192 * MB) <= MB
+    assert done["balloon"]["target"] == 192 * MB and abs(done["balloon"]["actual"] - 192 * MB) <= MB
+    vm.guest_sees(memkb=lambda kb: kb < before - 60 * 1024)
+
+    balloon.same(size=192 * MB)
+    balloon.same(size="191.5M")  # near enough
+    balloon.same(size="180M", tolerance="16M")
+
+    # somebody else changes it: that is drift
+    vm.observer.execute("balloon", value=256 * MB)
+    vm.guest_sees(memkb=lambda kb: kb == before)
+    assert names(balloon.step(size="192M")) == ["balloon"]
+
+    balloon.step(size="256M")
+    vm.guest_sees(memkb=lambda kb: kb == before)
+
+
+def test_below_the_floor_it_warns_and_obeys(balloon: Life) -> None:
+    """In check mode only, or the guest would die of it."""
+    vm = balloon.vm
+    told = run_module(vm, "qemu_balloon", check=True, size="32M")
+    assert told["changed"] and any("64 MiB" in text for text in told["warnings"])
+    assert run_module(vm, "qemu_balloon", check=True, size="32M", force=True)["warnings"] == []
+    assert run_module(vm, "qemu_balloon", check=True, size="64M")["warnings"] == []
+    assert actual(vm) == 256 * MB
+
+
+def test_without_waiting_the_guest_is_only_asked(balloon: Life) -> None:
+    vm = balloon.vm
+    vm.observer.execute("stop")
+    done = run_module(vm, "qemu_balloon", size="192M", wait=False)
+    assert done["changed"] and done["balloon"] == {"actual": 256 * MB, "target": 192 * MB}
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(vm, "qemu_balloon", size="192M", timeout=0.6)
+    for word in (str(192 * MB), str(256 * MB), "paused"):
+        assert word in failed.value.result["msg"]
+    vm.observer.execute("cont")
+    run_module(vm, "qemu_balloon", size="192M")  # the next run finishes it, if it has anything left to do
+    assert abs(actual(vm) - 192 * MB) <= MB
+    balloon.step(size="256M")
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [("lots", ("size", "'lots'")), ("0", ("size", "nothing")), ("-1", ("size", "negative")), ("1G", ("size", "256"))],
+)
+def test_sizes_that_make_no_sense(balloon: Life, size: str, words: tuple[str, ...]) -> None:
+    balloon.refused(*(word.replace("256", str(256 * MB)) for word in words), size=size)
+    balloon.refused("tolerance", size="128M", tolerance="wide")
+
+
+def test_a_guest_without_the_driver(start_vm: Any) -> None:
+    vm = start_vm(guest=True, append="bed.nomods", args=LIVE_VM["args"])
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(vm, "qemu_balloon", size="128M", timeout=1)
+    for word in (str(128 * MB), str(256 * MB), "driver"):
+        assert word in failed.value.result["msg"]
+
+
+def test_a_vm_without_the_device_and_one_that_gets_it(paused_vm: VM) -> None:
+    life = Life(paused_vm, "qemu_balloon")
+    life.refused("no balloon device", "virtio-balloon", size="128M")
+    run_module(paused_vm, "qemu_device", id="b0", driver="virtio-balloon-pci", bus="rp1")
+    assert run_module(paused_vm, "qemu_balloon", size="128M", wait=False)["balloon"]["actual"] == 256 * MB
+
+
+def test_as_ansible_runs_it(live_vm: VM, ansible_task: Any) -> None:
+    given = {"socket": live_vm.qmp, "size": "32M"}
+    told = ansible_task("qemu_balloon", given, check=True, diff=True)
+    assert told.changed
+    assert ansible_task("qemu_balloon", {**given, "size": "160M"}).result["balloon"]["target"] == 160 * MB
+    assert not ansible_task("qemu_balloon", {**given, "size": "160M"}).changed
+    assert ansible_task("qemu_balloon", {**given, "size": "256M"}).changed

@@ -1,0 +1,185 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_device: any device, removal that waits for the guest, and guests that do not answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from support.life import Life, names
+from support.modules import ModuleFailed, run_module
+from support.vm import VM
+
+LIVE_VM = {"scsi": True, "args": ["-device", "qemu-xhci,id=xhci,bus=pcie.0"]}
+
+
+@pytest.fixture
+def device(live_vm: VM) -> Life:
+    return Life(live_vm, "qemu_device")
+
+
+def test_a_whole_life(device: Life) -> None:
+    vm = device.vm
+    clean = vm.fingerprint()
+    given: dict[str, Any] = {
+        "id": "r0",
+        "driver": "virtio-rng-pci",
+        "bus": "rp3",
+        "options": {"max-bytes": "1k", "period": 1000},
+    }
+    added = device.step(**given)
+    assert names(added) == ["device_add"]
+    assert added["commands"][0]["arguments"]["max-bytes"] == 1024
+    assert vm.plugged() == {"r0": "virtio-rng-pci"}
+    device.refused("options.max-bytes", "1024", "2048", "recreate", **{**given, "options": {"max-bytes": 2048}})
+    device.refused("driver", "'virtio-rng-pci'", "'virtio-net-pci'", id="r0", driver="virtio-net-pci")
+    assert names(device.step(**{**given, "options": {"max-bytes": 2048}}, recreate=True)) == [
+        "device_del",
+        "device_add",
+    ]
+    assert vm.observer.qom_get("/machine/peripheral/r0", "max-bytes") == 2048
+    assert names(device.step(id="r0", state="absent")) == ["device_del"]
+    assert vm.fingerprint() == clean
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"driver": "usb-tablet", "bus": "xhci.0"},
+        {"driver": "usb-kbd", "bus": "xhci.0", "options": {"port": 2}},
+        {"driver": "virtio-rng", "bus": "rp2", "addr": "0"},
+        {"driver": "virtio-serial-pci", "bus": "rp2", "options": {"max_ports": "4"}},
+    ],
+    ids=lambda given: given["driver"],
+)
+def test_other_drivers(device: Life, given: dict[str, Any]) -> None:
+    device.step(id="x0", **given)
+    device.step(id="x0", state="absent")
+
+
+def test_values_are_given_the_types_of_their_properties(device: Life) -> None:
+    """What YAML makes of ``on``, ``8`` and ``0x5`` is not what QEMU's properties want, and 10.0 insists."""
+    vm = device.vm
+    run_module(vm, "qemu_netdev", id="u0", type="user")
+    options = {
+        "netdev": "u0",
+        "mq": "on",
+        "vectors": "8",
+        "disable-legacy": True,
+        "rx_queue_size": "0x200",
+        "host_mtu": 1400,
+        "speed": "1000",
+    }
+    device.step(id="n0", driver="virtio-net-pci", bus="rp4", options=options)
+    want = {"mq": True, "vectors": 8, "disable-legacy": "on", "rx_queue_size": 512, "host_mtu": 1400, "speed": 1000}
+    assert {name: vm.observer.qom_get("/machine/peripheral/n0", name) for name in want} == want
+    vm.guest_sees(net={"lo", "eth0"})
+    run_module(vm, "qemu_nic", id="n0", netdev={"id": "u0"}, state="absent")
+
+
+def test_a_drive_that_a_device_hands_on(device: Life) -> None:
+    run_module(device.vm, "qemu_blockdev", node_name="n0", filename=device.vm.image("a.img"))
+    device.step(id="u0", driver="usb-storage", bus="xhci.0", options={"drive": "n0"})
+    device.step(id="u0", state="absent")
+
+
+def test_functions_of_one_slot_share_a_port(paused_vm: VM) -> None:
+    both = {"multifunction": True}
+    for function in ("0.1", "0.0"):
+        run_module(
+            paused_vm,
+            "qemu_device",
+            id=f"r{function[-1]}",
+            driver="virtio-rng-pci",
+            bus="rp3",
+            addr=function,
+            options=both,
+        )
+    assert paused_vm.plugged() == {"r0": "virtio-rng-pci", "r1": "virtio-rng-pci"}
+
+
+def test_without_waiting_the_removal_is_pending(device: Life) -> None:
+    vm = device.vm
+    device.step(id="r0", driver="virtio-rng-pci", bus="rp3")
+    vm.observer.execute("stop")
+    for _run in range(2):
+        done = run_module(vm, "qemu_device", id="r0", state="absent", wait=False)
+        assert done["pending"] is True and names(done) == ["device_del"]
+    vm.observer.execute("cont")
+    vm.observer.wait_event("DEVICE_DELETED", device="r0")
+    device.same(id="r0", state="absent")
+
+
+def test_a_paused_guest_is_named_as_the_reason(device: Life) -> None:
+    vm = device.vm
+    device.step(id="r0", driver="virtio-rng-pci", bus="rp3")
+    vm.observer.execute("stop")
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(vm, "qemu_device", id="r0", state="absent", timeout=0.6)
+    assert failed.value.result["pending"] is True
+    assert "pending" in failed.value.result["msg"] and "paused" in failed.value.result["msg"]
+    threading.Timer(0.3, lambda: vm.observer.execute("cont")).start()
+    assert names(run_module(vm, "qemu_device", id="r0", state="absent")) == ["device_del"]
+    assert vm.plugged() == {}
+
+
+def test_a_request_that_a_booting_guest_loses_is_made_again(start_vm: Any) -> None:
+    vm = start_vm(guest=True, append="bed.nomods")
+    run_module(vm, "qemu_device", id="r0", driver="virtio-rng-pci", bus="rp0")
+    vm.observer.execute("system_reset")  # firmware again: nobody is there to answer for a while
+    done = run_module(vm, "qemu_device", id="r0", state="absent", timeout=40)
+    assert names(done) == ["device_del"]
+    assert vm.plugged() == {}
+
+
+def test_a_guest_that_never_answers(start_vm: Any) -> None:
+    vm = start_vm(guest=True, append="acpiphp.disable=1")
+    run_module(vm, "qemu_device", id="r0", driver="virtio-rng-pci", bus="rp0")
+    began = time.monotonic()
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(vm, "qemu_device", id="r0", state="absent", timeout=3)
+    assert time.monotonic() - began < 3 + 2
+    assert failed.value.result["pending"] is True
+    assert "the guest has not answered" in failed.value.result["msg"]
+    assert vm.plugged() == {"r0": "virtio-rng-pci"}
+
+
+def test_what_reading_can_tell_is_refused(device: Life) -> None:
+    refusals: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+        (("driver must be named",), {"id": "x0"}),
+        (("'nosuch'",), {"id": "x0", "driver": "nosuch"}),
+        (("no block node 'zz'",), {"id": "x0", "driver": "virtio-blk-pci", "bus": "rp1", "options": {"drive": "zz"}}),
+        (("no netdev 'zz'",), {"id": "x0", "driver": "virtio-net-pci", "bus": "rp1", "options": {"netdev": "zz"}}),
+        (("no bus 'zz'",), {"id": "x0", "driver": "usb-tablet", "bus": "zz"}),
+        (("pcie.0", "rp0"), {"id": "x0", "driver": "virtio-rng-pci"}),
+        (("'x 0'", "letter"), {"id": "x 0", "driver": "virtio-rng-pci", "bus": "rp1"}),
+        (
+            ("max-bytes", "uint64"),
+            {"id": "x0", "driver": "virtio-rng-pci", "bus": "rp1", "options": {"max-bytes": "many"}},
+        ),
+    ]
+    for words, options in refusals:
+        device.refused(*words, **options)
+
+
+def test_qemu_that_dies_in_the_middle(start_vm: Any) -> None:
+    vm = start_vm(guest=True, append="acpiphp.disable=1")
+    run_module(vm, "qemu_device", id="r0", driver="virtio-rng-pci", bus="rp0")
+    threading.Timer(0.5, vm.kill).start()
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(vm, "qemu_device", id="r0", state="absent", timeout=20)
+    assert "pending" not in failed.value.result
+    assert "lost QEMU" in failed.value.result["msg"]
+
+
+def test_as_ansible_runs_it(live_vm: VM, ansible_task: Any) -> None:
+    given: dict[str, Any] = {"socket": live_vm.qmp, "id": "r0", "driver": "virtio-rng-pci", "bus": "rp3"}
+    assert ansible_task("qemu_device", given).changed
+    assert not ansible_task("qemu_device", given).changed
+    assert ansible_task("qemu_device", {"socket": live_vm.qmp, "id": "r0", "state": "absent"}).changed
+    assert live_vm.plugged() == {}

@@ -1,0 +1,127 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_wait: events, run states, the guest's agent, and what a time-out says."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.modules import ModuleFailed, run_module
+from support.vm import VM
+
+
+Later = Callable[[Callable[[], Any]], None]
+
+
+@pytest.fixture
+def later(paused_vm: VM) -> Iterator[Later]:
+    """Does something in 0.4 s; the test ends only after it, so that the VM is still there for it."""
+    timers: list[threading.Timer] = []
+
+    def start(work: Callable[[], Any]) -> None:
+        timers.append(threading.Timer(0.4, work))
+        timers[-1].start()
+
+    yield start
+    for timer in timers:
+        timer.join()
+
+
+def test_an_event(paused_vm: VM, later: Later) -> None:
+    later(lambda: paused_vm.observer.execute("cont"))
+    done = run_module(paused_vm, "qemu_wait", event=["STOP", "RESUME"], timeout=10)
+    assert done["event"]["name"] == "RESUME" and done["event"]["timestamp"] > 0
+    assert (done["changed"], done["commands"]) == (False, [])
+
+
+def test_only_with_these_data(paused_vm: VM, later: Later) -> None:
+    for ident in ("r0", "r1"):
+        paused_vm.observer.execute("object-add", qom_type="rng-builtin", id=f"{ident}rng")
+    paused_vm.observer.execute("device_add", driver="virtio-serial-pci", id="vs", bus="rp0")
+    for ident in ("p0", "p1"):
+        paused_vm.observer.execute("chardev-add", id=f"{ident}c", backend={"type": "null", "data": {}})
+        paused_vm.observer.execute("device_add", driver="virtserialport", id=ident, chardev=f"{ident}c", bus="vs.0")
+
+    def remove() -> None:
+        for ident in ("p0", "p1"):
+            paused_vm.observer.execute("device_del", id=ident)
+
+    later(remove)
+    done = run_module(paused_vm, "qemu_wait", event="DEVICE_DELETED", data={"device": "p1"}, timeout=10)
+    assert done["event"]["data"]["device"] == "p1"
+
+
+def test_a_time_out_says_what_was_seen(paused_vm: VM, later: Later) -> None:
+    later(lambda: paused_vm.observer.execute("cont"))
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(paused_vm, "qemu_wait", event="SHUTDOWN", timeout=1.2)
+    assert "SHUTDOWN did not come" in failed.value.result["msg"] and "RESUME (1)" in failed.value.result["msg"]
+
+
+def test_a_state(paused_vm: VM, later: Later) -> None:
+    assert run_module(paused_vm, "qemu_wait", status=["prelaunch"])["status"] == "prelaunch"
+    assert run_module(paused_vm, "qemu_wait", status=["running"], check=True)["status"] == "prelaunch"
+    later(lambda: paused_vm.observer.execute("cont"))
+    assert run_module(paused_vm, "qemu_wait", status=["running", "shutdown"], timeout=10)["status"] == "running"
+    later(lambda: paused_vm.observer.execute("stop"))
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(paused_vm, "qemu_wait", status="shutdown", timeout=1.2)
+    assert "running, then paused" in failed.value.result["msg"]
+
+
+def test_a_vm_that_dies_while_waited_for(paused_vm: VM, later: Later) -> None:
+    later(paused_vm.kill)
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(paused_vm, "qemu_wait", event="SHUTDOWN", timeout=20)
+    assert "lost QEMU" in failed.value.result["msg"]
+
+
+def test_an_agent(paused_vm: VM) -> None:
+    """A stand-in for the agent: deaf at first, with an answer to somebody else's question before ours."""
+    path = f"{paused_vm.directory}/qga"
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen(1)
+
+    def agent() -> None:
+        client = server.accept()[0]
+        client.recv(1 << 12)
+        asked = client.recv(1 << 12)
+        token = asked.split(b'"id":')[1].split(b"}")[0]
+        client.sendall(
+            b'{"error": {"class": "GenericError", "desc": "stray"}}\n{"return": 1}\n\xff{"return": ' + token + b"}\n"
+        )
+
+    threading.Thread(target=agent, daemon=True).start()
+    run_module(paused_vm, "qemu_wait", guest_agent=path, timeout=10)
+    server.close()
+
+
+def test_no_agent(paused_vm: VM) -> None:
+    address = {"type": "unix", "data": {"path": f"{paused_vm.directory}/qga"}}
+    backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
+    paused_vm.observer.send("chardev-add", {"id": "qga", "backend": backend})
+    began = time.monotonic()
+    for path, word in ((f"{paused_vm.directory}/qga", "guest-sync-delimited"), ("/nosuch/qga", "/nosuch/qga")):
+        with pytest.raises(ModuleFailed) as failed:
+            run_module(paused_vm, "qemu_wait", guest_agent=path, timeout=1.5)
+        assert word in failed.value.result["msg"]
+    assert time.monotonic() - began < 2 * (1.5 + 2)
+
+
+def test_exactly_one_thing(paused_vm: VM) -> None:
+    for options in ({}, {"event": "STOP", "status": "running"}, {"data": {"a": 1}, "status": "running"}):
+        with pytest.raises(ModuleFailed):
+            run_module(paused_vm, "qemu_wait", **options)
+
+
+def test_as_ansible_runs_it(paused_vm: VM, ansible_task: Any) -> None:
+    done = ansible_task("qemu_wait", {"socket": paused_vm.qmp, "status": "prelaunch"})
+    assert done.status == "ok" and not done.changed and done.result["status"] == "prelaunch"

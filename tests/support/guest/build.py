@@ -1,0 +1,87 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make the test guest's initramfs from an unpacked Debian kernel package and a static busybox.
+
+    python build.py ROOT OUT
+
+ROOT is where linux-image-*-cloud-amd64 and busybox-static were unpacked; OUT gets `vmlinuz` and `initrd.gz`.
+The archive is written here, in cpio's "newc" form, so that neither root nor cpio is needed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+#: What a running VM's hot-plugged devices need. What these depend on is found in the modules themselves.
+WANTED = """
+    virtio_pci virtio_blk virtio_net virtio_console virtio_balloon virtio_mem virtio_scsi sd_mod
+    button evdev nfit nd_btt nd_pmem dax_pmem kmem pvpanic_pci pvpanic_mmio virtio_rng qemu_fw_cfg
+    vmw_vsock_virtio_transport
+""".split()
+
+
+def depends(module: Path) -> list[str]:
+    """The names a module's own `depends=` record gives (what depmod would have read)."""
+    found = re.search(rb"\0depends=([^\0]*)\0", module.read_bytes())
+    return [name for name in found.group(1).decode().split(",") if name] if found else []
+
+
+def load_order(modules: dict[str, Path]) -> list[str]:
+    """WANTED and all they depend on, each after what it needs. A module built into the kernel has no file."""
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        if name in order or name not in modules:
+            return
+        for needed in depends(modules[name]):
+            add(needed.replace("-", "_"))
+        order.append(name)
+
+    for wanted in WANTED:
+        add(wanted)
+    return order
+
+
+def newc(entries: list[tuple[str, int, bytes]]) -> Iterator[bytes]:
+    """A cpio archive of (name, mode, content)."""
+    for inode, (name, mode, content) in enumerate([*entries, ("TRAILER!!!", 0, b"")], start=1):
+        fields = (inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+        header = b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
+        yield header + b"\0" * (-len(header) % 4)
+        yield content + b"\0" * (-len(content) % 4)
+
+
+def main(root: Path, out: Path) -> None:
+    kernels = sorted(root.glob("boot/vmlinuz-*-cloud-amd64"))
+    if len(kernels) != 1:
+        sys.exit(f"{root}: expected one cloud kernel, found {len(kernels)}")
+    modules = {path.stem.replace("-", "_"): path for path in root.glob("lib/modules/*/kernel/**/*.ko")}
+    order = load_order(modules)
+    if missing := {"virtio_pci", "virtio_blk", "virtio_net", "button"} - set(order):
+        sys.exit(f"{root}: the kernel package lacks {', '.join(sorted(missing))}")
+
+    directory, program, plain = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
+    entries = [(name, directory, b"") for name in ("bin", "dev", "lib", "lib/modules")]
+    entries += [
+        ("init", program, Path(__file__).with_name("init").read_bytes()),
+        ("bin/busybox", program, (root / "bin/busybox").read_bytes()),
+        ("bin/sh", stat.S_IFLNK | 0o777, b"busybox"),
+        ("lib/modules/order", plain, "".join(f"{name}\n" for name in order).encode()),
+    ]
+    entries += [(f"lib/modules/{name}", plain, modules[name].read_bytes()) for name in order]
+
+    out.mkdir(parents=True, exist_ok=True)
+    with gzip.open(out / "initrd.gz", "wb", compresslevel=6) as archive:
+        archive.writelines(newc(entries))
+    shutil.copyfile(kernels[0], out / "vmlinuz")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
