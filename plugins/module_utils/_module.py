@@ -33,6 +33,8 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSe
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from ansible_collections.vmm.qemu.plugins.module_utils._progress import Progress
+
     class OpenSession(Protocol):
         """How a task gets its session: ``QMPSession.connect``, or something a test puts in its place."""
 
@@ -68,7 +70,11 @@ _OVERTIME = 1.8
 class Task:
     """One run of a module: its parameters, its deadline, and its session once it asks for one."""
 
-    def __init__(self, params: Dict[str, Any], check_mode: bool, open_session: OpenSession) -> None:
+    def __init__(
+        self, params: Dict[str, Any], check_mode: bool, open_session: OpenSession, tell: Callable[[Progress], None]
+    ) -> None:
+        """``tell`` is called with how far long work is, as often as it is looked at."""
+        self.tell = tell
         self.params = params
         self.check_mode = check_mode
         for name in ("timeout", "connect_timeout"):
@@ -144,11 +150,12 @@ class Face:
         check_mode: bool = False,
         diff_mode: bool = False,
         open_session: OpenSession = QMPSession.connect,
+        tell: Callable[[Progress], None] = lambda progress: None,
     ) -> Dict[str, Any]:
         """The task's result for validated parameters; ``failed`` and ``msg`` in it when it failed. Raises nothing of its own."""
         task: Task | None = None
         try:
-            task = Task(params, check_mode, open_session)
+            task = Task(params, check_mode, open_session, tell)
             result = self._work(task)
         except PlanFailed as exc:
             result = _plan_failure(exc)
@@ -265,6 +272,7 @@ def _failure(exc: Exception) -> Dict[str, Any]:
         result["error"] = {"class": exc.error_class, "desc": exc.desc}
     if isinstance(exc, Pending):
         result["pending"] = True
+    result.update(getattr(exc, "details", {}))
     return result
 
 

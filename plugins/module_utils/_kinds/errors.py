@@ -6,12 +6,19 @@
 
 from __future__ import annotations
 
+from typing import Any, Dict
+
 
 class Refusal(Exception):
-    """The request can't be fulfilled, and reading was enough to tell; nothing was sent.
+    """The request can't be fulfilled. The text is the whole message for the user: the thing, the value, what to do.
 
-    The text is the whole message for the user: it names the thing, the value and what to do.
+    Unless ``details`` say otherwise nothing was sent. They are what else belongs in the failed task's result:
+    ``changed`` and ``commands`` of work that failed late, the figures it had come to.
     """
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.details: Dict[str, Any] = details
 
 
 class Pending(Refusal):
