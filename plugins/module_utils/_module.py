@@ -196,16 +196,21 @@ class Face:
         module = Module(argument_spec=self.argument_spec, supports_check_mode=True, **self.constraints)
         try:
             result = self.run(module.params, module.check_mode, module._diff)
-        except Exception as exc:  # a fault of the collection's own, which the user shall see as a sentence too
-            import traceback
-
-            message = f"unexpected {type(exc).__name__} in {module._name}: {exc}. This is a bug of the collection"
-            module.fail_json(msg=message, exception=traceback.format_exc())
+        except Exception as exc:
+            result = unexpected(module._name, exc)
         for warning in result.pop("warnings", []):
             module.warn(warning)
         if result.pop("failed", False):
             module.fail_json(**result)
         module.exit_json(**result)
+
+
+def unexpected(name: str, exc: Exception) -> Dict[str, Any]:
+    """The result of a fault of the collection's own, which the user shall see as a sentence too."""
+    import traceback
+
+    message = f"unexpected {type(exc).__name__} in {name}: {exc}. This is a bug of the collection"
+    return {"failed": True, "msg": message, "exception": traceback.format_exc()}
 
 
 def resource(kind: Kind) -> Face:

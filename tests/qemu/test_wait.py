@@ -16,7 +16,6 @@ import pytest
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
-
 Later = Callable[[Callable[[], Any]], None]
 
 

@@ -15,7 +15,15 @@ import pytest
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 PREFIX = "ansible_collections.vmm.qemu.plugins."
 # From the ground up. A file may import what stands on its own floor or below.
-FLOORS = ["module_utils/_qmp/", "module_utils/_kinds/", "module_utils/_converge/", "module_utils/", "modules/"]
+FLOORS = [
+    "module_utils/_qmp/",
+    "module_utils/_kinds/",
+    "module_utils/_converge/",
+    "module_utils/",
+    "modules/",
+    "plugin_utils/",
+    "action/",
+]
 LIMITS = {"file": 400, "function": 40, "module": 150}
 FILES = sorted(path for path in PLUGINS.rglob("*.py") if "doc_fragments" not in path.parts)
 

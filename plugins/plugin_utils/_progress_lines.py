@@ -1,0 +1,77 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: may change without notice.
+"""Long work in a line that a person reads while it goes on."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Callable
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._progress import Progress
+
+EVERY = 2.0
+"""Seconds between two lines, at least."""
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+class Lines:
+    """What to show of a flow of Progress: at most a line in two seconds, none while nothing moves."""
+
+    def __init__(self, show: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        """``show`` takes a line of text. ``clock`` gives seconds; a test winds its own."""
+        self._show = show
+        self._clock = clock
+        self._shown_at: float | None = None
+        self._shown: Progress | None = None
+
+    def tell(self, progress: Progress) -> None:
+        """Show it, if there is something new and the last line is old enough."""
+        now = self._clock()
+        if self._shown is not None and self._shown_at is not None:
+            moved = (progress.phase, progress.done, progress.total) != self._shown[1:4]
+            if not moved or now - self._shown_at < EVERY:
+                return
+        self._show(line(progress, progress.rate or self._measured(progress, now)))
+        self._shown, self._shown_at = progress, now
+
+    def _measured(self, progress: Progress, now: float) -> float:
+        """Bytes a second since the last line; 0.0 when that can't be said."""
+        before, at = self._shown, self._shown_at
+        if before is None or at is None or before.what != progress.what or now <= at:
+            return 0.0
+        return max(0.0, (progress.done - before.done) / (now - at))
+
+
+def line(progress: Progress, rate: float) -> str:
+    """``migration: active, 43 %, 120.0 MiB of 280.0 MiB, 55.0 MiB/s, 3 s left, 120 ms of downtime expected``."""
+    parts = [f"{progress.what}: {progress.phase}"]
+    if progress.total:
+        parts.append(f"{progress.percent:.0f} %")
+        parts.append(f"{size(progress.done)} of {size(progress.total)}")
+    if rate > 0:
+        parts.append(f"{size(rate)}/s")
+        if progress.total > progress.done:
+            parts.append(f"{duration((progress.total - progress.done) / rate)} left")
+    if progress.downtime >= 0:
+        parts.append(f"{progress.downtime} ms of downtime expected")
+    return ", ".join(parts)
+
+
+def size(number: float) -> str:
+    """``1536`` -> ``1.5 KiB``."""
+    for unit in _UNITS:
+        if number < 1024 or unit == _UNITS[-1]:
+            break
+        number /= 1024
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """``75`` -> ``1 min 15 s``."""
+    minutes, rest = divmod(max(1, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(minutes) + [f"{rest} s"] * (not hours)
+    return " ".join(parts)
