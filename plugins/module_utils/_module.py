@@ -253,7 +253,8 @@ def _made(task: Task, parts: List[Part], present: bool, recreate: bool) -> Dict[
         "diff": outcome.diff,
         "unverifiable": outcome.unverifiable,
         "warnings": outcome.warnings,
-        **outcome.states,
+        # one of each kind
+        **{kind: state for kind, states in outcome.states.items() for state in states.values()},
     }
 
 
@@ -286,7 +287,7 @@ def _plan_failure(exc: PlanFailed) -> Dict[str, Any]:
     result = _failure(exc.cause)
     if isinstance(exc.cause, errors.Disconnected) and exc.cause.command != exc.step.execute:
         result["msg"] = f"{exc.step.execute}: {result['msg']}"
-    parts = [result["msg"]]
+    parts = [f"{exc.step.place}: {result['msg']}" if exc.step.place else result["msg"]]
     if isinstance(exc.cause, errors.CommandError) and exc.step.hint:
         parts.append(exc.step.hint(exc.cause))
     if exc.rolled_back:

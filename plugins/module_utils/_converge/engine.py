@@ -10,7 +10,8 @@ differs only in the list of items.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.diff import before_after
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import NotReadBack, Plan
@@ -29,6 +30,19 @@ class Item(NamedTuple):
     kind: Kind
     want: Want
     present: bool = True
+    place: str = ""
+    """Where a document says so (``disks[3] data``): errors begin with it."""
+
+
+@contextmanager
+def named(item: Item) -> Iterator[None]:
+    """A Refusal out of here says which item of a document it is about."""
+    try:
+        yield
+    except Refusal as exc:
+        if item.place and not str(exc).startswith(item.place):
+            exc.args = (f"{item.place}: {exc}",)
+        raise
 
 
 class Reading:
@@ -69,28 +83,30 @@ class Reading:
 
 
 class Outcome(NamedTuple):
-    """What a converged list of items comes to; ``states`` are what each kind tells of each item in the end.
+    """What a converged list of items comes to; ``states`` are what each kind tells of each item, by kind and id.
 
     ``pending``: something that was to go was asked to, without waiting, and is still there.
+    ``readings``: each item, with what was found and what is to be done about it.
     """
 
     plan: Plan
     diff: Dict[str, Any]
     unverifiable: List[str]
     warnings: List[str]
-    states: Dict[str, Any]
+    states: Dict[str, Dict[str, Any]]
     pending: bool
+    readings: List[Reading]
 
 
-def converge(vm: VM, items: Sequence[Item], *, recreate: bool, check_mode: bool) -> Outcome:
+def converge(vm: VM, items: Sequence[Item], *, recreate: bool, check_mode: bool, last: Sequence[Step] = ()) -> Outcome:
     """Make the items so. Backends come before their frontends in ``items``; they are removed the other way round.
 
-    Each has passed its kind's ``check``. Raises Refusal for what reading tells can't be done, PlanFailed for a step that
-    failed (and was undone), and the session's errors.
+    Each has passed its kind's ``check``. ``last`` are steps that follow when all is there. Raises Refusal for what
+    reading tells can't be done, PlanFailed for a step that failed (and was undone), and the session's errors.
     """
-    readings = [Reading(item, vm) for item in items]
+    readings = [_read(item, vm) for item in items]
     _settle(readings, vm, recreate)
-    plan = Plan(_steps(readings, vm))
+    plan = Plan([*_steps(readings, vm), *last])
     diff = before_after(readings)
     if not check_mode and plan.steps:
         from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import apply  # most runs change nothing
@@ -101,12 +117,23 @@ def converge(vm: VM, items: Sequence[Item], *, recreate: bool, check_mode: bool)
     warnings = [text for item in items if item.present for text in item.kind.warnings(item.want)]
     try:
         return Outcome(
-            plan, diff, unverifiable, warnings, _states(readings, vm, check_mode), _pending(readings, vm, check_mode)
+            plan,
+            diff,
+            unverifiable,
+            warnings,
+            _states(readings, vm, check_mode),
+            _pending(readings, vm, check_mode),
+            readings,
         )
     except errors.QMPError as exc:
         if check_mode or not plan.steps:
             raise
         raise NotReadBack(plan, exc) from exc
+
+
+def _read(item: Item, vm: VM) -> Reading:
+    with named(item):
+        return Reading(item, vm)
 
 
 def _settle(readings: List[Reading], vm: VM, recreate: bool) -> None:
@@ -118,15 +145,18 @@ def _settle(readings: List[Reading], vm: VM, recreate: bool) -> None:
             differs = "; ".join(
                 f"{change.key} is {_shown(change.before)}, wanted {_shown(change.after)}" for change in cold
             )
-            raise Refusal(
-                f"{kind} {ident}: {differs}: QEMU can't change that while it is there; "
-                "set recreate=true to remove it and add it again"
-            )
+            with named(reading.item):
+                raise Refusal(
+                    f"{kind} {ident}: {differs}: QEMU can't change that while it is there; "
+                    "set recreate=true to remove it and add it again"
+                )
         reading.again = bool(cold)
-    for place, reading in enumerate(readings):
-        below = {other.name for other in readings[:place] if other.goes}
+    below: Set[Tuple[str, str]] = set()
+    for reading in readings:
         if reading.have is not None and reading.item.present and below & reading.item.kind.needs(reading.item.want):
             reading.again = True
+        if reading.goes:
+            below.add(reading.name)
     vm.leaving.update(reading.name for reading in readings if reading.goes)
 
 
@@ -134,30 +164,46 @@ def _steps(readings: List[Reading], vm: VM) -> List[Step]:
     steps: List[Step] = []
     for reading in reversed(readings):
         if reading.goes:
-            if reading.again:  # what was not named stays as it is
-                reading.full = reading.item.kind.inherit(vm, reading.item.want, reading.have or {})
-            steps += reading.item.kind.remove(vm, reading.item.want)
+            with named(reading.item):
+                if reading.again:  # what was not named stays as it is
+                    reading.full = reading.item.kind.inherit(vm, reading.item.want, reading.have or {})
+                steps += _placed(reading, reading.item.kind.remove(vm, reading.item.want))
     for reading in readings:
-        kind, want = reading.item.kind, reading.item.want
-        if reading.comes:
-            steps += kind.create(vm, reading.full)
-            vm.coming[reading.name] = want
-        elif reading.changes and reading.have is not None:
-            steps += kind.change(vm, want, reading.have, reading.changes)
-        if reading.item.present:
-            steps += kind.always(vm, want)
+        with named(reading.item):
+            steps += _placed(reading, _made(reading, vm))
     return [step for step in steps if not step.late] + [step for step in steps if step.late]
 
 
-def _states(readings: List[Reading], vm: VM, check_mode: bool) -> Dict[str, Any]:
-    """Every item as it is now, by kind; in check mode as it would be."""
-    states: Dict[str, Any] = {}
+def _made(reading: Reading, vm: VM) -> List[Step]:
+    """The steps that add or change it."""
+    kind, want = reading.item.kind, reading.item.want
+    steps: List[Step] = []
+    if reading.comes:
+        steps += kind.create(vm, reading.full)
+        vm.coming[reading.name] = want
+    elif reading.changes and reading.have is not None:
+        steps += kind.change(vm, want, reading.have, reading.changes)
+    if reading.item.present:
+        steps += kind.always(vm, want)
+    return steps
+
+
+def _placed(reading: Reading, steps: List[Step]) -> List[Step]:
+    for step in steps:
+        step.place = reading.item.place
+    return steps
+
+
+def _states(readings: List[Reading], vm: VM, check_mode: bool) -> Dict[str, Dict[str, Any]]:
+    """Every item as it is now, by kind and id; in check mode as it would be."""
+    states: Dict[str, Dict[str, Any]] = {}
     for reading in readings:
         kind, want = reading.item.kind, reading.item.want
         foretold = check_mode and (reading.comes or reading.goes)
         if not kind.returned:
             continue
-        states[kind.name] = (want if reading.comes else {}) if foretold else kind.describe(vm, want)
+        state = (want if reading.comes else {}) if foretold else kind.describe(vm, want)
+        states.setdefault(kind.name, {})[kind.ident(want)] = state
     return states
 
 

@@ -35,6 +35,8 @@ def check_bus(vm: VM, want: Want, known: Dict[str, Any]) -> None:
             )
         return
     ports = _free_ports(vm) if "multifunction" in known else ""
+    if ("device", bus.partition(".")[0]) in vm.coming:  # a controller's, which the same plan brings
+        return
     path = bus_path(vm, bus)
     if path is None:
         raise Refusal(f"bus: this VM has no bus {bus!r}{ports}")

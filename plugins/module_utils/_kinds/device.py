@@ -115,7 +115,9 @@ class Device(Kind):
             "iothread": "object",
         }
         below = {(kinds[name], str(value)) for name, value in options.items() if name in kinds}
-        return below | {("device", want["bus"])} if "bus" in want else below
+        if "bus" in want:  # a port's bus bears its id, a controller's begins with it (scsi0.0)
+            below |= {("device", want["bus"]), ("device", want["bus"].partition(".")[0])}
+        return below
 
     def inherit(self, vm: VM, want: Want, have: State) -> Want:
         """Its place and its properties; nothing of a device of another driver."""

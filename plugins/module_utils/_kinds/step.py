@@ -81,6 +81,9 @@ class Step:
     ``commands`` in every result are the steps' public forms, the same in check mode and in the real run.
     """
 
+    place = ""
+    """Which item of a document it is for; the engine says so."""
+
     def __init__(
         self,
         execute: str,
@@ -120,7 +123,6 @@ class Step:
         self.there = there
         self.late = late
         self.secret = secret
-
     def public(self) -> Dict[str, Any]:
         """``{execute, arguments}`` with secret values replaced."""
         shown = {key: REDACTED if key in self.secret else value for key, value in self.arguments.items()}

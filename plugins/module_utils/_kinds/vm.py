@@ -51,8 +51,8 @@ class VM:
 
         Raises the session's errors; a refusal (CommandError) is remembered too.
         """
-        wire = {name.replace("_", "-"): value for name, value in arguments.items()}
-        key = (query, json.dumps(wire, sort_keys=True))
+        wire = _wire(arguments)
+        key = _key(query, wire)
         if key not in self._answers:
             try:
                 self._answers[key] = self.session.execute(query, wire, deadline=self.deadline)
@@ -62,6 +62,14 @@ class VM:
         if isinstance(answer, errors.CommandError):
             raise answer
         return answer
+
+    def know(self, answer: Any, query: str, **arguments: Any) -> None:
+        """Take an answer from elsewhere for that of a query, until ``forget()``."""
+        self._answers[_key(query, _wire(arguments))] = answer
+
+    def knows(self, query: str, **arguments: Any) -> bool:
+        """Whether the answer is there without asking."""
+        return _key(query, _wire(arguments)) in self._answers
 
     def children(self, path: str) -> Dict[str, str]:
         """Names and types of what lies at a QOM path (``qom-list``); raises DeviceNotFound where there is no such path."""
@@ -107,3 +115,11 @@ class VM:
 
             self._schema = Schema(self.session.execute("query-qmp-schema", deadline=self.deadline))
         return self._schema
+
+
+def _wire(arguments: Dict[str, Any]) -> Dict[str, Any]:
+    return {name.replace("_", "-"): value for name, value in arguments.items()}
+
+
+def _key(query: str, wire: Dict[str, Any]) -> Tuple[str, str]:
+    return query, json.dumps(wire, sort_keys=True)
