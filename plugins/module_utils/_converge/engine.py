@@ -56,6 +56,7 @@ class Reading:
         self.unverifiable: List[str] = []
         self.again = False  # removed and added again
         self.full = item.want
+        self.steps: List[Step] = []
         if item.present and self.have is not None:
             self.changes, self.unverifiable = item.kind.compare(self.have, self.want)
 
@@ -191,6 +192,7 @@ def _made(reading: Reading, vm: VM) -> List[Step]:
 def _placed(reading: Reading, steps: List[Step]) -> List[Step]:
     for step in steps:
         step.place = reading.item.place
+    reading.steps += steps
     return steps
 
 

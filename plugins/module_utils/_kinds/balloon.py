@@ -98,6 +98,7 @@ class Balloon(Kind):
         size = changes[0].after
         memory = vm.ask("query-memory-size-summary")
         most = memory["base-memory"] + memory.get("plugged-memory", 0)
+        most += sum(other.get("size", 0) for (kind, _ident), other in vm.coming.items() if kind == "memory_device")
         if size > most:
             raise Refusal(f"size: {size} is more than the {most} bytes that this VM has")
         end = Reached(size, _tolerance(want)) if want.get("wait", True) else None

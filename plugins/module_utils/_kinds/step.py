@@ -123,6 +123,7 @@ class Step:
         self.there = there
         self.late = late
         self.secret = secret
+
     def public(self) -> Dict[str, Any]:
         """``{execute, arguments}`` with secret values replaced."""
         shown = {key: REDACTED if key in self.secret else value for key, value in self.arguments.items()}

@@ -56,6 +56,8 @@ def _enter(vm: VM, ident: str, bus: str) -> str:
     """The path of a device on a bus. A virtio device without an id is the inner half of the one whose bus it sits on."""
     if ident:
         path = f"{PERIPHERAL}/{ident}"
+        for name in ("legacy-addr", "dev_id"):
+            vm.know(None, "qom-get", path=path, property=name)  # unless a line says so
         if bus:
             vm.know(bus, "qom-get", path=path, property="parent_bus")
         return path

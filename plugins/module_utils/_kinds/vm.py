@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Callable, Dict, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -70,6 +70,10 @@ class VM:
     def knows(self, query: str, **arguments: Any) -> bool:
         """Whether the answer is there without asking."""
         return _key(query, _wire(arguments)) in self._answers
+
+    def answers(self, query: str) -> List[Tuple[Dict[str, Any], Any]]:
+        """All that is known of a query: its arguments and the answer to each."""
+        return [(json.loads(wire), answer) for (name, wire), answer in self._answers.items() if name == query]
 
     def children(self, path: str) -> Dict[str, str]:
         """Names and types of what lies at a QOM path (``qom-list``); raises DeviceNotFound where there is no such path."""

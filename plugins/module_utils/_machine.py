@@ -1,0 +1,124 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""A whole VM in one task: one document, one full read, one plan, all or nothing. The same engine, the same kinds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, List
+
+from ansible_collections.vmm.qemu.plugins.module_utils._converge.engine import Outcome, Reading, converge
+from ansible_collections.vmm.qemu.plugins.module_utils._document import SECTIONS, Entry, entries, ordered
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT
+from ansible_collections.vmm.qemu.plugins.module_utils._power import decide
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._module import Task
+
+MACHINE = {
+    **{name: Option("list", elements="dict") for name in SECTIONS},
+    "vcpus": Option("int"),
+    "balloon": Option("str"),
+    "power": Option("str", choices=["running", "paused"]),
+    "purge": Option("bool", default=False),
+    "recreate": Option("bool", default=False),
+}
+# As many devices as it takes for one long answer to cost less than many short ones.
+_MANY = 4
+
+
+def work(task: Task) -> Dict[str, Any]:
+    """The result of a task. Raises Refusal, PlanFailed and the session's errors."""
+    params = task.params
+    document = entries(params)
+    vm = task.connect()
+    if params["purge"]:
+        from ansible_collections.vmm.qemu.plugins.module_utils._purge import unnamed  # few tasks do
+
+        document += unnamed(vm, params, document)
+    items = ordered([item for entry in document for item in entry.items])
+    devices = [item for item in items if item.kind.name in ("device", "memory_device")]
+    if len(devices) >= _MANY:
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.survey import survey
+
+        survey(vm)
+    before = vm.status
+    power, after = _power(vm, params)
+    outcome = converge(vm, items, recreate=params["recreate"], check_mode=task.check_mode, last=power)
+    if power:
+        outcome.diff["before"]["power"], outcome.diff["after"]["power"] = before, after
+    return _result(outcome, document, power, before, after)
+
+
+def _power(vm: VM, params: Dict[str, Any]) -> tuple[List[Step], str]:
+    """The steps to the wanted run state, and the one they lead to."""
+    if params["power"] is None:
+        return [], vm.status
+    wanted = {"state": params["power"], "wait": True, "force": False, "force_after": None, "timeout": params["timeout"]}
+    move = decide(vm.ask("query-status"), wanted)
+    for step in move.plan.steps:
+        step.place = "power"
+    return move.plan.steps, move.after
+
+
+def _result(outcome: Outcome, document: List[Entry], power: List[Step], before: str, after: str) -> Dict[str, Any]:
+    """``plan`` has an entry for each thing of the document that changes; ``summary`` counts all."""
+    readings = {id(reading.item): reading for reading in outcome.readings}
+    plan: List[Dict[str, Any]] = []
+    summary = {"add": 0, "change": 0, "remove": 0, "unchanged": 0}
+    for entry in document:
+        action, changes = _verdict([readings[id(item)] for item in entry.items])
+        summary[action] += 1
+        if action != "unchanged":
+            plan.append({"action": action, "kind": entry.kind, "id": entry.ident, "changes": changes})
+    if power:
+        summary["change"] += 1
+        plan.append(
+            {
+                "action": "change",
+                "kind": "power",
+                "id": "power",
+                "changes": {"status": {"before": before, "after": after}},
+            }
+        )
+    words = ", ".join(f"{action} {number}" for action, number in summary.items())
+    return {
+        **({"pending": True} if outcome.pending else {}),
+        "msg": words,
+        "changed": bool(outcome.plan.steps),
+        "commands": outcome.plan.commands,
+        "diff": outcome.diff,
+        "plan": plan,
+        "summary": summary,
+        "vm": {**outcome.states, "status": after},
+        "unverifiable": sorted(set(outcome.unverifiable)),
+        "warnings": outcome.warnings,
+    }
+
+
+def _verdict(readings: List[Reading]) -> tuple[str, Dict[str, Any]]:
+    """What happens to an entry, and which of its properties change: ``{name: {before, after}}``."""
+    changes = {
+        change.key: {"before": change.before, "after": change.after}
+        for reading in readings
+        for change in reading.changes
+    }
+    if any(reading.again for reading in readings):
+        return "change", {**changes, "recreated": {"before": False, "after": True}}
+    if any(reading.comes for reading in readings):
+        return "add", changes
+    if any(reading.goes for reading in readings):
+        return "remove", {}
+    return ("change" if any(reading.steps for reading in readings) else "unchanged"), changes
+
+
+def secrets(params: Dict[str, Any]) -> List[str]:
+    """The values of secret properties of the document's objects."""
+    objects = params.get("objects")
+    if not isinstance(objects, list):
+        return []
+    return [text for entry in objects if isinstance(entry, dict) for text in OBJECT.secrets(entry)]

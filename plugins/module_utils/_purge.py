@@ -1,0 +1,157 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""What a document does not name and may go: hot-plugged things of the kinds that it lists, nothing the VM started with.
+
+QEMU tells of a device whether it was hot-plugged. Of all else only the process's command line tells what it started with.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Sequence, Set, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._converge.engine import Item
+from ansible_collections.vmm.qemu.plugins.module_utils._document import SECTIONS, Entry
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV, chardevs
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV, wiring
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT, objects
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._process import command_line
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+_MEMORY = ("pc-dimm", "nvdimm", "virtio-mem-pci", "virtio-pmem-pci")
+# -drive and others make nodes and backends under names of QEMU's own; those are never purged.
+_NAMES = re.compile(r"(?:^|,)(?:id|node-name)=((?:,,|[^,])*)")
+_CONFIGURED = ("-readconfig", "--readconfig")
+
+
+def unnamed(vm: VM, params: Dict[str, Any], document: Sequence[Entry]) -> List[Entry]:
+    """Entries that remove what ``document`` does not name. Raises Refusal where it can't be told what the VM started with."""
+    listed = {name for name in SECTIONS if params.get(name) is not None}
+    known = {_key(item) for entry in document for item in entry.items}
+    found = list(_devices(vm, listed, known))
+    backends = listed & {"objects", "chardevs", "netdevs", "blockdevs"}
+    if backends or any(len(entry.items) > 1 for entry in found):
+        started = _started_with(vm)
+        keep = known | {(kind, name) for name in started for kind in ("object", "chardev", "netdev", "blockdev")}
+        keep.add(("object", str(vm.prop("/machine", "memory-backend", "")).rpartition("/")[2]))  # of the machine itself
+        found = [entry._replace(items=_without(entry.items, keep)) for entry in found]
+        keep |= {_key(item) for entry in found for item in entry.items}
+        found += _backends(vm, backends, keep)
+    return found
+
+
+def _key(item: Item) -> Tuple[str, str]:
+    kind = "device" if isinstance(item.kind, Device) else item.kind.name
+    return kind, item.kind.ident(item.want)
+
+
+def _without(items: Sequence[Item], keep: Set[Tuple[str, str]]) -> List[Item]:
+    """The items but for backends that stay."""
+    return [item for item in items if isinstance(item.kind, Device) or _key(item) not in keep]
+
+
+def _devices(vm: VM, listed: Set[str], known: Set[Tuple[str, str]]) -> Iterator[Entry]:
+    """The hot-plugged devices of the listed kinds that nobody named, with the backends that they stand on."""
+    for ident, driver in vm.peripherals().items():
+        name, backend = _section(vm, ident, driver)
+        if (
+            name not in listed
+            or ("device", ident) in known
+            or vm.prop(f"{PERIPHERAL}/{ident}", "hotplugged") is not True
+        ):
+            continue
+        section, want = SECTIONS[name], _identity(name, ident, backend)
+        place = f"purge of {section.kind} {ident}"
+        parts = section.parts(want, False)
+        items = [Item(part.kind, part.kind.identity(part.want), False, place) for part in parts]
+        yield Entry(section.kind, ident, place, items)
+
+
+def _section(vm: VM, ident: str, driver: str) -> Tuple[str, str]:
+    """Which list a device belongs to, and the backend that it stands on. CPUs belong to none."""
+    path = f"{PERIPHERAL}/{ident}"
+    if driver.endswith("-cpu") or "-cpu-" in driver or "cpu-core" in driver:
+        return "", ""
+    if driver in _MEMORY:
+        return "memory", str(vm.prop(path, "memdev", "")).rpartition("/")[2]
+    for name, prop in (("disks", "drive"), ("nics", "netdev")):
+        backend = vm.prop(path, prop)
+        if isinstance(backend, str) and backend:
+            return name, backend
+    return "devices", ""
+
+
+def _identity(name: str, ident: str, backend: str) -> Dict[str, Any]:
+    """As much of an entry as its removal needs."""
+    where: Dict[str, Dict[str, Any]] = {
+        "disks": {"node_name": backend},
+        "nics": {"netdev": {"id": backend}},
+        "memory": {"options": {"memdev": backend}},
+    }
+    return {"id": ident, **where.get(name, {})}
+
+
+def _backends(vm: VM, listed: Set[str], keep: Set[Tuple[str, str]]) -> Iterator[Entry]:
+    """The backends of the listed kinds that are neither named, nor started with, nor in use by what stays."""
+    there: Dict[str, Tuple[Kind, Sequence[str]]] = {
+        "objects": (OBJECT, list(objects(vm)) if "objects" in listed else []),
+        "chardevs": (CHARDEV, list(chardevs(vm)) if "chardevs" in listed else []),
+        "netdevs": (NETDEV, list(wiring(vm)) if "netdevs" in listed else []),
+        "blockdevs": (BLOCKDEV, list(_tops(vm)) if "blockdevs" in listed else []),
+    }
+    for kind, idents in there.values():
+        for ident in idents:
+            if (kind.name, ident) not in keep:
+                place = f"purge of {kind.name} {ident}"
+                yield Entry(kind.name, ident, place, [Item(kind, kind.identity({kind.key: ident}), False, place)])
+
+
+def _tops(vm: VM) -> Iterator[str]:
+    """The nodes with names of their own that no other node stands on."""
+    every = nodes(vm)
+    below = {child for name in every for child in blocknode.children(vm, name).values()}
+    return (name for name in every if not name.startswith("#") and name not in below)
+
+
+def _started_with(vm: VM) -> FrozenSet[str]:
+    """The ids on QEMU's command line. Raises Refusal where that can't be read, or doesn't tell all."""
+    pid = vm.session.process
+    arguments = command_line(pid) if pid is not None else []
+    if not arguments:
+        raise Refusal(
+            "purge: what this virtual machine was started with can't be told, since the command line of its process can't be "
+            "read from here (a monitor on TCP, or another user's process): run the task on its host as its user, or purge nothing"
+        )
+    if any(argument in _CONFIGURED for argument in arguments):
+        raise Refusal("purge: this virtual machine was started with -readconfig: what that file made can't be told")
+    return frozenset(name for argument in arguments for name in _names(argument))
+
+
+def _names(argument: str) -> Iterator[str]:
+    """The ids and node names in an option's value, be it JSON or ``key=value``."""
+    if argument.startswith("{"):
+        try:
+            tree = json.loads(argument)
+        except ValueError:
+            return
+        yield from _in_tree(tree)
+    else:
+        yield from (name.replace(",,", ",") for name in _NAMES.findall(argument))
+
+
+def _in_tree(tree: Any) -> Iterator[str]:
+    if isinstance(tree, dict):
+        yield from (str(tree[key]) for key in ("id", "node-name") if key in tree)
+        for value in tree.values():
+            yield from _in_tree(value)

@@ -1,0 +1,269 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_machine: a whole VM in one document, planned whole, done whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.survey import survey
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM as Reader
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
+from support.life import Life, names
+from support.modules import ModuleFailed, run_module
+from support.plays import TaskResult
+from support.vm import VM
+
+LIVE_VM = {"args": ["-device", "virtio-balloon-pci,id=balloon0"], "memory": "256,slots=4,maxmem=2G"}
+
+
+@pytest.fixture
+def scsi_vm(start_vm: Callable[..., VM]) -> VM:
+    """No guest, and a bus that gives devices back without one."""
+    return start_vm(scsi=True, memory="256,slots=4,maxmem=2G")
+
+
+def disks(vm: VM, number: int, **more: Any) -> list[dict[str, Any]]:
+    """So many SCSI disks with images of their own."""
+    for place in range(number):
+        with open(vm.directory / f"d{place}.raw", "ab") as image:
+            image.truncate(1 << 20)
+    return [
+        {
+            "id": f"d{place}",
+            "filename": str(vm.directory / f"d{place}.raw"),
+            "driver": "scsi-hd",
+            "bus": "scsi0.0",
+            "scsi_id": place,
+            "serial": f"SERIAL{place}",
+            **more,
+        }
+        for place in range(number)
+    ]
+
+
+def everything(vm: VM) -> dict[str, Any]:
+    """Something of every kind, in an order that is not the one in which it can be made."""
+    return {
+        "devices": [
+            {"id": "rng", "driver": "virtio-rng-pci", "bus": "rp0", "options": {"rng": "rng0"}},
+            {"id": "ctl", "driver": "virtio-scsi-pci", "bus": "rp1", "options": {"iothread": "io0"}},
+            {"id": "loose", "driver": "scsi-hd", "bus": "ctl.0", "options": {"drive": "loose-node"}},
+        ],
+        "disks": [
+            {"id": "data", "filename": vm.image("data.raw"), "driver": "scsi-hd", "bus": "ctl.0", "serial": "S0"}
+        ],
+        "nics": [{"id": "net0", "netdev": {"type": "user"}, "bus": "rp2", "mac": "52:54:00:00:00:01"}],
+        "blockdevs": [{"node_name": "loose-node", "filename": vm.image("loose.raw")}],
+        "netdevs": [{"id": "spare", "type": "user"}],
+        "chardevs": [{"id": "null0", "type": "null"}],
+        "objects": [
+            {"id": "rng0", "qom_type": "rng-builtin"},
+            {"id": "io0", "qom_type": "iothread"},
+            {"id": "pass", "qom_type": "secret", "options": {"data": "hunter22"}},
+        ],
+        "memory": [{"id": "dimm0", "size": "64M"}],
+    }
+
+
+def test_the_life_of_a_machine(scsi_vm: VM) -> None:
+    vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
+    document = everything(vm)
+    made = life.step(**document)
+    assert made["summary"] == {"add": 12, "change": 0, "remove": 0, "unchanged": 0}
+    assert made["msg"] == "add 12, change 0, remove 0, unchanged 0"
+    assert set(vm.plugged()) == {"rng", "ctl", "loose", "data", "net0", "dimm0"}
+    assert {"loose-node", "data-node"} <= set(vm.observer.nodes())
+    assert {"rng0", "io0", "pass"} <= set(vm.observer.objects())
+    assert "hunter22" not in str(made)
+
+    document["nics"][0]["link"] = "down"  # can't be read back, so it is sent each time
+    changed = run_module(vm, "qemu_machine", **document)
+    assert names(changed) == ["set_link"] and changed["summary"]["change"] == 1
+    del document["nics"][0]["link"]
+
+    document["disks"][0]["size"] = "32M"
+    grown = life.step(**document)
+    assert grown["summary"] == {"add": 0, "change": 1, "remove": 0, "unchanged": 11}
+    assert grown["plan"][0]["changes"] == {"size": {"before": 16 << 20, "after": 32 << 20}}
+
+    document["disks"][0]["state"] = "absent"
+    gone = life.step(**document)
+    assert gone["summary"] == {"add": 0, "change": 0, "remove": 1, "unchanged": 11}
+    assert "data" not in vm.plugged() and "data-node" not in vm.observer.nodes()
+
+
+def test_purge(scsi_vm: VM) -> None:
+    vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
+    cold = vm.fingerprint()
+    run_module(vm, "qemu_machine", disks=disks(vm, 3), objects=[{"id": "io0", "qom_type": "iothread"}])
+    # another kind is not listed, so nothing of it goes
+    done = life.step(disks=disks(vm, 1), purge=True)
+    assert done["summary"] == {"add": 0, "change": 0, "remove": 2, "unchanged": 1}
+    assert set(vm.plugged()) == {"d0"} and "io0" in vm.observer.objects()
+    emptied = life.step(disks=[], objects=[], devices=[], chardevs=[], netdevs=[], blockdevs=[], nics=[], purge=True)
+    assert emptied["summary"] == {"add": 0, "change": 0, "remove": 2, "unchanged": 0}
+    assert vm.fingerprint() == cold
+
+
+def test_what_the_vm_was_started_with_stays(start_vm: Callable[..., VM]) -> None:
+    arguments = ["-object", '{"qom-type":"iothread","id":"io0"}', "-object", "rng-builtin,id=rng0"]
+    arguments += ["-blockdev", "driver=null-co,node-name=cold,read-zeroes=on", "-netdev", "user,id=n0"]
+    arguments += ["-device", "scsi-hd,id=boot,drive=cold,bus=scsi0.0"]
+    vm = start_vm(scsi=True, args=arguments)
+    life = Life(vm, "qemu_machine")
+    life.same(disks=[], objects=[], devices=[], chardevs=[], netdevs=[], blockdevs=[], nics=[], memory=[], purge=True)
+
+
+def test_one_bad_item_among_many(scsi_vm: VM) -> None:
+    vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
+    document = disks(vm, 20)
+    document[13]["filename"] = f"{vm.directory}/none.raw"
+    life.refused("disks[13] d13", "none.raw", disks=document)
+
+
+def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
+    vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
+    document = disks(vm, 4, lun=0)
+    document[3]["scsi_id"] = 1  # taken, which only QEMU says
+    failed = life.refused("disks[3] d3", foretold=False, disks=document, vcpus=1)
+    assert len(failed["rolled_back"]) == 7 and failed["error"]["class"] == "GenericError"
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"objects": [{"id": "a", "qom_type": "iothread"}] * 2}, ("objects[1] a", "already", "objects[0] a")),
+        (
+            {"devices": [{"id": "a", "driver": "scsi-hd"}], "nics": [{"id": "a", "netdev": {"type": "user"}}]},
+            ("devices[0] a", "already", "nics[0] a"),
+        ),
+        ({"disks": [{"id": "a", "filenam": "/x"}]}, ("disks[0] a", "unknown option filenam")),
+        ({"disks": [{"filename": "/x"}]}, ("disks[0]", "missing required arguments: id")),
+        ({"disks": [{"id": "9a", "filename": "/x"}]}, ("disks[0] 9a", "must start with a letter")),
+        ({"devices": [{"id": "a", "driver": "scsi-hd", "options": {"drive": "none"}}]}, ("devices[0] a", "none")),
+        (
+            {
+                "devices": [
+                    {"id": "a", "driver": "scsi-hd", "bus": "b.0"},
+                    {"id": "b", "driver": "virtio-scsi-pci", "bus": "a.0"},
+                ]
+            },
+            ("devices[0] a", "stands on itself", "devices[1] b"),
+        ),
+        (
+            {"nics": [{"id": f"n{place}", "netdev": {"type": "user"}, "bus": "rp0"} for place in range(2)]},
+            ("nics[1] n1", "port rp0 is wanted by n0 too"),
+        ),
+        ({"devices": [{"id": "a", "driver": "no-such"}]}, ("devices[0] a", "no-such")),
+        ({"memory": [{"id": "m", "size": "3"}]}, ("memory[0] m", "multiple")),
+    ],
+)
+def test_a_bad_document(start_vm: Callable[..., VM], document: dict[str, Any], words: tuple[str, ...]) -> None:
+    vm = start_vm(memory="256,slots=4,maxmem=2G")
+    Life(vm, "qemu_machine").refused(*words, **document)
+
+
+def test_drift_needs_leave(scsi_vm: VM) -> None:
+    vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
+    document = disks(vm, 3)
+    life.step(disks=document)
+    document[1]["serial"] = "OTHER"
+    life.refused("disks[1] d1", "SERIAL1", "OTHER", "recreate", disks=document)
+    done = life.step(disks=document, recreate=True)
+    assert [entry["id"] for entry in done["plan"]] == ["d1"]
+    assert vm.observer.look("qom-get", path=f"{PERIPHERAL}/d1", property="serial") == "OTHER"
+
+
+def test_a_half_made_machine_is_completed(scsi_vm: VM) -> None:
+    vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
+    document = disks(vm, 2)
+    file = {"driver": "file", "filename": document[1]["filename"]}
+    vm.observer.execute("blockdev-add", **{"node-name": "d1-node", "driver": "raw", "file": file})
+    done = life.step(disks=document)
+    assert done["summary"]["add"] == 2 and names(done).count("blockdev-add") == 1
+
+
+def test_a_hundred_disks_are_read_with_few_commands(scsi_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+    vm = scsi_vm
+    document = disks(vm, 100)
+    run_module(vm, "qemu_machine", disks=document)
+    assert len(vm.plugged()) == 100
+    sent: list[str] = []
+    execute = QMPSession.execute
+
+    def counted(session: QMPSession, name: str, *args: Any, **how: Any) -> Any:
+        sent.append(name)
+        return execute(session, name, *args, **how)
+
+    monkeypatch.setattr(QMPSession, "execute", counted)
+    again = run_module(vm, "qemu_machine", disks=document)
+    assert again["summary"]["unchanged"] == 100
+    assert len(sent) <= 15, sent
+
+
+def test_what_was_read_at_once_is_what_is_there(scsi_vm: VM) -> None:
+    """Every answer that the survey has taken for QEMU's own is what QEMU says when asked."""
+    vm = scsi_vm
+    run_module(vm, "qemu_machine", **everything(vm))
+    with QMPSession.connect(vm.qmp) as session:
+        reader = Reader(session, Deadline(60.0), local=True, reopen=lambda seconds: session)
+        survey(reader)
+        surveyed = reader.answers("qom-get")
+        assert len(surveyed) > 200
+        wrong = []
+        for arguments, answer in surveyed:
+            try:
+                asked = session.execute("qom-get", arguments)
+            except errors.CommandError:
+                # None says just that; else a property that only the inner half has, which no task could name
+                continue
+            if asked != answer:
+                wrong.append((arguments, answer, asked))
+        assert not wrong
+
+
+def test_a_live_guest(live_vm: VM) -> None:
+    vm = live_vm
+    document = {
+        "disks": [{"id": "data", "filename": vm.image("data.raw"), "bus": "rp0"}],
+        "nics": [{"id": "net0", "netdev": {"type": "user"}, "bus": "rp1"}],
+        "memory": [{"id": "dimm0", "size": "128M"}],
+        "balloon": "320M",
+        "power": "paused",
+    }
+    made = run_module(vm, "qemu_machine", **document)
+    assert made["summary"] == {"add": 3, "change": 2, "remove": 0, "unchanged": 0}
+    assert vm.observer.status() == "paused" and made["vm"]["status"] == "paused"
+    document["power"] = "running"
+    assert names(run_module(vm, "qemu_machine", **document)) == ["cont"]
+    vm.guest_sees(blk={"vda"}, net={"eth0", "lo"}, memkb=lambda kb: kb > 200000)
+    again = run_module(vm, "qemu_machine", **document)
+    assert (again["changed"], again["commands"]) == (False, [])
+    emptied = run_module(vm, "qemu_machine", disks=[], nics=[], memory=[], balloon="384M", purge=True)
+    assert emptied["summary"] == {"add": 0, "change": 1, "remove": 3, "unchanged": 0}
+    assert vm.plugged() == {}
+
+
+def test_as_ansible_runs_it(scsi_vm: VM, ansible_task: Callable[..., TaskResult]) -> None:
+    vm = scsi_vm
+    options = {"socket": vm.qmp, "disks": disks(vm, 2), "vcpus": 1}
+    first = ansible_task("qemu_machine", options, diff=True)
+    assert first.changed and first.result["msg"] == "add 2, change 0, remove 0, unchanged 1"
+    assert set(vm.plugged()) == {"d0", "d1"}
+    assert not ansible_task("qemu_machine", options).changed
+    wrong = ansible_task("qemu_machine", {**options, "disks": [{"id": "x", "bogus": 1}]})
+    assert wrong.failed and "disks[0] x: unknown option bogus" in wrong.result["msg"]
+
+
+def test_a_dead_monitor(scsi_vm: VM) -> None:
+    scsi_vm.kill()
+    with pytest.raises(ModuleFailed, match="is the virtual machine running"):
+        run_module(scsi_vm, "qemu_machine", disks=[])
