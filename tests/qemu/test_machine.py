@@ -247,7 +247,7 @@ def test_a_live_guest(live_vm: VM) -> None:
     vm.guest_sees(blk={"vda"}, net={"eth0", "lo"}, memkb=lambda kb: kb > 200000)
     again = run_module(vm, "qemu_machine", **document)
     assert (again["changed"], again["commands"]) == (False, [])
-    emptied = run_module(vm, "qemu_machine", disks=[], nics=[], memory=[], balloon="384M", purge=True)
+    emptied = run_module(vm, "qemu_machine", disks=[], nics=[], memory=[], balloon="256M", purge=True)
     assert emptied["summary"] == {"add": 0, "change": 1, "remove": 3, "unchanged": 0}
     assert vm.plugged() == {}
 

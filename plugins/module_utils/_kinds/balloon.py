@@ -96,9 +96,7 @@ class Balloon(Kind):
     def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
         """``balloon``. QEMU takes more than the VM has without a word, and never gets there."""
         size = changes[0].after
-        memory = vm.ask("query-memory-size-summary")
-        most = memory["base-memory"] + memory.get("plugged-memory", 0)
-        most += sum(other.get("size", 0) for (kind, _ident), other in vm.coming.items() if kind == "memory_device")
+        most = _most(vm)
         if size > most:
             raise Refusal(f"size: {size} is more than the {most} bytes that this VM has")
         end = Reached(size, _tolerance(want)) if want.get("wait", True) else None
@@ -128,3 +126,13 @@ def _tolerance(want: Want) -> int:
 def balloon(want: Want) -> List[Part]:
     """The balloon alone."""
     return [Part(BALLOON, want)]
+
+
+def _most(vm: VM) -> int:
+    """The bytes that the VM has, with what the same plan brings and without what it takes away."""
+    memory = vm.ask("query-memory-size-summary")
+    most = int(memory["base-memory"] + memory.get("plugged-memory", 0))
+    most += sum(other.get("size", 0) for (kind, _ident), other in vm.coming.items() if kind == "memory_device")
+    leaving = {ident for kind, ident in vm.leaving if kind == "memory_device"}
+    modules = [entry["data"] for entry in vm.ask("query-memory-devices")] if leaving else []
+    return most - sum(module.get("size", 0) for module in modules if module.get("id") in leaving)
