@@ -22,6 +22,9 @@ from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+# What most tasks need. Ansible imports this file in its main process, too: what is imported here once, every task's
+# worker has from the start.
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import disk, nic  # noqa: F401  # as said
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Face, unexpected
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
 
@@ -91,7 +94,7 @@ class ActionModule(ActionBase):
 def validate(face: Face, name: str, given: dict[str, Any]) -> tuple[dict[str, Any], str, set[str]]:
     """What the module's process does to its arguments: ``(parameters, what is wrong or "", what nothing may show)``."""
     spec = face.argument_spec
-    given = {key: value for key, value in given.items() if not key.startswith("_ansible_")}
+    given = {key: plain(value) for key, value in given.items() if not key.startswith("_ansible_")}
     checked = ArgumentSpecValidator(spec, **face.constraints).validate(given)
     params = checked.validated_parameters
     hidden = {*checked._no_log_values, *face.secrets(params)}
@@ -101,3 +104,17 @@ def validate(face: Face, name: str, given: dict[str, Any]) -> tuple[dict[str, An
     if isinstance(checked.errors[0], UnsupportedError):
         message = f"Unsupported parameters for ({name}) module: {message}"
     return params, message, hidden
+
+
+def plain(value: Any) -> Any:
+    """A value as a module's process gets it: JSON's own types, without what Ansible knows of its origin."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(item) for item in value]
+    for kind in (int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return str.__str__(value) if isinstance(value, str) else str(value)

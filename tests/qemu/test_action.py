@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from support.collection import REPO
 from support.plays import PlayRun
 from support.vm import VM
 
@@ -38,31 +39,80 @@ def both(playbook: Playbook, tasks: list[dict[str, Any]]) -> tuple[PlayRun, Play
     return here, there
 
 
+def every_module(vm: VM) -> dict[str, dict[str, Any]]:
+    """For each module something to ask of it that a paused VM without a guest can answer."""
+    here = str(vm.directory)
+    return {
+        "qemu_balloon": {"size": "128M"},
+        "qemu_block_job": {"id": "j0", "operation": "backup", "device": "none", "target": "none"},
+        "qemu_blockdev": {"node_name": "n0", "filename": vm.image("n0.raw"), "read_only": "yes"},
+        "qemu_chardev": {"id": "c0", "type": "null"},
+        "qemu_command": {"commands": ["query-name", {"execute": "system_reset"}]},
+        "qemu_cpu_hotplug": {"vcpus": 9},
+        "qemu_device": {"id": "r0", "driver": "virtio-rng-pci", "bus": "rp0"},
+        "qemu_disk": {"id": "d0", "filename": vm.image("d0.raw"), "bus": "rp1", "size": "32M"},
+        "qemu_dump": {"path": f"{here}/dump"},
+        "qemu_image": {"path": f"{here}/new.qcow2", "format": "qcow2", "size": "1M"},
+        "qemu_info": {"gather_subset": ["status", "devices", "objects", "pci"]},
+        "qemu_instance": {"name": "bed", "state": "started", "arguments": {"m": 64}},
+        "qemu_machine": {"objects": [{"id": "s0", "qom_type": "secret", "options": {"data": "hunter22"}}]},
+        "qemu_memory_hotplug": {"id": "m0", "size": "64M"},
+        "qemu_migrate": {"uri": "bogus:1"},
+        "qemu_migrate_incoming": {"uri": "unix:/nowhere"},
+        "qemu_netdev": {"id": "u0", "type": "user", "options": {"restrict": "on"}},
+        "qemu_nic": {"id": "e0", "netdev": {"type": "user"}, "bus": "rp2", "mac": "52:54:00:00:00:01"},
+        "qemu_object": {"id": "s1", "qom_type": "secret", "options": {"data": "hunter22"}},
+        "qemu_power": {"state": "running"},
+        "qemu_qom": {"path": "/machine", "property": "type"},
+        "qemu_screendump": {"path": f"{here}/screen.png"},
+        "qemu_serial_port": {"id": "p0", "chardev": {"type": "null"}, "bus": "none.0"},
+        "qemu_snapshot": {"name": "s0"},
+        "qemu_vfio": {"id": "v0", "host": "0000:00:1f.7"},
+        "qemu_vhost_user": {"id": "h0", "driver": "vhost-user-blk-pci", "path": f"{here}/none"},
+        "qemu_vsock": {"id": "k0", "guest_cid": 3, "vhostfd": f"{here}/none"},
+        "qemu_wait": {"status": ["prelaunch"]},
+    }
+
+
 def test_the_same_result_both_ways(start_vm: Callable[..., VM], playbook: Playbook) -> None:
     vm = start_vm()
-    dump = str(vm.directory / "dump")
-    tasks = play(
-        vm,
-        {"vmm.qemu.qemu_dump": {"path": dump}, "check_mode": True, "diff": True},
-        {"vmm.qemu.qemu_dump": {"path": dump, "format": "no-such"}},
-        {"vmm.qemu.qemu_dump": {"pathh": dump}},
-        {"vmm.qemu.qemu_dump": {"path": dump, "timeout": "soon"}},
-        {"vmm.qemu.qemu_dump": {"path": dump, "socket": f"{vm.directory}/none"}},
-        {"vmm.qemu.qemu_dump": {}},
-        {"vmm.qemu.qemu_snapshot": {"name": "s0"}},
-        {"vmm.qemu.qemu_migrate": {"uri": "bogus:1"}},
-        {"vmm.qemu.qemu_migrate_incoming": {"uri": "unix:/nowhere"}},
-        {"vmm.qemu.qemu_block_job": {"id": "j0", "operation": "backup", "device": "none", "target": "none"}},
-    )
-    here, there = both(playbook, tasks)
-    assert [task.status for task in here.tasks] == ["ok"] + ["failed"] * 9
+    asked = every_module(vm)
+    assert set(asked) == {path.stem for path in (REPO / "plugins" / "modules").glob("qemu_*.py")}
+    tasks = [
+        {f"vmm.qemu.{name}": options, "check_mode": check, "diff": True}
+        for name, options in asked.items()
+        for check in (True, False)
+        if check or name not in ("qemu_instance", "qemu_dump")
+    ]
+    wrong = [{f"vmm.qemu.{name}": {**options, "no_such": 1}, "diff": True} for name, options in asked.items()]
+    wrong += [
+        {"vmm.qemu.qemu_disk": {"id": "d0", "timeout": "soon"}},
+        {"vmm.qemu.qemu_disk": {"id": "d0", "socket": f"{vm.directory}/none"}},
+        {"vmm.qemu.qemu_disk": {}},
+    ]
+    before = vm.fingerprint()
+    foretold = [task for task in tasks if task["check_mode"]]
+    here, there = both(playbook, play(vm, *foretold, *wrong))
+    assert vm.fingerprint() == before
+    compare(here, there)
+    assert {task.status for task in here.tasks[len(foretold) :]} == {"failed"}
+    # what one way has made is there for the other
+    done = [task for task in tasks if not task["check_mode"]]
+    playbook(play(vm, *done), here=True)
+    here, there = both(playbook, play(vm, *done))
+    compare(here, there)
+
+
+def compare(here: PlayRun, there: PlayRun) -> None:
+    """Fail unless each task has the same result in both runs, warnings included."""
+    assert len(here.tasks) == len(there.tasks)
     for one, other in zip(here.tasks, there.tasks):
-        ours = {key: value for key, value in one.result.items() if key not in ("exception", "warnings")}
-        theirs = {key: value for key, value in other.result.items() if key not in ("exception", "warnings")}
-        assert ours == theirs
-        assert [w for w in one.result.get("warnings", []) if "interpreter" not in w] == [
-            w for w in other.result.get("warnings", []) if "interpreter" not in w
-        ]
+        results = []
+        for task in (one, other):
+            result = {key: value for key, value in task.result.items() if key not in ("exception", "deprecations")}
+            result["warnings"] = [text for text in result.get("warnings", []) if "interpreter" not in str(text)]
+            results.append((task.status, result))
+        assert results[0] == results[1]
 
 
 def test_the_socket_from_the_tasks_environment(start_vm: Callable[..., VM], playbook: Playbook) -> None:
