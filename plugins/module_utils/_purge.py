@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Iterator, List, Sequence, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.engine import Item
 from ansible_collections.vmm.qemu.plugins.module_utils._document import SECTIONS, Entry
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode, netdev
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV, chardevs
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import users as users_of_chardev
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV, wiring
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT, objects
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import users as users_of_object
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._process import command_line
 
@@ -48,7 +50,37 @@ def unnamed(vm: VM, params: Dict[str, Any], document: Sequence[Entry]) -> List[E
         found = [entry._replace(items=_without(entry.items, keep)) for entry in found]
         keep |= {_key(item) for entry in found for item in entry.items}
         found += _backends(vm, backends, keep)
-    return found
+        found = _unused(vm, document, found)
+    return [entry for entry in found if entry.items]
+
+
+def _unused(vm: VM, document: Sequence[Entry], found: List[Entry]) -> List[Entry]:
+    """``found`` without the backends that something uses which stays; one that stays can itself be such a user."""
+    while True:
+        leaving = {_key(item) for entry in [*document, *found] for item in entry.items if not item.present}
+        left = [entry._replace(items=[item for item in entry.items if _free(vm, item, leaving)]) for entry in found]
+        if left == found:
+            return found
+        found = left
+
+
+def _free(vm: VM, item: Item, leaving: Set[Tuple[str, str]]) -> bool:
+    """Whether all its users leave. Of devices nobody is asked: their own removal tells what sits on them."""
+    users = _USERS.get(item.kind.name)
+    return users is None or set(users(vm, item.kind.ident(item.want))) <= leaving
+
+
+def _users_of_netdev(vm: VM, ident: str) -> List[Tuple[str, str]]:
+    nic = netdev.nic_of(vm, ident)
+    return [("device", nic)] if nic else []
+
+
+_USERS: Dict[str, Callable[[VM, str], List[Tuple[str, str]]]] = {
+    "object": users_of_object,
+    "chardev": users_of_chardev,
+    "netdev": _users_of_netdev,
+    "blockdev": blocknode.users,
+}
 
 
 def _key(item: Item) -> Tuple[str, str]:

@@ -113,6 +113,17 @@ def test_purge(scsi_vm: VM) -> None:
     assert vm.fingerprint() == cold
 
 
+def test_what_is_in_use_stays(scsi_vm: VM) -> None:
+    """The backend of a device whose kind is not listed."""
+    vm = scsi_vm
+    run_module(vm, "qemu_machine", **everything(vm))
+    life = Life(vm, "qemu_machine")
+    done = life.step(objects=[], netdevs=[], blockdevs=[], chardevs=[], purge=True)
+    assert {entry["id"] for entry in done["plan"]} == {"spare", "null0", "pass"}
+    assert {"rng0", "io0", "dimm0-mem"} <= set(vm.observer.objects())
+    assert {"loose-node", "data-node"} <= set(vm.observer.nodes())
+
+
 def test_what_the_vm_was_started_with_stays(start_vm: Callable[..., VM]) -> None:
     arguments = ["-object", '{"qom-type":"iothread","id":"io0"}', "-object", "rng-builtin,id=rng0"]
     arguments += ["-blockdev", "driver=null-co,node-name=cold,read-zeroes=on", "-netdev", "user,id=n0"]

@@ -135,4 +135,4 @@ def _most(vm: VM) -> int:
     most += sum(other.get("size", 0) for (kind, _ident), other in vm.coming.items() if kind == "memory_device")
     leaving = {ident for kind, ident in vm.leaving if kind == "memory_device"}
     modules = [entry["data"] for entry in vm.ask("query-memory-devices")] if leaving else []
-    return most - sum(module.get("size", 0) for module in modules if module.get("id") in leaving)
+    return int(most - sum(module.get("size", 0) for module in modules if module.get("id") in leaving))
