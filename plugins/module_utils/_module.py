@@ -99,6 +99,12 @@ class Task:
             self._vm = VM(session, self.deadline, local=address.path is not None, reopen=self._session)
         return self._vm
 
+    def connect_to(self, address: str) -> VM:
+        """Another VM that the task has to do with, at a monitor of its own; the caller closes its session."""
+        left = min(self.params["connect_timeout"], max(self.deadline.remaining() or 0.0, 0.1))
+        session = self._open(address, timeout=left, tls=self.params.get("tls"), read_only=self.check_mode)
+        return VM(session, self.deadline, local=False, reopen=lambda seconds: session)
+
     def _session(self, seconds: float) -> QMPSession:
         left = self.deadline.remaining() or 0.0
         return self._open(
@@ -123,13 +129,16 @@ class Face:
         options: Dict[str, Option],
         work: Callable[[Task], Dict[str, Any]],
         secrets: Callable[[Dict[str, Any]], List[str]] = lambda params: [],
+        monitor: bool = True,
         **constraints: Any,
     ) -> None:
         """``work`` takes a Task and returns the result. ``constraints`` are AnsibleModule's: ``required_if`` and so on.
 
+        ``monitor``: whether it speaks to one, and has the options for that.
+
         ``secrets`` gives the values in the parameters, not validated yet perhaps, that nothing may show.
         """
-        self.options = {**CONNECTION, **options}
+        self.options = {**CONNECTION, **options} if monitor else options
         self.constraints = constraints
         self.secrets = secrets
         self._work = work

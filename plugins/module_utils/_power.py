@@ -133,7 +133,7 @@ def work(task: Task) -> Dict[str, Any]:
     except errors.Disconnected:
         if not ends:
             raise
-        return _result(OFF, Move(Plan(), OFF), state, _gone(vm, process))
+        return _result(OFF, Move(Plan(), OFF), state, gone(vm, process))
     move = decide(now, params)
     if task.check_mode or not move.plan.steps:
         return _result(now["status"], move, state, move.after)
@@ -246,7 +246,7 @@ def _end(vm: VM, process: Process, before: str, move: Move, params: Dict[str, An
             _ask_to_end(vm, move.plan, params["force_after"], sent)
             after = _settle(vm, sent[-1]["execute"] == "quit") if wait else _glance(vm)
         except errors.Disconnected:
-            after = _gone(vm, process) if wait else OFF
+            after = gone(vm, process) if wait else OFF
     except (errors.QMPError, Refusal) as exc:
         return _failed(exc, sent, before)
     result = _result(before, move, params["state"], after)
@@ -290,7 +290,7 @@ def _settle(vm: VM, quits: bool) -> str:
     return status
 
 
-def _gone(vm: VM, process: Process) -> str:
+def gone(vm: VM, process: Process) -> str:
     """Wait until nothing is left of a QEMU that closed its monitor. Raises Refusal at the deadline."""
     since = time.monotonic()
     told = any(event.name == "SHUTDOWN" for event in vm.session.events)

@@ -1,0 +1,119 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The destination of a migration: a VM that was started with ``-incoming defer`` begins to listen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import apply
+from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._migration import (
+    check_uri,
+    listens_at,
+    progress,
+    settings,
+    shape,
+    status,
+    two_way,
+)
+from ansible_collections.vmm.qemu.plugins.module_utils._progress import Overdue, Progress, after, watch
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._module import Task
+
+INCOMING = {
+    "uri": Option("str", required=True),
+    "capabilities": Option("dict"),
+    "parameters": Option("dict"),
+    "wait": Option("bool", default=False),
+}
+_LISTENS = "listening"
+
+
+def work(task: Task) -> Dict[str, Any]:
+    """The result of a task. Raises Refusal, PlanFailed and the session's errors."""
+    params = task.params
+    check_uri(params["uri"])
+    vm = task.connect()
+    found, before = vm.ask("query-migrate"), vm.status
+    plan = decide(vm, found, before, params)
+    if not task.check_mode:
+        if plan.steps:
+            apply(plan, vm)
+            vm.forget()
+        if params["wait"] and before == "inmigrate":
+            with after(plan.commands):
+                found = _arrive(task, vm)
+        else:
+            found = vm.ask("query-migrate")
+    said = _state(before, plan)
+    return {
+        "changed": bool(plan.steps),
+        "commands": plan.commands,
+        "migration": shape(found),
+        "diff": {"before": {"incoming": said[0]}, "after": {"incoming": said[1]}},
+    }
+
+
+def _state(before: str, plan: Plan) -> Tuple[str, str]:
+    if before != "inmigrate":
+        return "completed", "completed"
+    return ("deferred" if plan.steps else _LISTENS), _LISTENS
+
+
+def decide(vm: VM, found: Dict[str, Any], run_state: str, params: Dict[str, Any]) -> Plan:
+    """What makes it listen. Queries only. Raises Refusal where it can't, or listens elsewhere."""
+    uri = params["uri"]
+    if run_state != "inmigrate":
+        if status(found) == "completed":
+            return Plan()  # it has arrived
+        raise Refusal(
+            f"the virtual machine does not wait for a migration (its status is {run_state}): start it with -incoming defer"
+        )
+    if "socket-address" in found or status(found) != "none":
+        if "socket-address" in found and not listens_at(found, uri):
+            raise Refusal(
+                f"uri: the virtual machine listens at {_words(found)} already, and QEMU can't change that to {uri}: "
+                "use that address, or start it anew with -incoming defer"
+            )
+        return Plan()
+    usual = {"events": True, "return-path": two_way(uri)}
+    return Plan([*settings(vm, params, usual), Step("migrate-incoming", {"uri": uri})])
+
+
+def _words(found: Dict[str, Any]) -> str:
+    return " and ".join(
+        f"unix:{address['path']}" if address["type"] == "unix" else f"tcp:{address.get('host')}:{address.get('port')}"
+        for address in found["socket-address"]
+    )
+
+
+def _arrive(task: Task, vm: VM) -> Dict[str, Any]:
+    """Wait until the guest is here. Raises Refusal when it does not come, or QEMU ends: it does when a migration fails."""
+
+    def one_look() -> Tuple[Dict[str, Any], bool, Progress]:
+        found = vm.ask("query-migrate")
+        if status(found) == "failed":
+            raise Refusal(f"the incoming migration failed: {found.get('error-desc', 'QEMU does not say why')}")
+        return found, vm.status != "inmigrate" and status(found) != "active", progress(found)
+
+    try:
+        return watch(vm, one_look, task.tell, "MIGRATION", "RESUME")
+    except Overdue as exc:
+        raise Refusal(
+            f"no guest has arrived at {task.params['uri']} within {task.params['timeout']:.4g} s; it goes on listening",
+            migration=shape(exc.found or {}),
+        ) from exc
+    except errors.Disconnected as exc:
+        raise Refusal(
+            "QEMU has ended while it waited for its guest, as it does when a migration fails: the reason is on its "
+            f"standard error or in its log, the source has its guest still ({exc})"
+        ) from exc

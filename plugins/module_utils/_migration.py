@@ -1,0 +1,147 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""What both sides of a migration share: its settings, by the names that this QEMU has, and where it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, List
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._progress import Progress
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size, parse_bool
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+RUNNING = frozenset(
+    "setup active cancelling pre-switchover device wait-unplug colo "
+    "postcopy-active postcopy-recover postcopy-recover-setup".split()
+)
+"""Under way, by ``query-migrate``."""
+_ONE_WAY = ("exec:", "file:", "fd:")
+
+
+def check_uri(uri: str) -> None:
+    """Raise Refusal for what is no migration address at all; which protocols there are, QEMU knows."""
+    protocol, colon, rest = uri.partition(":")
+    if not (protocol and colon and rest):
+        raise Refusal(
+            f"uri: {uri!r} is no address for a migration: write tcp:HOST:PORT, unix:/path, exec:COMMAND, file:/path or fd:NAME"
+        )
+
+
+def two_way(uri: str) -> bool:
+    """Whether the destination can answer on it; a return path over anything else makes QEMU hang."""
+    return not uri.startswith(_ONE_WAY)
+
+
+def settings(vm: VM, params: Dict[str, Any], usual: Dict[str, bool]) -> List[Step]:
+    """The steps to the capabilities and parameters that were asked for, each undone by what was set before.
+
+    ``usual``: the capabilities to set unless the task says otherwise or this QEMU has none of that name.
+    Raises Refusal for a name that this QEMU does not know, and for a value of another type.
+    """
+    return [*_capabilities(vm, params["capabilities"] or {}, usual), *_parameters(vm, params["parameters"] or {})]
+
+
+def capabilities(vm: VM) -> Dict[str, bool]:
+    """All that this QEMU has, and whether they are on."""
+    return {item["capability"]: item["state"] for item in vm.ask("query-migrate-capabilities")}
+
+
+def _capabilities(vm: VM, asked: Dict[str, Any], usual: Dict[str, bool]) -> List[Step]:
+    have = capabilities(vm)
+    wanted = {name: state for name, state in usual.items() if name in have}
+    for name, value in asked.items():
+        known = _known("capabilities", name, have)
+        try:
+            wanted[known] = parse_bool(value)
+        except ValueError as exc:
+            raise Refusal(f"capabilities: {name}: {exc}") from exc
+    changed = [name for name in sorted(wanted) if wanted[name] != have[name]]
+    return [_set_capabilities(changed, wanted, [_set_capabilities(changed, have, [])])] if changed else []
+
+
+def _set_capabilities(names: List[str], states: Dict[str, bool], undo: List[Step]) -> Step:
+    entries = [{"capability": name, "state": states[name]} for name in names]
+    return Step("migrate-set-capabilities", {"capabilities": entries}, undo=undo)
+
+
+def _parameters(vm: VM, asked: Dict[str, Any]) -> List[Step]:
+    if not asked:
+        return []
+    have: Dict[str, Any] = vm.ask("query-migrate-parameters")
+    settable = set(vm.schema.members("migrate-set-parameters"))
+    wanted = {}
+    for name, value in asked.items():
+        known = _known("parameters", name, settable)
+        value = _fitting(name, value, have.get(known))
+        if value != have.get(known):
+            wanted[known] = value
+    if not wanted:
+        return []
+    arguments = vm.schema.coerce("migrate-set-parameters", wanted)
+    before = {name: have[name] for name in wanted if name in have}
+    return [Step("migrate-set-parameters", arguments, undo=[Step("migrate-set-parameters", before)] if before else [])]
+
+
+def _fitting(name: str, value: Any, have: Any) -> Any:
+    """A value in the type of the one that there is; numbers may be written as sizes (``max-bandwidth: 1G``)."""
+    try:
+        if isinstance(have, bool):
+            return parse_bool(value)
+        if isinstance(have, int):
+            return human_size(value)
+    except ValueError as exc:
+        raise Refusal(f"parameters: {name}: {exc}") from exc
+    return typed.to_text(value) if isinstance(have, str) else value
+
+
+def _known(option: str, name: str, names: Any) -> str:
+    real = str(name).replace("_", "-")
+    if real not in names:
+        raise Refusal(
+            f"{option}: this QEMU knows no {name!r}{suggestion(real, names)}; it has {', '.join(sorted(names))}"
+        )
+    return real
+
+
+def status(found: Dict[str, Any]) -> str:
+    """Where a migration stands, by ``query-migrate``; ``none`` where there was none yet."""
+    return str(found.get("status", "none"))
+
+
+def progress(found: Dict[str, Any]) -> Progress:
+    """How far it is."""
+    ram = found.get("ram", {})
+    total = ram.get("total", 0)
+    rate = ram.get("mbps", 0.0) * 1e6 / 8
+    left = total - ram.get("remaining", total)
+    return Progress("migration", status(found), left, total, rate, int(found.get("expected-downtime", -1)))
+
+
+def shape(value: Any) -> Any:
+    """``query-migrate``'s answer with underscores in its names."""
+    if isinstance(value, dict):
+        return {key.replace("-", "_"): shape(item) for key, item in value.items()}
+    return [shape(item) for item in value] if isinstance(value, list) else value
+
+
+def listens_at(found: Dict[str, Any], uri: str) -> bool:
+    """Whether one of the addresses that a destination listens at is ``uri``'s. A host that means all fits any."""
+    protocol, _colon, rest = uri.partition(":")
+    for address in found.get("socket-address", []):
+        if address["type"] == "unix" and protocol == "unix" and address["path"] == rest:
+            return True
+        if (
+            address["type"] == "inet"
+            and protocol == "tcp"
+            and str(address["port"]) == rest.rpartition(":")[2].split(",")[0]
+        ):
+            return True
+    return False

@@ -1,0 +1,162 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: migrate a running QEMU virtual machine."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qemu_migrate
+short_description: Migrate a running QEMU virtual machine to another QEMU
+version_added: 0.2.0
+author:
+  - The vmm.qemu contributors (@vmm-qemu)
+description:
+  - Migrates a running guest over QMP, and waits until it has arrived. It is run on the source.
+  - The destination is a QEMU with the same devices, started with C(-incoming defer), that M(vmm.qemu.qemu_migrate_incoming) has
+    made listen.
+  - The capabilities C(events) and, where the address can carry it, C(return-path) are on unless O(capabilities) says otherwise.
+    With a return path the source knows whether the destination could load the guest.
+  - A migration that runs already is joined. One that has completed is fine.
+  - When it fails, the guest stays here, and runs if it ran before. A source whose migration has completed is never continued.
+extends_documentation_fragment:
+  - vmm.qemu._attributes
+  - vmm.qemu._attributes.actiongroup_qemu
+  - vmm.qemu._qmp
+options:
+  uri:
+    description:
+      - Where to, as V(tcp:HOST:PORT), V(unix:/path), V(exec:COMMAND), V(file:/path) (QEMU 8.2 or later) or V(fd:NAME).
+      - Required with O(state=migrated) and O(state=recovered).
+    type: str
+  state:
+    description:
+      - V(migrated) migrates.
+      - V(cancelled) stops a migration that is under way. The guest stays here.
+      - V(paused) interrupts one that is in postcopy.
+      - V(recovered) goes on with one that was interrupted in postcopy. With O(destination_socket) the destination listens again
+        at O(uri) first.
+    type: str
+    choices: [migrated, cancelled, paused, recovered]
+    default: migrated
+  capabilities:
+    description: Migration capabilities by name, also with underscores, each V(true) or V(false).
+    type: dict
+  parameters:
+    description: Migration parameters by name, also with underscores. Numbers may be sizes such as V(1G).
+    type: dict
+  wait:
+    description:
+      - Whether to wait for the end.
+      - If V(false), a migration with C(pause-before-switchover) stays there until the next run.
+    type: bool
+    default: true
+  on_timeout:
+    description:
+      - What to do with a migration that is not over within O(timeout). The task fails in any case.
+      - V(cancel) cancels it, as far as that can still be done, so that the guest stays here.
+      - V(leave) lets it go on. The next run joins it.
+    type: str
+    choices: [cancel, leave]
+    default: cancel
+  source_after:
+    description:
+      - What becomes of this QEMU when the guest has left. V(leave) leaves it there, stopped. V(quit) ends it.
+      - It is ended only when O(destination_socket) or the return path proves that the guest has arrived.
+    type: str
+    choices: [leave, quit]
+    default: leave
+  destination_socket:
+    description:
+      - The destination's QMP monitor, as seen from the managed host, in the forms of O(socket).
+      - It is looked at before (whether it waits for a guest) and after (whether it has it).
+      - With it, a source that is gone is fine when the guest is at the destination.
+    type: str
+  postcopy_after:
+    description:
+      - Seconds after which to switch to postcopy. The guest then runs at the destination, which fetches what it lacks.
+      - Needs the capability C(postcopy-ram) on both sides.
+    type: float
+seealso:
+  - module: vmm.qemu.qemu_migrate_incoming
+  - module: vmm.qemu.qemu_power
+"""
+
+EXAMPLES = r"""
+- name: Move vm1 to host2, and end its QEMU here
+  vmm.qemu.qemu_migrate:
+    socket: /run/vm1.qmp
+    uri: tcp:host2.example.org:4444
+    capabilities:
+      auto-converge: true
+    parameters:
+      max-bandwidth: 1G
+      downtime-limit: 200
+    source_after: quit
+    timeout: 600
+
+- name: Move it to another QEMU on this host
+  vmm.qemu.qemu_migrate:
+    socket: /run/vm1.qmp
+    uri: unix:/run/vm1.migrate
+    destination_socket: /run/vm1-new.qmp
+
+- name: Stop a migration that is under way
+  vmm.qemu.qemu_migrate:
+    socket: /run/vm1.qmp
+    state: cancelled
+"""
+
+RETURN = r"""
+migration:
+  description:
+    - Where the migration stands, as C(query-migrate) has it, with underscores in the names. Times are in milliseconds.
+    - Of a source that is gone already, what the destination says.
+  returned: always, but for failures before it began
+  type: dict
+  sample: {status: completed, total_time: 704, downtime: 49, setup_time: 1, ram: {transferred: 101012345, total: 285220864}}
+  contains:
+    status:
+      description: QEMU's word, such as V(completed).
+      type: str
+    total_time:
+      description: How long it took.
+      type: int
+    downtime:
+      description: How long the guest stood still.
+      type: int
+    ram:
+      description: What was transferred, and how fast.
+      type: dict
+commands:
+  description: The commands that changed the virtual machine, or in check mode those that would.
+  returned: always
+  type: list
+  elements: dict
+rolled_back:
+  description: The commands that took settings back when the migration could not be started.
+  returned: when something was taken back
+  type: list
+  elements: dict
+error:
+  description: Why it failed, as QEMU tells it.
+  returned: when QEMU refused a command, or the migration failed
+  type: dict
+  contains:
+    class:
+      description: QEMU's error class.
+      type: str
+    desc:
+      description: QEMU's text.
+      type: str
+"""
+
+from ansible_collections.vmm.qemu.plugins.module_utils._migrate import MIGRATE, work
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
+
+face = Face(MIGRATE, work, required_if=[("state", "migrated", ["uri"]), ("state", "recovered", ["uri"])])
+main = face.main
+
+if __name__ == "__main__":
+    main()

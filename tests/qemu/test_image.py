@@ -1,0 +1,270 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_image: made, grown, kept and removed; what `qemu-img info` says of the files is what counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.modules import ModuleFailed, run_module
+from support.vm import VM
+
+MIB = 1 << 20
+
+
+def info(path: Path | str) -> dict[str, Any]:
+    done = subprocess.run(
+        ["qemu-img", "info", "-U", "--output=json", str(path)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def create(path: Path | str, size: str = "8M", fmt: str = "qcow2") -> str:
+    subprocess.run(["qemu-img", "create", "-q", "-f", fmt, str(path), size], check=True)
+    return str(path)
+
+
+def image(path: Path | str, check: bool = False, **options: Any) -> dict[str, Any]:
+    return run_module(None, "qemu_image", check=check, diff=True, path=str(path), **options)
+
+
+def contents(directory: Path) -> dict[str, Any]:
+    return {
+        name: (directory / name).read_bytes() if (directory / name).is_file() else None
+        for name in os.listdir(directory)
+    }
+
+
+def step(path: Path, *verbs: str, **options: Any) -> dict[str, Any]:
+    """Check mode, which alters nothing; the real run, which does what that said; and once more, which does nothing."""
+    before = contents(path.parent)
+    foretold = image(path, check=True, **options)
+    assert contents(path.parent) == before
+    done = image(path, **options)
+    assert done["changed"] == foretold["changed"] == bool(verbs)
+    assert done["commands"] == foretold["commands"]
+    assert [command[1] if "qemu-img" in command[0] else command[0] for command in done["commands"]] == list(verbs)
+    assert done["diff"] == foretold["diff"]
+    assert (done["diff"]["before"] != done["diff"]["after"]) == bool(verbs)
+    assert not [name for name in os.listdir(path.parent) if name.endswith(".part")]
+    for check in (True, False):
+        again = image(path, check=check, **{**options, "shrink": False})
+        assert (again["changed"], again["commands"]) == (False, [])
+        assert again["diff"]["before"] == again["diff"]["after"]
+    return done
+
+
+def refused(path: Path | str, *words: str, foretold: bool = True, **options: Any) -> dict[str, Any]:
+    directory = Path(str(path)).parent
+    before = contents(directory) if str(path).startswith("/") and directory.is_dir() else None
+    for check in (True, False) if foretold else (False,):
+        with pytest.raises(ModuleFailed) as failed:
+            image(path, check=check, **options)
+        for word in words:
+            assert word in failed.value.result["msg"]
+        assert before is None or contents(directory) == before
+    return failed.value.result
+
+
+# -- without a VM -------------------------------------------------------------
+
+
+def test_a_life(tmp_path: Path) -> None:
+    path = tmp_path / "disk, with a comma"
+    made = step(path, "create", "mv", format="qcow2", size="8M", options={"cluster_size": "128k", "compat": "v3"})
+    assert info(path)["virtual-size"] == made["image"]["virtual_size"] == 8 * MIB
+    assert info(path)["format"] == "qcow2"
+    assert info(path)["cluster-size"] == made["image"]["options"]["cluster_size"] == 128 << 10
+    step(path, size=str(8 * MIB))
+    step(path)
+    grown = step(path, "resize", size="12M")
+    assert info(path)["virtual-size"] == 12 * MIB
+    assert grown["diff"]["before"]["virtual_size"] == 8 * MIB
+    refused(path, "size", str(12 * MIB), str(8 * MIB), "shrink", size="8M")
+    step(path, "resize", size="8M", shrink=True)
+    assert info(path)["virtual-size"] == 8 * MIB
+    gone = step(path, "rm", state="absent")
+    assert gone["image"] == {}
+    assert not path.exists()
+
+
+def test_raw_is_the_default_and_sizes_are_whole_sectors(tmp_path: Path) -> None:
+    step(tmp_path / "a", "create", "mv", size=1000)
+    assert info(tmp_path / "a")["format"] == "raw"
+    assert info(tmp_path / "a")["virtual-size"] == 1024
+    full = step(tmp_path / "b", "create", "mv", size="1M", options={"preallocation": "full"})
+    assert os.stat(tmp_path / "b").st_blocks * 512 >= MIB
+    assert full["unverifiable"] == []
+    grown = step(tmp_path / "b", "resize", size="2M", options={"preallocation": "falloc"})
+    assert grown["unverifiable"] == ["preallocation"]
+    assert os.stat(tmp_path / "b").st_blocks * 512 >= 2 * MIB
+
+
+@pytest.mark.parametrize("fmt", ["vpc", "vdi", "vhdx", "vmdk", "qed", "parallels"])
+def test_other_formats_keep_their_size(tmp_path: Path, fmt: str) -> None:
+    step(tmp_path / "i", "create", "mv", format=fmt, size=10 * MIB + 1)
+    assert info(tmp_path / "i")["format"] == fmt
+
+
+def test_a_backing_file(tmp_path: Path) -> None:
+    base, other, top = create(tmp_path / "base,1"), create(tmp_path / "other"), tmp_path / "top"
+    refused(top, "backing_format", base, backing_file=base)
+    refused(top, "raw", "qcow2", backing_file=base, backing_format="qcow2", format="raw")
+    refused(top, "base2", backing_file=f"{tmp_path}/base2", backing_format="qcow2")
+    refused(top, "qcow2", backing_file=create(tmp_path / "r", fmt="raw"), backing_format="qcow2")
+    refused(base, "itself", backing_file=base, backing_format="qcow2")
+    refused(top, "absolute", backing_file="base", backing_format="qcow2")
+    refused(top, "absolute", backing_file='json:{"driver": "null-co"}', backing_format="raw")
+    refused(top, "no backing_file", backing_format="raw", size="1M")
+    step(top, "create", "mv", backing_file=base, backing_format="qcow2")
+    found = info(top)
+    assert (found["format"], found["virtual-size"]) == ("qcow2", 8 * MIB)
+    assert (found["full-backing-filename"], found["backing-filename-format"]) == (base, "qcow2")
+    step(top, "resize", backing_file=base, backing_format="qcow2", size="16M")
+    refused(top, base, other, "rebase", backing_file=other, backing_format="qcow2")
+    refused(top, "backing_format", "rebase", backing_file=base, backing_format="raw")
+    refused(Path(other), "no other image", "rebase", backing_file=base, backing_format="qcow2")
+
+
+def test_what_is_there_is_never_made_into_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    create(path)
+    refused(path, "qcow2", "raw", "convert", format="raw", size="8M")
+    refused(path, "cluster_size", "65536", options={"cluster_size": 4096})
+    refused(path, "lazy_refcounts", "off", "on", options={"lazy_refcounts": True})
+    step(path, options={"lazy_refcounts": False, "cluster_size": "64k", "preallocation": "off"})
+    (tmp_path / "text").write_text("no image")
+    refused(tmp_path / "text", "raw", format="qcow2", size="1M")
+    os.symlink(path, tmp_path / "link")
+    refused(tmp_path / "link", "symbolic link", str(path), state="absent")
+    os.symlink(tmp_path / "nowhere", tmp_path / "dangling")
+    refused(tmp_path / "dangling", "nowhere", size="1M")
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    refused("disk", "absolute", size="1M")
+    refused("nbd:unix:/x", "absolute", size="1M")
+    refused(f"{path}/", "directory", size="1M")
+    refused(tmp_path / "no" / "disk", "no directory", size="1M")
+    refused(path, "size", "needs", format="qcow2")
+    refused(path, "size", "-5", size="-5")
+    refused(path, "size", "big", size="big")
+    refused(path, "size", "9223372036854775808", size=1 << 63)
+    refused(path, "format", "nope", size="1M", format="nope")
+    refused(path, "cluster_siz", "did you mean", size="1M", format="qcow2", options={"cluster_siz": 1})
+    refused(path, "backing_file", size="1M", format="qcow2", options={"backing_file": "/etc/passwd"})
+    refused(path, "a,b", size="1M", format="qcow2", options={"a,b": 1})
+    refused(path, "cluster_size", size="1M", format="qcow2", options={"cluster_size": [1]})
+    refused(path, "power of two", size="1M", format="qcow2", options={"cluster_size": 3}, foretold=False)
+    refused(path, "several files", size="1M", format="vmdk", options={"subformat": "monolithicFlat"})
+    refused(path, "qemu-img-9", "install", size="1M", qemu_img="qemu-img-9")
+    refused(path, "timeout", size="1M", timeout=0)
+    os.mkdir(tmp_path / "t")
+    refused(tmp_path / "t", "regular file", size="1M")
+    refused(tmp_path / "t", "regular file", state="absent")
+    os.mkdir(f"{path}.part")
+    (tmp_path / "t" / "x").write_text("")
+    with pytest.raises(ModuleFailed, match="regular file"):
+        image(path, size="1M")
+    assert not path.exists()
+
+
+def test_a_value_with_a_comma_is_no_further_option(tmp_path: Path) -> None:
+    path, value = tmp_path / "disk", f"{tmp_path}/d,size=1M"
+    step(path, "create", "mv", format="qcow2", size="4M", options={"data_file": value})
+    assert info(path)["virtual-size"] == 4 * MIB
+    assert os.path.exists(value)
+
+
+def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    create(f"{path}.part", "64M")
+    foretold = image(path, check=True, format="qcow2", size="1M")
+    assert foretold["changed"]
+    assert os.path.exists(f"{path}.part")
+    step_result = image(path, format="qcow2", size="1M")
+    assert step_result["commands"] == foretold["commands"]
+    assert info(path)["virtual-size"] == MIB
+    assert not os.path.exists(f"{path}.part")
+
+
+def test_a_qemu_img_that_hangs_or_dies_leaves_nothing(tmp_path: Path) -> None:
+    program = tmp_path / "qemu-img-bad"
+    real = "case $1 in create) [ $5 = help ] && exit 0;; esac\n"
+    program.write_text(f"#!/bin/sh\n{real}for path; do case $path in *.part) : >$path;; esac; done\nexec sleep 100\n")
+    program.chmod(0o755)
+    (tmp_path / "d").mkdir()
+    path = tmp_path / "d" / "disk"
+    refused(path, "timeout", "ended", foretold=False, size="1M", qemu_img=str(program), timeout=0.5)
+    program.write_text(f"#!/bin/sh\n{real}kill -9 $$\n")
+    failed = refused(path, "does not say why", foretold=False, size="1M", qemu_img=str(program))
+    assert failed["rc"] == -9
+    assert os.listdir(tmp_path / "d") == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(directory)], check=True)
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def test_a_full_disk(small_disk: Path) -> None:
+    failed = refused(
+        small_disk / "i", "No space left", foretold=False, size="8M", format="raw", options={"preallocation": "full"}
+    )
+    assert failed["rc"] == 1
+    assert "No space left" in failed["stderr"]
+    assert not failed["changed"]
+    assert os.listdir(small_disk) == []
+
+
+def test_by_real_ansible(tmp_path: Path, playbook: Callable[..., Any]) -> None:
+    path = tmp_path / "disk"
+    made = {"vmm.qemu.qemu_image": {"path": str(path), "format": "qcow2", "size": "4M"}}
+    tasks = [
+        {"name": "foretold", "check_mode": True, "register": "foretold", **made},
+        {"name": "made", "when": "foretold.changed", **made},
+        {"name": "again", **made},
+        {"name": "wrong", "ignore_errors": True, "vmm.qemu.qemu_image": {"path": str(path), "size": "1M"}},
+    ]
+    run = playbook([{"hosts": "all", "gather_facts": False, "tasks": tasks}], diff=True)
+    assert run.rc == 0, run.output
+    assert run["foretold"].result["commands"] == run["made"].result["commands"]
+    assert info(path)["virtual-size"] == 4 * MIB
+    assert (run["again"].changed, run["again"].result["commands"]) == (False, [])
+    assert "shrink" in run["wrong"].result["msg"]
+
+
+# -- with a VM that uses the image ----------------------------------------------
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+def test_an_image_in_use(start_vm: Callable[..., VM], tmp_path: Path, fmt: str) -> None:
+    path, base = Path(create(tmp_path / "disk", fmt=fmt)), Path(create(tmp_path / "base", fmt=fmt))
+    drives = [f"if=none,id=d0,file={path},format={fmt}", f"if=none,id=d1,file={base},format={fmt},read-only=on"]
+    args = [word for drive in drives for word in ("-drive", drive)]
+    vm = start_vm(args=[*args, "-device", "virtio-blk-pci,drive=d0", "-device", "virtio-blk-pci,drive=d1"])
+    vm.observer.execute("cont")
+    step(path, format=fmt, size="8M")  # it can be looked at
+    refused(path, "in use", "qemu_disk", size="16M")
+    refused(path, "in use", state="absent")
+    refused(base, "in use", "qemu_disk", size="16M")
+    refused(base, "in use", state="absent")
+    vm.kill()
+    step(path, "resize", size="16M")
+    step(path, "rm", state="absent")
+    step(base, "rm", state="absent")
