@@ -31,6 +31,10 @@ IMAGE = {
     "shrink": Option("bool", default=False),
     "qemu_img": Option("path", default="qemu-img"),
     "timeout": Option("float", default=600.0),
+    # Not used: what module_defaults of the action group set for the modules that speak to a monitor.
+    "socket": Option("str"),
+    "connect_timeout": Option("float", default=10.0),
+    "tls": Option("dict"),
 }
 _SECTOR = 512
 _LARGEST = (1 << 63) - _SECTOR
