@@ -122,7 +122,8 @@ def nodes(vm: VM) -> Dict[str, Dict[str, Any]]:
 def node_of(vm: VM, device: str) -> str | None:
     """The node that a device has, by ``query-block``; None where that does not tell."""
     for drive in vm.ask("query-block"):
-        if f"{drive.get('qdev', '')}/".startswith(f"/machine/peripheral/{device}/") and "inserted" in drive:
+        holder = drive.get("qdev", "")  # a path within the device, or the bare id (scsi-hd)
+        if (holder == device or f"{holder}/".startswith(f"/machine/peripheral/{device}/")) and "inserted" in drive:
             return str(drive["inserted"]["node-name"])
     return None
 

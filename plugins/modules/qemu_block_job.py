@@ -1,0 +1,174 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: block jobs of a running QEMU virtual machine."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qemu_block_job
+short_description: Mirror, back up, commit and stream disks of a running QEMU virtual machine
+version_added: 0.2.0
+author:
+  - The vmm.qemu contributors (@vmm-qemu)
+description:
+  - Begins a block job over QMP while the guest runs, and sees it through to its end.
+  - A job of the same id that is there already is joined, also one that an interrupted task left. It is never begun twice.
+  - The result of a job that has ended meanwhile is read, and the job dismissed.
+  - Nodes are made with M(vmm.qemu.qemu_blockdev).
+extends_documentation_fragment:
+  - vmm.qemu._attributes
+  - vmm.qemu._attributes.actiongroup_qemu
+  - vmm.qemu._qmp
+attributes:
+  idempotent:
+    support: partial
+    details:
+      - What a finished V(mirror), V(commit) or V(stream) has left can be read, so that it runs once. A V(backup) runs every time.
+options:
+  id:
+    description: The job's id.
+    type: str
+    required: true
+  operation:
+    description:
+      - V(mirror) copies to O(target), keeps it alike, and in the end gives the device the target instead.
+      - V(backup) copies the disk as it was when the job began to O(target).
+      - V(commit) writes what an image has into one below it.
+      - V(stream) copies what an image lacks from those below it, so that it needs them no longer.
+      - Needed to begin a job. To join one it may be left out.
+    type: str
+    choices: [mirror, backup, commit, stream]
+  state:
+    description:
+      - V(finished) waits for the end. When the task is out of time the job goes on, and the next run joins it.
+      - V(running) only begins it.
+      - V(cancelled) cancels it. A mirror's target is then left as it is, and the device keeps its source.
+    type: str
+    choices: [finished, running, cancelled]
+    default: finished
+  device:
+    description: The block node to work on, or the id of the device or drive that has it. Needed to begin a job.
+    type: str
+    aliases: [node]
+  target:
+    description: The block node to copy to, of the same size and not in use. Needed for V(mirror) and V(backup).
+    type: str
+  base_node:
+    description:
+      - For V(stream), the node down to which images are copied. It stays below.
+      - For V(commit), the node to write to. If not set, the lowest.
+    type: str
+  top_node:
+    description: For V(commit), the topmost node to write down. If not set, the one that the guest writes to.
+    type: str
+  sync:
+    description:
+      - What V(mirror) and V(backup) copy, as QEMU calls it, such as V(full), V(top) or V(none).
+      - If not set, V(full).
+    type: str
+  speed:
+    description:
+      - At most so many bytes a second, also as V(100M). V(0) is no limit.
+      - A running job's is changed.
+    type: str
+  complete:
+    description:
+      - Whether a V(mirror), or a V(commit) of what the guest writes to, is completed when it is ready. The device then changes over.
+      - If V(false), O(state=finished) waits until it is ready, and leaves it so.
+    type: bool
+    default: true
+  options:
+    description: Further arguments of the QMP command (C(blockdev-mirror), C(blockdev-backup), C(block-commit), C(block-stream)).
+    type: dict
+    default: {}
+seealso:
+  - module: vmm.qemu.qemu_blockdev
+  - module: vmm.qemu.qemu_image
+"""
+
+EXAMPLES = r"""
+- name: An image to back up to
+  vmm.qemu.qemu_image:
+    path: /var/backups/vm1.qcow2
+    format: qcow2
+    size: 20G
+
+- name: The running virtual machine has it
+  vmm.qemu.qemu_blockdev:
+    socket: /run/vm1.qmp
+    node_name: backup-node
+    filename: /var/backups/vm1.qcow2
+    driver: qcow2
+
+- name: Back up the disk while the guest runs
+  vmm.qemu.qemu_block_job:
+    socket: /run/vm1.qmp
+    id: backup-data
+    operation: backup
+    device: data
+    target: backup-node
+    speed: 200M
+    timeout: 3600
+
+- name: Move a disk to another image, and the guest with it
+  vmm.qemu.qemu_block_job:
+    socket: /run/vm1.qmp
+    id: move-data
+    operation: mirror
+    device: data
+    target: new-node
+
+- name: Stop that
+  vmm.qemu.qemu_block_job:
+    socket: /run/vm1.qmp
+    id: move-data
+    state: cancelled
+"""
+
+RETURN = r"""
+job:
+  description: The job as it was seen last. Empty when there was none and none is needed.
+  returned: success, and when the job failed or the time was up
+  type: dict
+  sample:
+    {id: backup-data, type: backup, status: concluded, current_progress: 1048576, total_progress: 1048576, percent: 100.0, speed: 0}
+  contains:
+    status:
+      description: QEMU's word, such as V(running), V(ready) or V(concluded).
+      type: str
+    percent:
+      description: How far it is.
+      type: float
+    error:
+      description: Why it failed.
+      type: str
+commands:
+  description:
+    - The commands that changed the virtual machine, or in check mode those that would.
+    - After a failure those that were sent.
+  returned: always
+  type: list
+  elements: dict
+error:
+  description: Why QEMU refused a command, or why the job failed.
+  returned: when that is so
+  type: dict
+  contains:
+    class:
+      description: QEMU's error class.
+      type: str
+    desc:
+      description: QEMU's text.
+      type: str
+"""
+
+from ansible_collections.vmm.qemu.plugins.module_utils._block_job import BLOCK_JOB, work
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
+
+face = Face(BLOCK_JOB, work)
+main = face.main
+
+if __name__ == "__main__":
+    main()
