@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The modules on the controller: in the task's own worker process where that is the managed host too.
 
-Each module has a link to this file, by which Ansible finds it. (By a route in ``meta/runtime.yml`` linters would take every
-module for this one.) A task that runs on the controller itself, as the same user, needs no payload and no other Python:
+``meta/runtime.yml`` sends every module here. A task that runs on the controller itself, as the same user, needs no payload and no other Python:
 the module's ``run()`` is called right here, and what it tells of long work is shown as it goes on. Everything else (another
 host, become, async, another interpreter) goes the ordinary way, with the same result.
 """
@@ -23,9 +22,6 @@ from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-# What most tasks need. Ansible imports this file in its main process, too: what is imported here once, every task's
-# worker has from the start.
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import disk, nic  # noqa: F401  # as said
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Face, unexpected
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
 

@@ -93,7 +93,7 @@ def jobs(vm: VM) -> dict[str, Any]:
 
 def test_a_backup(vm: VM) -> None:
     path = target(vm)
-    options = {"operation": "backup", "device": "data", "target": "target"}
+    options: dict[str, Any] = {"operation": "backup", "device": "data", "target": "target"}
     done = step(vm, "blockdev-backup", "job-dismiss", **options)
     assert done["job"]["percent"] == 100.0 and done["job"]["status"] == "concluded"
     assert path.read_bytes() == (vm.directory / "source.raw").read_bytes()
@@ -103,7 +103,7 @@ def test_a_backup(vm: VM) -> None:
 
 def test_a_mirror(vm: VM) -> None:
     path = target(vm)
-    options = {"operation": "mirror", "device": "source", "target": "target"}
+    options: dict[str, Any] = {"operation": "mirror", "device": "source", "target": "target"}
     step(vm, "blockdev-mirror", "job-complete", "job-dismiss", **options)
     assert path.read_bytes() == (vm.directory / "source.raw").read_bytes()
     assert of_device(vm) == "target" and jobs(vm) == {}
@@ -112,7 +112,7 @@ def test_a_mirror(vm: VM) -> None:
 
 def test_a_mirror_that_is_left_ready(vm: VM) -> None:
     target(vm)
-    options = {"operation": "mirror", "device": "source", "target": "target"}
+    options: dict[str, Any] = {"operation": "mirror", "device": "source", "target": "target"}
     ready = step(vm, "blockdev-mirror", complete=False, **options)
     assert ready["job"]["status"] == "ready" and of_device(vm) != "target"
     same(vm, complete=False, **options)
@@ -122,7 +122,7 @@ def test_a_mirror_that_is_left_ready(vm: VM) -> None:
 
 def test_begun_joined_hurried_and_cancelled(vm: VM) -> None:
     target(vm)
-    options = {"operation": "backup", "device": "source", "target": "target"}
+    options: dict[str, Any] = {"operation": "backup", "device": "source", "target": "target"}
     begun = step(vm, "blockdev-backup", state="running", speed="64k", **options)
     assert begun["job"]["status"] == "running"
     same(vm, state="running", **options)
@@ -208,7 +208,7 @@ def test_a_stream(chain: VM) -> None:
 
 
 def test_a_commit_of_what_the_guest_writes_to(chain: VM) -> None:
-    options = {"operation": "commit", "device": "top"}
+    options: dict[str, Any] = {"operation": "commit", "device": "top"}
     step(chain, "block-commit", "job-complete", "job-dismiss", **options)
     assert of_device(chain) == "base"
     same(chain, **options)
@@ -217,7 +217,7 @@ def test_a_commit_of_what_the_guest_writes_to(chain: VM) -> None:
 
 
 def test_a_commit_of_what_is_below(chain: VM) -> None:
-    options = {"operation": "commit", "device": "top", "top_node": "middle", "base_node": "base"}
+    options: dict[str, Any] = {"operation": "commit", "device": "top", "top_node": "middle", "base_node": "base"}
     step(chain, "block-commit", "job-dismiss", **options)
     assert of_device(chain) == "top" and str(below(chain, "top")).endswith("base.qcow2")
     same(chain, **options)
@@ -237,7 +237,7 @@ def test_a_job_that_somebody_else_began(vm: VM) -> None:
 
 def test_a_job_that_ended_while_nobody_looked(vm: VM) -> None:
     path = target(vm)
-    options = {"operation": "backup", "device": "source", "target": "target"}
+    options: dict[str, Any] = {"operation": "backup", "device": "source", "target": "target"}
     job(vm, state="running", **options)
     deadline = time.monotonic() + 20
     while jobs(vm)["j0"]["status"] != "concluded":
@@ -293,14 +293,14 @@ def test_no_space_at_the_target(vm: VM, small_disk: Path) -> None:
 def test_what_can_not_be(vm: VM, options: dict[str, Any], words: tuple[str, ...]) -> None:
     target(vm)
     node(vm, "small", vm.image("small.raw", "1M"))
-    node(vm, "fixed", vm.image("fixed.raw", str(SIZE)), **{"read-only": True})
+    node(vm, "fixed", vm.image("fixed.raw", str(SIZE)), **{"read-only": True})  # type: ignore[arg-type]
     refused(vm, *words, **options)
 
 
 def test_killed_and_joined(vm: VM) -> None:
     """A task that is killed in the middle leaves the job to the next one."""
     path = target(vm)
-    options = {"operation": "backup", "device": "source", "target": "target"}
+    options: dict[str, Any] = {"operation": "backup", "device": "source", "target": "target"}
     parameters = {"ANSIBLE_MODULE_ARGS": {"socket": vm.qmp, "id": "j0", "speed": "256k", **options}}
     module = "ansible_collections.vmm.qemu.plugins.modules.qemu_block_job"
     process = subprocess.Popen(

@@ -243,7 +243,7 @@ def test_what_was_read_at_once_is_what_is_there(scsi_vm: VM) -> None:
 
 def test_a_live_guest(live_vm: VM) -> None:
     vm = live_vm
-    document = {
+    document: dict[str, Any] = {
         "disks": [{"id": "data", "filename": vm.image("data.raw"), "bus": "rp0"}],
         "nics": [{"id": "net0", "netdev": {"type": "user"}, "bus": "rp1"}],
         "memory": [{"id": "dimm0", "size": "128M"}],

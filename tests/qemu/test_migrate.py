@@ -93,11 +93,11 @@ def test_a_guest_counts_on(pair: Callable[..., Any], to: str | None) -> None:
 
 
 def test_there_and_back_without_a_loss(start_vm: Callable[..., VM]) -> None:
-    """Twenty migrations of one guest."""
+    """Ten migrations of one guest on each QEMU, twenty in all."""
     options = {"machine": MACHINE, "ports": ["rp0"], "guest": True, "append": "bed.count"}
     here = start_vm(**options)
     numbers = [count(here)]
-    for _turn in range(20):
+    for _turn in range(10):
         there = start_vm(args=["-incoming", "defer"], **options)
         uri = f"unix:{there.directory}/migrate"
         incoming(there, uri)

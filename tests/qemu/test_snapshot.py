@@ -38,7 +38,7 @@ def disks(qemu_version: str) -> Any:
         vm.image(name, "4M", driver)
         vm.command += node(vm, name, driver) + disk(name, port)
     vm.image("o", "4M", "qcow2")
-    vm.command += node(vm, "o", **{"read-only": True})
+    vm.command += node(vm, "o", **{"read-only": True})  # type: ignore[arg-type]
     with vm:
         yield vm.start()
 

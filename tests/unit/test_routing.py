@@ -16,5 +16,5 @@ def test_every_module_is_routed() -> None:
     runtime = yaml.safe_load((REPO / "meta" / "runtime.yml").read_text())
     modules = sorted(path.stem for path in (REPO / "plugins" / "modules").glob("qemu_*.py"))
     assert runtime["action_groups"]["qemu"] == modules
-    actions = {path.stem: path.readlink() for path in (REPO / "plugins" / "action").glob("qemu_*.py")}
-    assert actions == {name: Path("qemu.py") for name in modules}
+    routes = runtime["plugin_routing"]["modules"]
+    assert routes == {name: {"action_plugin": "vmm.qemu.qemu"} for name in modules}
