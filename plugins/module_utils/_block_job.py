@@ -83,8 +83,9 @@ def work(task: Task) -> Dict[str, Any]:
         "commands": move.plan.commands,
         "diff": {"before": move.before, "after": move.after},
     }
-    _failed_before(params, job, result)
-    if not task.check_mode and move.until:
+    if task.check_mode:
+        _check_failed(params, job, move)
+    elif move.until:
         job = _carry_out(vm, task, params, move)
     return {**result, "job": _jobs.describe(job)}
 
@@ -309,11 +310,18 @@ def _check_target(vm: VM, operation: str, source: str, target: str) -> None:
 # -- doing ------------------------------------------------------------------------
 
 
-def _failed_before(params: Dict[str, Any], job: _jobs.Job | None, result: Dict[str, Any]) -> None:
-    """In check mode nothing is sent, and a job that failed while nobody watched is all there is to tell."""
+def _check_failed(params: Dict[str, Any], job: _jobs.Job | None, move: Move) -> None:
+    """In check mode nothing is sent: raise Refusal for a job that failed while nobody watched, as the real run will."""
     if job is None or "error" not in job or not _jobs.over(job) or params["state"] == "cancelled":
         return
-    result["warnings"] = [f"the {job['type']} {params['id']}, begun by an earlier run, has failed: {job['error']}"]
+    what, desc = f"{params['operation']} {params['id']}", job["error"]
+    raise Refusal(
+        f"{what}: {desc}; run the task again to begin anew",
+        changed=True,
+        commands=move.plan.commands,
+        error={"class": "GenericError", "desc": desc},
+        job=_jobs.describe(job),
+    )
 
 
 def _carry_out(vm: VM, task: Task, params: Dict[str, Any], move: Move) -> _jobs.Job:

@@ -268,6 +268,23 @@ def test_no_space_at_the_target(vm: VM, small_disk: Path) -> None:
     assert vm.observer.status() == "running" and jobs(vm) == {}
 
 
+def test_a_job_that_failed_while_nobody_looked(vm: VM, small_disk: Path) -> None:
+    path = small_disk / "target.raw"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "raw", str(path), str(SIZE)], check=True)
+    node(vm, "target", path)
+    options: dict[str, Any] = {"operation": "backup", "device": "source", "target": "target"}
+    job(vm, state="running", **options)
+    deadline = time.monotonic() + 20
+    while jobs(vm)["j0"]["status"] != "concluded":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for check in (True, False):
+        with pytest.raises(ModuleFailed, match="No space left") as failed:
+            job(vm, check=check, **options)
+        assert names(failed.value.result) == ["job-dismiss"]
+        assert ("j0" in jobs(vm)) is check
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
