@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import re
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +21,7 @@ import pytest
 from support.life import names
 from support.modules import ModuleFailed, run_module
 from support.plays import TaskResult
-from support.vm import VM
+from support.vm import REPO, VM
 
 MACHINE = "pc-q35-7.2"  # both QEMUs know it
 SLOW = {"max-bandwidth": 2 << 20}
@@ -158,6 +163,62 @@ def test_left_and_joined(pair: Callable[..., Any]) -> None:
     done = migrate(source, uri=uri, destination_socket=there.qmp, source_after="quit")
     assert names(done) == ["quit"]
     assert source.wait_exit() == 0 and there.observer.status() == "running"
+
+
+def test_killed_and_joined(pair: Callable[..., Any]) -> None:
+    """A task that is killed in the middle leaves the guest running and the migration going; the next one sees it through."""
+    source, there, uri = pair(guest=True)
+    incoming(there, uri)
+    module = "ansible_collections.vmm.qemu.plugins.modules.qemu_migrate"
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(REPO / ".bed" / "collections")},
+    )
+    assert process.stdin is not None
+    process.stdin.write(
+        json.dumps({"ANSIBLE_MODULE_ARGS": {"socket": source.qmp, "uri": uri, "parameters": SLOW}}).encode()
+    )
+    process.stdin.close()
+    deadline = time.monotonic() + 20
+    while source.observer.look("query-migrate").get("status") != "active":
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert source.observer.look("query-migrate")["status"] == "active" and source.observer.status() == "running"
+    source.observer.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 30})
+    done = migrate(source, uri=uri, destination_socket=there.qmp)
+    assert (done["changed"], done["commands"]) == (True, [])
+    assert there.observer.status() == "running"
+
+
+def test_postcopy_paused_and_recovered(pair: Callable[..., Any]) -> None:
+    """The guest runs at the destination already when the connection goes, and is whole in the end."""
+    source, there, uri = pair(guest=True, append="bed.count")
+    before = count(source)
+    on = {"postcopy-ram": True}
+    incoming(there, uri, capabilities=on)
+    slow = {"max-bandwidth": 4 << 20, "max-postcopy-bandwidth": 4 << 20}
+    to = {"uri": uri, "destination_socket": there.qmp}
+    late = refused(
+        source, "can't be cancelled any more", capabilities=on, parameters=slow, postcopy_after=0.5, timeout=3, **to
+    )
+    assert names(late) == ["migrate-set-capabilities", "migrate-set-parameters", "migrate", "migrate-start-postcopy"]
+    assert source.observer.look("query-migrate")["status"] == "postcopy-active" and there.observer.status() == "running"
+    refused(source, "can't be cancelled", state="cancelled")
+    for check in (True, False):
+        assert names(run_module(source, "qemu_migrate", check=check, state="paused")) == ["migrate-pause"]
+    assert source.observer.look("query-migrate")["status"] == "postcopy-paused"
+    assert migrate(source, state="paused")["changed"] is False
+    refused(source, "state=recovered", **to)
+    source.observer.execute("migrate-set-parameters", **{"max-postcopy-bandwidth": 0})
+    done = migrate(source, state="recovered", uri=f"{uri}2", destination_socket=there.qmp)
+    assert names(done) == ["migrate"] and done["migration"]["status"] == "completed"
+    assert source.observer.status() == "postmigrate" and there.observer.look("query-migrate")["status"] == "completed"
+    assert count(there) > before
 
 
 def test_the_state_cancelled(pair: Callable[..., Any]) -> None:
