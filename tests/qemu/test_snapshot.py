@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.vmm.qemu.plugins.module_utils import _jobs, _snapshot
 from support.life import Life, names
 from support.modules import ModuleFailed, run_module
+from support.proxy import Proxy
 from support.vm import OLDEST, VM
 
 
@@ -302,6 +303,18 @@ def test_a_load_that_fails_half_way(start_vm: Callable[..., VM], qemu_version: s
         snapshot(second, name="fits", state="loaded")
         run_module(second, "qemu_power", state="running")
         assert second.observer.status() == "running"
+
+
+def test_a_qemu_that_answers_too_late(disks: VM) -> None:
+    """QEMU may not answer while it copies memory: the run gives up, the job goes on, and the next run joins it."""
+    with Proxy(disks.qmp, "stall", "snapshot-save") as proxy, pytest.raises(ModuleFailed) as failed:
+        run_module(proxy.address, "qemu_snapshot", name="s", timeout=1.5)
+    assert "joins" in failed.value.result["msg"]
+    assert names(failed.value.result) == ["snapshot-save"] and failed.value.result["changed"]
+    done = snapshot(disks, name="s")
+    assert names(done) == ["job-dismiss"]
+    assert not snapshot(disks, name="s")["changed"]
+    assert disks.observer.look("query-jobs") == [] and tags(disks) == {"a": ["s"], "b": ["s"]}
 
 
 def test_by_real_ansible(disks: VM, playbook: Callable[..., Any]) -> None:
