@@ -39,7 +39,7 @@ def named(item: Item) -> Iterator[None]:
     """A Refusal out of here says which item of a document it is about."""
     try:
         yield
-    except Refusal as exc:
+    except (Refusal, errors.SchemaMismatch) as exc:
         if item.place and not str(exc).startswith(item.place):
             exc.args = (f"{item.place}: {exc}",)
         raise
