@@ -69,8 +69,9 @@ class Device(Kind):
         where = address(vm, path)
         if where:
             have["addr"] = where
+        known = self.same("driver", driver, want.get("driver", driver))  # else it says nothing of the wanted one's
         for name in want.get("options", {}):
-            value = self._value(vm, path, driver, name)
+            value = self._value(vm, path, driver, name) if known else vm.prop(path, name)
             if name == "netdev" and value:
                 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
 
