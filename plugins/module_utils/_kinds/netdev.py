@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 VHOST_NET = "/dev/vhost-net"
 _USER_NET = "10.0.2.0"
-_RESTORABLE = frozenset(["user", "tap", "bridge", "vhost-user"])
+_RESTORABLE = frozenset(["user", "tap", "bridge", "vhost-user", "hubport"])
 
 
 class Line(NamedTuple):
@@ -174,7 +174,11 @@ class Netdev(Kind):
             was["queues"] = have["queues"]
         if want.get("pass_fds") or "fds" in want:
             was = {"type": have["type"]}
-        return {**was, **want}
+        if have.get("type") == "hubport":
+            info = wiring(vm)[self.ident(want)].info
+            was["options"] = {name: info[name] for name in ("hubid", "netdev") if name in info}
+        options = {**was.get("options", {}), **want.get("options", {})}
+        return {**was, **want, **({"options": options} if options else {})}
 
     def _again(self, vm: VM, ident: str) -> List[Step]:
         """The ``netdev_add`` that makes it as it was, where everything it was made of can be read."""
@@ -189,6 +193,8 @@ class Netdev(Kind):
             arguments["br"] = have["bridge"]
         if have["queues"] > 1:
             arguments["queues"] = have["queues"]
+        if have["type"] == "hubport":
+            arguments.update({"hubid": int(info["hubid"]), **({"netdev": info["netdev"]} if "netdev" in info else {})})
         if have["type"] == "user":
             if info.get("net", _USER_NET) != _USER_NET:
                 return []  # its mask is not printed
@@ -245,21 +251,38 @@ def wiring(vm: VM) -> Dict[str, Line]:
     """Every netdev in ``info network``, by id: its own line, or its lines below the NIC (or hub) that it is wired to."""
     found: Dict[str, Line] = {}
     nic: str | None = None
+    hub = ""
     for text in vm.monitor("info network").splitlines():
         below = text.startswith(" \\ ")
-        name, colon, settings = text.lstrip(" \\").partition(": ")
-        if not colon:
-            nic = None
+        name, colon, settings = text.lstrip(" \\").strip().partition(": ")
+        if text.startswith("  "):  # a filter: an object, and read as one
             continue
         if not below:
             nic = name if "type=nic" in settings else None
-            if nic:
+            hub = name[len("hub ") :] if not colon and name.startswith("hub ") else ""
+            if nic or not colon:
                 continue
+        if hub:
+            _plug(found, name.rstrip(":"), hub, settings)
+            continue
         before = found.get(name)
         queues = before.queues + 1 if before else 1
         loose = not below or bool(before and before.loose)
         found[name] = Line(_settings(settings), queues, nic if below else before and before.nic, loose)
     return found
+
+
+def _plug(found: Dict[str, Line], port: str, hub: str, peer: str) -> None:
+    """A hub's port, printed as ``port: netdev: settings`` or as its name alone. A NIC can be its peer as well."""
+    found[port] = Line({"type": "hubport", "hubid": hub}, 1, None, False)
+    name, colon, settings = peer.partition(": ")
+    if not colon:
+        return
+    if "type=nic" in settings:
+        found[port] = found[port]._replace(nic=name)
+    else:
+        found[port].info["netdev"] = name
+        found[name] = Line(_settings(settings), 1, None, False)
 
 
 def _settings(text: str) -> Dict[str, str]:
