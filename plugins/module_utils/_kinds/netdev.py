@@ -216,12 +216,15 @@ class Netdev(Kind):
 
 
 def exists(vm: VM, ident: str) -> bool:
-    """Whether the id is taken by a netdev. A NIC of that name is no netdev."""
+    """Whether the id is taken by a netdev. A NIC of that name is none, and can hide one from the query."""
     try:
         vm.ask("query-rx-filter", name=ident)
     except errors.CommandError as exc:
-        return "isn't a NIC" in exc.desc
-    return False
+        if "isn't a NIC" in exc.desc:
+            return True
+        if "invalid" in exc.desc:
+            return False
+    return ident in wiring(vm)
 
 
 def check_free(vm: VM, ident: str, device: str) -> None:
