@@ -163,16 +163,37 @@ def _settle(readings: List[Reading], vm: VM, recreate: bool) -> None:
 
 def _steps(readings: List[Reading], vm: VM) -> List[Step]:
     steps: List[Step] = []
-    for reading in reversed(readings):
-        if reading.goes:
-            with named(reading.item):
-                if reading.again:  # what was not named stays as it is
-                    reading.full = reading.item.kind.inherit(vm, reading.item.want, reading.have or {})
-                steps += _placed(reading, reading.item.kind.remove(vm, reading.item.want))
+    for reading in _downwards(readings, vm):
+        with named(reading.item):
+            if reading.again:  # what was not named stays as it is
+                reading.full = reading.item.kind.inherit(vm, reading.item.want, reading.have or {})
+            steps += _placed(reading, reading.item.kind.remove(vm, reading.item.want))
     for reading in readings:
         with named(reading.item):
             steps += _placed(reading, _made(reading, vm))
     return [step for step in steps if not step.late] + [step for step in steps if step.late]
+
+
+def _downwards(readings: List[Reading], vm: VM) -> List[Reading]:
+    """What goes, each before what it stands on now (which is not what was asked for), else backwards."""
+    going = [reading for reading in reversed(readings) if reading.goes]
+    above: Dict[Tuple[str, str], List[Reading]] = {}
+    for reading in going:
+        for below in reading.item.kind.stands_on(vm, reading.item.want):
+            above.setdefault(below, []).append(reading)
+    result: List[Reading] = []
+    seen: Set[int] = set()
+
+    def put(reading: Reading) -> None:
+        if id(reading) not in seen:
+            seen.add(id(reading))
+            for other in above.get(reading.name, []):
+                put(other)
+            result.append(reading)
+
+    for reading in going:
+        put(reading)
+    return result
 
 
 def _made(reading: Reading, vm: VM) -> List[Step]:

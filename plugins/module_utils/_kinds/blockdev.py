@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set, Tuple
 
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, State, Want, nest
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
@@ -70,12 +71,20 @@ class Blockdev(Kind):
             "detect_zeroes": node["detect_zeroes"],
             "size": node["image"]["virtual-size"],
         }
-        layers = _layers(node.get("file", ""))
-        below = layers.pop("file", None) or layers
+        told = layers(node)
+        below = told.pop("file", None) or told
         if "filename" in below:
             have["filename"] = below["filename"]
         have.update({f"file.{key}": value for key, value in below.items() if key in want.get("file", {})})
-        have.update({f"options.{key}": value for key, value in layers.items() if key in want.get("options", {})})
+        have.update({f"options.{key}": value for key, value in told.items() if key in want.get("options", {})})
+        named = [
+            role for role, node in want.get("options", {}).items() if isinstance(node, str) and role in roles.NODES
+        ]
+        if named:
+            from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
+
+            below = blocknode.children(vm, self.ident(want))
+            have.update({f"options.{role}": below[role] for role in named if role in below})
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
@@ -88,6 +97,18 @@ class Blockdev(Kind):
     def live(self, vm: VM, have: State) -> FrozenSet[str]:
         """Size always; how the file is opened where this QEMU has ``blockdev-reopen`` (6.1 and later)."""
         return _REOPENED | {"size"} if vm.has_command("blockdev-reopen") else frozenset(["size"])
+
+    def needs(self, want: Want) -> Set[Tuple[str, str]]:
+        """The nodes and the objects that its options name."""
+        return roles.layered(want.get("options", {})) | roles.layered(want.get("file", {}))
+
+    def stands_on(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
+        """The nodes below it, by the block graph, and the objects that it tells of."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
+
+        name = self.ident(want)
+        told = {below for below in roles.layered(layers(nodes(vm)[name])) if below[0] == "object"}
+        return told | {("blockdev", child) for child in blocknode.children(vm, name).values()}
 
     def create(self, vm: VM, want: Want) -> List[Step]:
         """``blockdev-add``, and ``block_resize`` where the image is smaller than wanted."""
@@ -132,8 +153,9 @@ def sectors(size: Any) -> int:
     return -(-human_size(size) // 512) * 512
 
 
-def _layers(text: str) -> Dict[str, Any]:
-    """QEMU's ``file`` member: a plain name, or ``json:{...}`` (dotted or nested) where options matter for the content."""
+def layers(node: Dict[str, Any]) -> Dict[str, Any]:
+    """A node's ``file`` member: a plain name, or ``json:{...}`` (dotted or nested) where options matter for the content."""
+    text = node.get("file", "")
     if not text.startswith("json:"):
         return {"filename": text} if text else {}
     return nest(json.loads(text[len("json:") :]))

@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles, typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want, flatten
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
@@ -102,6 +102,10 @@ class Chardev(Kind):
             full.pop("path", None)
         return {**full, **want}
 
+    def needs(self, want: Want) -> Set[Tuple[str, str]]:
+        """The chardev below a multiplexer, and credentials."""
+        return roles.named(want.get("options", {}))
+
     def create(self, vm: VM, want: Want) -> List[Step]:
         """``chardev-add``."""
         ident = self.ident(want)
@@ -165,7 +169,9 @@ def chardevs(vm: VM) -> Dict[str, str]:
 
 def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
     """Who holds a character device, as ``(kind, id)``. Whether its frontend is open says nothing of that."""
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev  # only on the way to a change
+    # only on the way to a change
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders
 
     held = [
         ("device", name)
@@ -173,7 +179,8 @@ def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
         for name, kind in vm.children(f"/machine/{parent}").items()
         if kind.startswith("child<") and vm.prop(f"/machine/{parent}/{name}", "chardev") == ident
     ]
-    return held + [("netdev", name) for name, line in netdev.wiring(vm).items() if line.info.get("chardev") == ident]
+    held += [("netdev", name) for name, line in netdev.wiring(vm).items() if line.info.get("chardev") == ident]
+    return held + holders(vm, "chardev", ident)
 
 
 def check_free(vm: VM, ident: str, device: str) -> None:

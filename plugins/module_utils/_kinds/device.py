@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles, typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import node_of
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want, suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
@@ -77,9 +78,7 @@ class Device(Kind):
 
                 value = value if netdev.wired(vm, value, ident) else ""
             if name == "drive" and value == "":  # usb-storage hands its drive on to a disk of its own
-                from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev
-
-                value = blockdev.node_of(vm, ident)
+                value = node_of(vm, ident)
             if value is not None:
                 have[f"options.{name}"] = value
         return have
@@ -107,18 +106,20 @@ class Device(Kind):
 
     def needs(self, want: Want) -> Set[Tuple[str, str]]:
         """Its backend, and the device whose bus it sits on where that bears the device's id."""
-        options = want.get("options", {})
-        kinds = {
-            "drive": "blockdev",
-            "netdev": "netdev",
-            "chardev": "chardev",
-            "memdev": "object",
-            "iothread": "object",
-        }
-        below = {(kinds[name], str(value)) for name, value in options.items() if name in kinds}
+        below = roles.named(want.get("options", {}))
         if "bus" in want:  # a port's bus bears its id, a controller's begins with it (scsi0.0)
             below |= {("device", want["bus"]), ("device", want["bus"].partition(".")[0])}
         return below
+
+    def stands_on(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
+        """Its backends and its carrier, as its properties tell."""
+        path, known = f"{PERIPHERAL}/{self.ident(want)}", vm.device_properties(vm.peripherals()[self.ident(want)])
+        values = {name: vm.prop(path, name) for name in roles.PROPERTIES if name in known}
+        below = roles.named({name: os.path.basename(value) for name, value in values.items() if isinstance(value, str)})
+        if values.get("drive") == "":  # usb-storage hands it on
+            below |= {("blockdev", node) for node in [node_of(vm, self.ident(want))] if node}
+        carrier = str(vm.prop(path, "parent_bus", ""))
+        return below | ({("device", carrier.split("/")[3])} if carrier.startswith(f"{PERIPHERAL}/") else set())
 
     def inherit(self, vm: VM, want: Want, have: State) -> Want:
         """Its place and its properties; nothing of a device of another driver."""

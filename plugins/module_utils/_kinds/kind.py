@@ -154,6 +154,10 @@ class Kind:
         """What it stands on, as ``(kind, id)``: removing that means removing this first."""
         return set()
 
+    def stands_on(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
+        """What it stands on as it is, as ``(kind, id)``, whatever ``want`` says: that can only be removed after it."""
+        return set()
+
     def remove(self, vm: VM, want: Want) -> List[Step]:
         """The steps that remove it, each with the undo that makes it again. Raises Refusal naming who still uses it."""
         raise NotImplementedError

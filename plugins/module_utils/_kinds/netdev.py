@@ -14,7 +14,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles, typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Descriptor, Step, pass_descriptors
@@ -117,8 +117,14 @@ class Netdev(Kind):
         return str(have) == str(want)
 
     def needs(self, want: Want) -> Set[Tuple[str, str]]:
-        """The character device of a vhost-user netdev."""
-        return {("chardev", want["chardev"])} if "chardev" in want else set()
+        """The character device of a vhost-user netdev, and what its options name: the netdev in a hub's port."""
+        below = {("chardev", want["chardev"])} if "chardev" in want else set()
+        return below | roles.named(want.get("options", {}))
+
+    def stands_on(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
+        """The same, of what it has."""
+        info = wiring(vm).get(self.ident(want), _UNKNOWN).info
+        return roles.named({name: info[name] for name in ("chardev", "netdev") if name in info})
 
     def create(self, vm: VM, want: Want) -> List[Step]:
         """``netdev_add``, after a ``getfd`` for each descriptor that goes with it."""
@@ -158,9 +164,9 @@ class Netdev(Kind):
     def remove(self, vm: VM, want: Want) -> List[Step]:
         """``netdev_del``, refused here while a NIC uses it: QEMU itself would pull it from under the NIC."""
         ident = self.ident(want)
-        nic = nic_of(vm, ident)
-        if nic and ("device", nic) not in vm.leaving:
-            raise Refusal(f"netdev {ident} is in use by device {nic}: remove that first")
+        used = [user for user in users(vm, ident) if user not in vm.leaving]
+        if used:
+            raise Refusal(f"netdev {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
         return [Step("netdev_del", {"id": ident}, undo=self._again(vm, ident), removes=True)]
 
     def inherit(self, vm: VM, want: Want, have: State) -> Want:
@@ -236,6 +242,16 @@ def check_free(vm: VM, ident: str, device: str) -> None:
     nic = nic_of(vm, ident)
     if nic and nic != device and ("device", nic) not in vm.leaving:
         raise Refusal(f"netdev: {ident} is in use by device {nic}")
+
+
+def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
+    """Who holds a netdev, as ``(kind, id)``: a NIC, a port of a hub, filters. QEMU takes the last along without a word."""
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders  # only on the way to a change
+
+    nic = nic_of(vm, ident)
+    held = [("device", nic)] if nic else []
+    held += [("netdev", name) for name, line in wiring(vm).items() if line.info.get("netdev") == ident]
+    return held + holders(vm, "netdev", ident)
 
 
 def nic_of(vm: VM, ident: str) -> str | None:

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles, typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import layers, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, State, Want, suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import REDACTED, Step
@@ -31,7 +32,6 @@ _LIVE = {
 _RESTORABLE = ("memory-backend-", "iothread", "rng-", "secret", "tls-creds-", "throttle-group", "authz-")
 # Of these the properties only say that the object is complete; newer versions have dropped them.
 _SPENT = ("type", "loaded", "opened")
-_BACKENDS = ("blockdev", "chardev", "netdev", "object")
 
 
 class Object(Kind):
@@ -136,13 +136,20 @@ class Object(Kind):
             steps.append(Step("qom-set", {"path": path, "property": name, "value": value}, undo=undo))
         return steps
 
+    def needs(self, want: Want) -> Set[Tuple[str, str]]:
+        """What its properties name: a filter's netdev, the chardev of a source of randomness."""
+        return roles.named(want.get("options", {}))
+
+    def stands_on(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
+        """The same, of what it has."""
+        return _below(vm, self.ident(want))
+
     def remove(self, vm: VM, want: Want) -> List[Step]:
-        """``object-del``, refused here while a device uses it that does not go before it (QEMU guards few of them)."""
+        """``object-del``, refused here while something uses it that does not go before it (QEMU guards few of them)."""
         ident = self.ident(want)
-        leaving = {name for kind, name in vm.leaving if kind not in _BACKENDS}
-        used = [name for _kind, name in users(vm, ident) if name not in leaving]
+        used = [user for user in users(vm, ident) if user not in vm.leaving]
         if used:
-            raise Refusal(f"object {ident} is in use by device {used[0]}: remove that first")
+            raise Refusal(f"object {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
         if vm.prop("/machine", "memory-backend") in (ident, f"{OBJECTS}/{ident}"):
             raise Refusal(f"object {ident} is the memory of this VM, and stays as long as it runs")
         step = _delete(ident)
@@ -156,8 +163,9 @@ def objects(vm: VM) -> Dict[str, str]:
 
 
 def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
-    """The devices that hold an object by a link, as ``(kind, id)``; those without an id by their place."""
-    held = []
+    """Who holds an object, as ``(kind, id)``: devices by a link (those without an id by their place), block nodes, objects."""
+    held = [("blockdev", name) for name, node in nodes(vm).items() if ("object", ident) in _layered(name, node)]
+    held += holders(vm, "object", ident)
     for parent in ("peripheral", "peripheral-anon"):
         for device, kind in vm.children(f"/machine/{parent}").items():
             path = f"/machine/{parent}/{device}"
@@ -166,6 +174,22 @@ def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
             ):
                 held.append(("device", device))
     return held
+
+
+def holders(vm: VM, kind: str, ident: str) -> List[Tuple[str, str]]:
+    """The objects that stand on a thing, as ``(kind, id)``."""
+    return [("object", name) for name in objects(vm) if name != ident and (kind, ident) in _below(vm, name)]
+
+
+def _below(vm: VM, ident: str) -> Set[Tuple[str, str]]:
+    """What an object's properties name."""
+    path = f"{OBJECTS}/{ident}"
+    known = _known(vm, objects(vm)[ident])
+    return roles.named({name: vm.prop(path, name) for name in roles.PROPERTIES if name in known})
+
+
+def _layered(name: str, node: Dict[str, Any]) -> Set[Tuple[str, str]]:
+    return set() if name.startswith("#") else roles.layered(layers(node))
 
 
 def _links(vm: VM, driver: str) -> List[str]:
