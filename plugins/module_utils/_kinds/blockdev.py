@@ -120,7 +120,7 @@ class Blockdev(Kind):
         """The image, its format, and how it is opened."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
 
-        return blocknode.inherit(want, have)
+        return blocknode.inherit(vm, want, have)
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
         """``block_resize`` to grow (nothing takes that back), ``blockdev-reopen`` for the rest."""
@@ -132,7 +132,7 @@ class Blockdev(Kind):
         """``blockdev-del``, refused here while something uses the node that does not go before it."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
 
-        return blocknode.remove(vm, want, self.read(vm, {"node_name": self.ident(want)}) or {})
+        return blocknode.remove(vm, want)
 
 
 def nodes(vm: VM) -> Dict[str, Dict[str, Any]]:

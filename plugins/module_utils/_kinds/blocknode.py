@@ -10,10 +10,10 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import nodes, sectors
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import layers, nodes, sectors
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.image import virtual_size
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, State, Want, nest
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, State, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -27,7 +27,8 @@ PROTOCOLS = frozenset(["file", "host_device", "host_cdrom"])
 def create(vm: VM, want: Want) -> List[Step]:
     """``blockdev-add``, and ``block_resize`` where the image is smaller than wanted."""
     name = want["node_name"]
-    if not any(option in want for option in ("filename", "file", "options")):
+    bare = not any(want.get(option) for option in ("filename", "file", "options"))
+    if bare and _takes_image(vm, want.get("driver", "raw")):
         raise Refusal(f"filename: block node {name} does not exist yet, and to add it its filename must be given")
     arguments = vm.schema.coerce("blockdev-add", _definition(want, vm))
     undo = _delete(name)
@@ -42,12 +43,51 @@ def create(vm: VM, want: Want) -> List[Step]:
     return steps
 
 
-def inherit(want: Want, have: State) -> Want:
-    """The image, its format, and how it is opened."""
-    was = nest({key: value for key, value in have.items() if key != "size"})
-    if "file" in want:
-        was.pop("filename", None)
-    return {**was, **want, "cache": {**was["cache"], **want.get("cache", {})}}
+def inherit(vm: VM, want: Want, have: State) -> Want:
+    """What it is made of and how it is opened; of a node of another driver the image, where the new one takes any."""
+    was = _as_it_is(vm, want["node_name"])
+    if want.get("driver", was["driver"]) != was["driver"]:
+        was["options"] = {}
+        if not _takes_image(vm, want["driver"]):
+            was.pop("filename", None)
+            was.pop("file", None)
+    options = {**was["options"], **want.get("options", {})}
+    if "file" in want or "filename" in want or "file" in want.get("options", {}):
+        for image in ("file", "filename"):
+            was.pop(image, None)
+        if "file" not in want.get("options", {}):
+            options.pop("file", None)
+    return {**was, **want, "cache": {**was["cache"], **want.get("cache", {})}, "options": options}
+
+
+def _takes_image(vm: VM, driver: str) -> bool:
+    return driver in PROTOCOLS or vm.schema.has("blockdev-add", f"driver={driver}", "file")
+
+
+def _as_it_is(vm: VM, name: str) -> Want:
+    """A node as an entry that makes it again, as far as QEMU tells: options that matter for the content, no others.
+
+    The nodes below that have names are named; the nameless ones are in its own definition.
+    """
+    node = nodes(vm)[name]
+    told = layers(node)
+    told.pop("driver", None)
+    made: Want = {
+        "node_name": name,
+        "driver": node["drv"],
+        "read_only": node["ro"],
+        "cache": {"direct": node["cache"]["direct"], "no_flush": node["cache"]["no-flush"]},
+        "detect_zeroes": node["detect_zeroes"],
+    }
+    below = children(vm, name)
+    named = {role: child for role, child in below.items() if not child.startswith("#")}
+    if "filename" in told and "file" not in named and (node["drv"] in PROTOCOLS or "file" in below):
+        made["filename"] = told["filename"]
+    elif isinstance(told.get("file"), dict) and "file" not in named:
+        made["file"] = told["file"]
+    made["options"] = {key: value for key, value in told.items() if key not in ("filename", "file")}
+    made["options"].update(named)
+    return made
 
 
 def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
@@ -55,10 +95,12 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
     name = want["node_name"]
     steps = []
     if any(change.key != "size" for change in changes):
-        was = nest(have)
-        now = dict(want, cache={**was["cache"], **want.get("cache", {})})
+        was = _as_it_is(vm, name)
+        now = {**was, **want}
+        for option in ("cache", "options"):
+            now[option] = {**was[option], **want.get(option, {})}
         undo = [Step("blockdev-reopen", _reopen(vm, was))]
-        steps.append(Step("blockdev-reopen", _reopen(vm, {**was, **now}), undo=undo, hint=_hint))
+        steps.append(Step("blockdev-reopen", _reopen(vm, now), undo=undo, hint=_hint))
     for change in changes:
         if change.key == "size":
             if change.after < change.before:
@@ -67,15 +109,16 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
     return steps
 
 
-def remove(vm: VM, want: Want, have: State) -> List[Step]:
+def remove(vm: VM, want: Want) -> List[Step]:
     """``blockdev-del``, refused here while something uses the node that does not go before it."""
     name = want["node_name"]
     used = [user for user in users(vm, name) if user not in vm.leaving]
     if used:
         raise Refusal(f"blockdev {name} is in use by {_words(used)}: remove that first")
-    again = {key: value for key, value in nest(have).items() if key != "size"}
-    undo = [Step("blockdev-add", _definition(again, None))] if "filename" in have else []
-    return [_delete(name, undo)]
+    was, told = _as_it_is(vm, name), nodes(vm)[name].get("file", "")
+    # of a server on the network QEMU tells an URL, which is no definition
+    whole = any(was.get(option) for option in ("filename", "file", "options")) or told == f"{was['driver']}://"
+    return [_delete(name, [Step("blockdev-add", _definition(was, None))] if whole else [])]
 
 
 def _reopen(vm: VM, want: Want) -> Dict[str, Any]:
