@@ -189,7 +189,16 @@ def users(vm: VM, node: str) -> List[tuple[str, str]]:
     known = {item["id"]: item for item in graph["nodes"]}
     mine = {item["id"] for item in graph["nodes"] if item["type"] == "block-driver" and item["name"] == node}
     holders = [known[edge["parent"]] for edge in graph["edges"] if edge["child"] in mine]
-    return [_holder(item["type"], item["name"]) for item in holders]
+    held = [_holder(item["type"], item["name"]) for item in holders if item["name"]]
+    if len(held) < len(holders):  # an export's hold has no name, nor has that of a device that is about to let go
+        held += [("export", export["id"]) for export in vm.ask("query-block-exports") if export["node-name"] == node]
+    return [user for user in held if user[0] != "device" or not _half_gone(vm, user[1])]
+
+
+def _half_gone(vm: VM, device: str) -> bool:
+    """Whether a device has left the tree, and will let go of its node in a moment. A ``-drive`` is held by its own name."""
+    gone = "/" not in device and device not in vm.peripherals()
+    return gone and device not in [drive["device"] for drive in vm.ask("query-block")]
 
 
 def children(vm: VM, node: str) -> Dict[str, str]:
@@ -213,9 +222,7 @@ def _holder(kind: str, name: str) -> tuple[str, str]:
         return "block job", name
     if name.startswith("/machine/peripheral/"):
         return "device", name.split("/")[3]
-    if "/" not in name and name:  # scsi-hd's backend bears the bare id of its device
-        return "device", name
-    return "device" if name else "export", name or "(unnamed)"
+    return "device", name
 
 
 def _words(used: List[tuple[str, str]]) -> str:

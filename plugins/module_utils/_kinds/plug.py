@@ -119,9 +119,8 @@ def add(vm: VM, kind: Device, want: Want) -> Step:
     return Step(
         "device_add",
         arguments,
-        undo=[Step("device_del", {"id": ident}, wait=kind.ending(ident))],
-        # An id is free only a moment after its device has gone.
-        retry=(lambda error: "uplicate" in error.desc) if (kind.name, ident) in vm.leaving else None,
+        undo=[Step("device_del", {"id": ident}, wait=kind.ending(ident), removes=True)],
+        retry=_passes,
         hint=_hint,
     )
 
@@ -218,6 +217,11 @@ def _recall(vm: VM, ident: str) -> List[Step]:
 def _settable(known: Dict[str, Any]) -> bool:
     """Whether ``device_add`` would take the property: the list has some that only tell (a bus number), and does not say which."""
     return "default-value" in known or known["type"].startswith(("str", "int", "uint", "link<"))
+
+
+def _passes(error: errors.CommandError) -> bool:
+    """Whether a refusal may pass: ids, backends and places are free only a moment after their device has left the tree."""
+    return any(text in error.desc for text in ("uplicate", "in use", "already used", "Permission conflict"))
 
 
 def _hint(error: errors.CommandError) -> str:
