@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode, chardev, netdev, typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import node_of
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.bus import check_bus, hotpluggable
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import ALIASES, Properties, address, property_name
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Pending, Refusal
@@ -197,6 +198,8 @@ def _recall(vm: VM, ident: str) -> List[Step]:
     have: Dict[str, Any] = {"driver": driver, "id": ident}
     for name, known in vm.device_properties(driver).items():
         value = vm.prop(path, name)
+        if name == "drive" and value == "":  # usb-storage hands it on
+            value = node_of(vm, ident)
         unset = value is None or value == known.get("default-value") or (value in ("", -1) and name != "romfile")
         if unset or not _settable(known) or name in _APART:
             continue
