@@ -145,19 +145,17 @@ def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[
         try:
             if step.there is not None and not step.there(vm):
                 continue
-            if not stuck or step.hidden:  # what stands on something stuck must stay: a netdev below its NIC, say
-                perform(step, vm, vm.deadline)
-        except errors.DeviceNotFound:
-            continue
+            if stuck and step.removes:  # what stands on something stuck must stay: a netdev below its NIC, say
+                stuck.append(_named(step))
+                continue
+            perform(step, vm, vm.deadline)
         except (errors.QMPError, Refusal) as exc:
+            if isinstance(exc, errors.DeviceNotFound) and not step.execute.endswith(("_add", "-add")):
+                continue  # what should go, or be set back, is not there; else it lacks what it stood on
             if not step.hidden:
                 stuck.append(f"{_named(step)} ({exc})")
             continue
-        if step.hidden:
-            continue
-        if stuck:
-            stuck.append(_named(step))
-        else:
+        if not step.hidden:
             done.append(step.public())
     return done, [*kept, *stuck]
 

@@ -158,7 +158,7 @@ class Netdev(Kind):
                 "descriptors can only be handed over through a UNIX socket, and this monitor is reached by TCP"
             )
         self._check_host(arguments, taps + vhosts)
-        undo = [Step("netdev_del", {"id": ident})]
+        undo = [Step("netdev_del", {"id": ident}, removes=True)]
         return [*steps, Step("netdev_add", vm.schema.coerce("netdev_add", arguments), undo=undo)]
 
     def remove(self, vm: VM, want: Want) -> List[Step]:

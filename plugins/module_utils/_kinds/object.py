@@ -29,7 +29,10 @@ _LIVE = {
     "filter-": frozenset(["status"]),
     "authz-": frozenset(["policy", "rules"]),
 }
-_RESTORABLE = ("memory-backend-", "iothread", "rng-", "secret", "tls-creds-", "throttle-group", "authz-")
+_RESTORABLE = (
+    *("memory-backend-", "iothread", "rng-", "secret", "tls-creds-", "throttle-group", "authz-"),
+    *("filter-buffer", "filter-mirror", "filter-redirector", "filter-rewriter", "filter-replay"),
+)
 # Of these the properties only say that the object is complete; newer versions have dropped them.
 _SPENT = ("type", "loaded", "opened")
 
