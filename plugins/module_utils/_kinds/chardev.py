@@ -75,9 +75,10 @@ class Chardev(Kind):
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """Whether to wait is about making it, not about what is there; port 0 becomes any port."""
+        """Whether to wait is about making it, not about what is there; port 0 becomes any port; a client connects again."""
+        full = {**want, "server": False} if "reconnect" in want else want
         return {
-            key: value for key, value in flatten(want).items() if key != "wait" and (key, str(value)) != ("port", "0")
+            key: value for key, value in flatten(full).items() if key != "wait" and (key, str(value)) != ("port", "0")
         }
 
     def same(self, key: str, have: Any, want: Any) -> bool:
@@ -95,6 +96,8 @@ class Chardev(Kind):
         full = {key: value for key, value in have.items() if have["type"] == "socket" or key == "type"}
         if not self.same("type", have["type"], want.get("type", have["type"])):
             return want
+        if "reconnect" in want:
+            full["server"] = False
         if "path" in want:
             full.pop("host", None)
             full.pop("port", None)
@@ -134,8 +137,8 @@ class Chardev(Kind):
         ident = self.ident(want)
         have = self.read(vm, {"id": ident}) or {}
         if have.get("type") == "socket" and "path" in have:
-            if not have["server"] and "reconnect" in want:
-                have["reconnect"] = want["reconnect"]
+            if not have["server"] and ("reconnect" in want or _printed(vm, ident).startswith("disconnected:")):
+                have["reconnect"] = want.get("reconnect", 1)  # else a client that nobody answers can't be made again
             return self.create(vm, have)
         return self.create(vm, {"id": ident, "type": have["type"]}) if have.get("type") in ("pty", "null") else []
 
