@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Iterator, List
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.engine import Item
 from ansible_collections.vmm.qemu.plugins.module_utils._document import SECTIONS, Entry
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode, netdev
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, node_of, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV, chardevs
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import users as users_of_chardev
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
@@ -24,6 +24,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refu
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV, wiring
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT, objects
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import users as users_of_object
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.plug import riders
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._process import command_line
 
@@ -50,36 +51,47 @@ def unnamed(vm: VM, params: Dict[str, Any], document: Sequence[Entry]) -> List[E
         found = [entry._replace(items=_without(entry.items, keep)) for entry in found]
         keep |= {_key(item) for entry in found for item in entry.items}
         found += _backends(vm, backends, keep)
-        found = _unused(vm, document, found)
-    return [entry for entry in found if entry.items]
+    return [entry for entry in _unused(vm, document, found) if entry.items]
 
 
 def _unused(vm: VM, document: Sequence[Entry], found: List[Entry]) -> List[Entry]:
-    """``found`` without the backends that something uses which stays; one that stays can itself be such a user."""
+    """``found`` without what something uses that stays; one that stays can itself be such a user."""
+    named = {_key(item): item for entry in document for item in entry.items}
     while True:
         leaving = {_key(item) for entry in [*document, *found] for item in entry.items if not item.present}
-        left = [entry._replace(items=[item for item in entry.items if _free(vm, item, leaving)]) for entry in found]
+        left = [
+            entry._replace(items=[item for item in entry.items if _free(vm, item, leaving, named)]) for entry in found
+        ]
         if left == found:
             return found
         found = left
 
 
-def _free(vm: VM, item: Item, leaving: Set[Tuple[str, str]]) -> bool:
-    """Whether all its users leave. Of devices nobody is asked: their own removal tells what sits on them."""
-    users = _USERS.get(item.kind.name)
-    return users is None or set(users(vm, item.kind.ident(item.want))) <= leaving
+def _free(vm: VM, item: Item, leaving: Set[Tuple[str, str]], named: Dict[Tuple[str, str], Item]) -> bool:
+    """Whether all its users leave, or are wanted on something else."""
+    key = _key(item)
+    users = set(_USERS[key[0]](vm, key[1])) - leaving
+    return all(user in named and _parts_with(vm, named[user], key) for user in users)
 
 
-def _users_of_netdev(vm: VM, ident: str) -> List[Tuple[str, str]]:
-    nic = netdev.nic_of(vm, ident)
-    return [("device", nic)] if nic else []
+def _parts_with(vm: VM, user: Item, used: Tuple[str, str]) -> bool:
+    """Whether what is asked of a user takes it off what it uses now: another one in its place, or another thing itself."""
+    needs = user.kind.needs(user.want)
+    if used in needs:
+        return False
+    if any(kind == used[0] for kind, _name in needs):
+        return True
+    have = user.kind.read(vm, user.want)
+    changes = user.kind.compare(have, user.kind.wanted(vm, user.want))[0] if have is not None else []
+    return any(change.key in ("driver", "type", "qom_type", "bus") for change in changes)
 
 
 _USERS: Dict[str, Callable[[VM, str], List[Tuple[str, str]]]] = {
     "object": users_of_object,
     "chardev": users_of_chardev,
-    "netdev": _users_of_netdev,
+    "netdev": netdev.users,
     "blockdev": blocknode.users,
+    "device": lambda vm, ident: [("device", rider) for rider in riders(vm, ident)],
 }
 
 
@@ -119,6 +131,8 @@ def _section(vm: VM, ident: str, driver: str) -> Tuple[str, str]:
         return "memory", str(vm.prop(path, "memdev", "")).rpartition("/")[2]
     for name, prop in (("disks", "drive"), ("nics", "netdev")):
         backend = vm.prop(path, prop)
+        if prop == "drive" and backend == "":  # usb-storage hands it on
+            backend = node_of(vm, ident)
         if isinstance(backend, str) and backend:
             return name, backend
     return "devices", ""
@@ -140,20 +154,13 @@ def _backends(vm: VM, listed: Set[str], keep: Set[Tuple[str, str]]) -> Iterator[
         "objects": (OBJECT, list(objects(vm)) if "objects" in listed else []),
         "chardevs": (CHARDEV, list(chardevs(vm)) if "chardevs" in listed else []),
         "netdevs": (NETDEV, list(wiring(vm)) if "netdevs" in listed else []),
-        "blockdevs": (BLOCKDEV, list(_tops(vm)) if "blockdevs" in listed else []),
+        "blockdevs": (BLOCKDEV, [name for name in nodes(vm) if name[0] != "#"] if "blockdevs" in listed else []),
     }
     for kind, idents in there.values():
         for ident in idents:
             if (kind.name, ident) not in keep:
                 place = f"purge of {kind.name} {ident}"
                 yield Entry(kind.name, ident, place, [Item(kind, kind.identity({kind.key: ident}), False, place)])
-
-
-def _tops(vm: VM) -> Iterator[str]:
-    """The nodes with names of their own that no other node stands on."""
-    every = nodes(vm)
-    below = {child for name in every for child in blocknode.children(vm, name).values()}
-    return (name for name in every if not name.startswith("#") and name not in below)
 
 
 def _started_with(vm: VM) -> FrozenSet[str]:

@@ -170,18 +170,19 @@ def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Proper
             raise Refusal(f"options: {name}: there is no object {value!r}")
 
 
+def riders(vm: VM, ident: str) -> List[str]:
+    """The devices with ids that sit on a bus of this one."""
+    bus = f"{PERIPHERAL}/{ident}/"
+    others = (name for name in vm.peripherals() if name != ident)
+    return [name for name in others if str(vm.prop(f"{PERIPHERAL}/{name}", "parent_bus", "")).startswith(bus)]
+
+
 def _check_removal(vm: VM, ident: str) -> None:
     """Raise Refusal for a device that other devices sit on (QEMU would take them along), or that can't be unplugged."""
     path = f"{PERIPHERAL}/{ident}"
-    riders = [
-        other
-        for other in vm.peripherals()
-        if other != ident
-        and ("device", other) not in vm.leaving
-        and str(vm.prop(f"{PERIPHERAL}/{other}", "parent_bus", "")).startswith(f"{path}/")
-    ]
-    if riders:
-        raise Refusal(f"device {ident} carries {', '.join(sorted(riders))}: remove what sits on it first")
+    staying = sorted(rider for rider in riders(vm, ident) if ("device", rider) not in vm.leaving)
+    if staying:
+        raise Refusal(f"device {ident} carries {', '.join(staying)}: remove what sits on it first")
     if vm.prop(path, "hotpluggable") is False:
         raise Refusal(f"device {ident} ({vm.peripherals()[ident]}) can't be unplugged")
     bus = vm.prop(path, "parent_bus")
