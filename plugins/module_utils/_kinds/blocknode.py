@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import layers, nodes, sectors
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
@@ -185,10 +185,7 @@ def users(vm: VM, node: str) -> List[tuple[str, str]]:
 
     From the block graph; QEMU calls that query unstable, but every version from 5.2 to 10.0 answers it alike.
     """
-    graph = vm.ask("x-debug-query-block-graph")
-    known = {item["id"]: item for item in graph["nodes"]}
-    mine = {item["id"] for item in graph["nodes"] if item["type"] == "block-driver" and item["name"] == node}
-    holders = [known[edge["parent"]] for edge in graph["edges"] if edge["child"] in mine]
+    holders = _graph(vm).get(node, _ALONE).holders
     held = [_holder(item["type"], item["name"]) for item in holders if item["name"]]
     if len(held) < len(holders):  # an export's hold has no name, nor has that of a device that is about to let go
         held += [("export", export["id"]) for export in vm.ask("query-block-exports") if export["node-name"] == node]
@@ -203,10 +200,33 @@ def _half_gone(vm: VM, device: str) -> bool:
 
 def children(vm: VM, node: str) -> Dict[str, str]:
     """The nodes that a block node stands on, by their role: ``file``, ``backing``. From the block graph."""
-    graph = vm.ask("x-debug-query-block-graph")
-    names = {item["id"]: item["name"] for item in graph["nodes"]}
-    mine = {item["id"] for item in graph["nodes"] if item["type"] == "block-driver" and item["name"] == node}
-    return {edge["name"]: names[edge["child"]] for edge in graph["edges"] if edge["parent"] in mine}
+    return _graph(vm).get(node, _ALONE).children
+
+
+class _Links(NamedTuple):
+    """What a node stands on, by role, and who holds it: items of the graph."""
+
+    children: Dict[str, str]
+    holders: List[Dict[str, Any]]
+
+
+_ALONE = _Links({}, [])
+
+
+def _graph(vm: VM) -> Dict[str, _Links]:
+    """The block graph by node name, made once of an answer."""
+    if not vm.knows("block-graph"):
+        graph = vm.ask("x-debug-query-block-graph")
+        known = {item["id"]: item for item in graph["nodes"]}
+        links = {item["name"]: _Links({}, []) for item in graph["nodes"] if item["type"] == "block-driver"}
+        for edge in graph["edges"]:
+            parent, child = known[edge["parent"]], known[edge["child"]]
+            links[child["name"]].holders.append(parent)
+            if parent["type"] == "block-driver":
+                links[parent["name"]].children[edge["name"]] = child["name"]
+        vm.know(links, "block-graph")
+    found: Dict[str, _Links] = vm.ask("block-graph")
+    return found
 
 
 def _resize(name: str, size: int, read_only: bool) -> Step:

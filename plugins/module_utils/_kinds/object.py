@@ -122,7 +122,8 @@ class Object(Kind):
             except ValueError as exc:
                 raise Refusal(f"options: {real} of {kind} is of type {known[real]['type']}: {exc}") from exc
         arguments = vm.schema.coerce("object-add", arguments)
-        return [Step("object-add", arguments, undo=[_delete(ident)], secret=tuple(SECRET))]
+        busy = (lambda error: "in use" in error.desc) if self.needs(want) else None  # its device is just leaving
+        return [Step("object-add", arguments, undo=[_delete(ident)], retry=busy, secret=tuple(SECRET))]
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
         """``qom-set`` for each property that differs."""

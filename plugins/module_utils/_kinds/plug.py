@@ -171,10 +171,15 @@ def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Proper
 
 
 def riders(vm: VM, ident: str) -> List[str]:
-    """The devices with ids that sit on a bus of this one."""
-    bus = f"{PERIPHERAL}/{ident}/"
-    others = (name for name in vm.peripherals() if name != ident)
-    return [name for name in others if str(vm.prop(f"{PERIPHERAL}/{name}", "parent_bus", "")).startswith(bus)]
+    """The devices with ids that sit on a bus of this one; looked up once for all."""
+    if not vm.knows("riders"):
+        found: Dict[str, List[str]] = {}
+        for name in vm.peripherals():
+            bus = str(vm.prop(f"{PERIPHERAL}/{name}", "parent_bus", ""))
+            if bus.startswith(f"{PERIPHERAL}/"):
+                found.setdefault(bus.split("/")[3], []).append(name)
+        vm.know(found, "riders")
+    return list(vm.ask("riders").get(ident, []))
 
 
 def _check_removal(vm: VM, ident: str) -> None:
