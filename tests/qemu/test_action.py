@@ -70,7 +70,7 @@ def every_module(vm: VM) -> dict[str, dict[str, Any]]:
         "qemu_vfio": {"id": "v0", "host": "0000:00:1f.7"},
         "qemu_vhost_user": {"id": "h0", "driver": "vhost-user-blk-pci", "path": f"{here}/none"},
         "qemu_vsock": {"id": "k0", "guest_cid": 3, "vhostfd": f"{here}/none"},
-        "qemu_wait": {"status": ["prelaunch"]},
+        "qemu_wait": {"status": ["prelaunch", "running"]},
     }
 
 
@@ -93,6 +93,7 @@ def _the_same(vm: VM, playbook: Playbook) -> None:
         {"vmm.qemu.qemu_disk": {"id": "d0", "timeout": "soon"}},
         {"vmm.qemu.qemu_disk": {"id": "d0", "socket": f"{vm.directory}/none"}},
         {"vmm.qemu.qemu_disk": {}},
+        {"vmm.qemu.qemu_wait": {"status": ["debug"], "timeout": 1}},
     ]
     before = vm.fingerprint()
     foretold = [task for task in tasks if task["check_mode"]]
