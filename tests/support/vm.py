@@ -273,6 +273,11 @@ class VM:
             self._must_be_alive("should have shown its guest something")
             time.sleep(0.05)
 
+    def guest_has_rng(self) -> None:
+        """Wait until the guest uses a virtio-rng that was plugged in: its kernel crashes when it loses one half set up."""
+        current = "/sys/class/misc/hw_random/rng_current"
+        self.run_in_guest(f"until grep -q virtio {current}; do sleep 0.1; done", timeout=60)
+
     @staticmethod
     def _agrees(have: Any, want: Any) -> bool:
         if callable(want):
