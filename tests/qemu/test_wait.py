@@ -144,7 +144,8 @@ def test_an_agent_that_others_wait_for_or_that_goes(paused_vm: VM, how: str) -> 
 
 
 def test_nothing_to_wait_for(paused_vm: VM) -> None:
-    for option, empty in (("event", []), ("status", []), ("guest_agent", "")):
+    nothing: list[tuple[str, Any]] = [("event", []), ("status", []), ("guest_agent", "")]
+    for option, empty in nothing:
         with pytest.raises(ModuleFailed) as failed:
             run_module(paused_vm, "qemu_wait", **{option: empty})
         assert f"{option}: it is empty" in failed.value.result["msg"]
