@@ -11,6 +11,7 @@ Everything else (another host, become, async, another interpreter) goes the ordi
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from contextlib import contextmanager
@@ -108,10 +109,15 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, dict):
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {_member(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [plain(item) for item in value]
     for kind in (int, float):
         if isinstance(value, kind):
             return kind(value)
     return str.__str__(value) if isinstance(value, str) else str(value)
+
+
+def _member(key: Any) -> str:
+    """A key as JSON has it: YAML reads an ``on:`` as a truth value, and a ``1:`` as a number."""
+    return key if isinstance(key, str) else json.dumps(key)

@@ -35,9 +35,12 @@ def wait(task: Task) -> Dict[str, Any]:
     Raises Refusal at the deadline, saying what was seen meanwhile.
     """
     params = task.params
+    for name in ("event", "status", "guest_agent"):
+        if params[name] is not None and not params[name]:
+            raise Refusal(f"{name}: it is empty, so there is nothing to wait for")
     if params["guest_agent"]:
         if not task.check_mode:
-            wait_for_agent(params["guest_agent"], task.deadline)
+            _agent(params["guest_agent"], task)
         return {"changed": False, "commands": []}
     vm = task.connect()
     if params["status"]:
@@ -47,6 +50,16 @@ def wait(task: Task) -> Dict[str, Any]:
     event = _event(vm, set(params["event"]), params["data"] or {})
     shown = {"name": event.name, "data": event.data, "timestamp": event.timestamp}
     return {"changed": False, "commands": [], "event": shown}
+
+
+def _agent(address: str, task: Task) -> None:
+    try:
+        wait_for_agent(address, task.deadline)
+    except errors.CommandTimeout as exc:
+        raise Refusal(
+            f"no guest agent answered guest-sync-delimited at {address} within {exc.seconds:.4g} s: none runs in the "
+            "guest yet, or other clients hold its socket"
+        ) from exc
 
 
 def _event(vm: VM, names: set[str], data: Dict[str, Any]) -> Event:

@@ -126,7 +126,7 @@ def test_a_paused_guest_is_named_as_the_reason(device: Life) -> None:
     vm.guest_has_rng()
     vm.observer.execute("stop")
     with pytest.raises(ModuleFailed) as failed:
-        run_module(vm, "qemu_device", id="r0", state="absent", timeout=0.6)
+        run_module(vm, "qemu_device", id="r0", state="absent", timeout=2)
     assert failed.value.result["pending"] is True
     assert "pending" in failed.value.result["msg"] and "paused" in failed.value.result["msg"]
     threading.Timer(0.3, lambda: vm.observer.execute("cont")).start()
@@ -162,6 +162,7 @@ def test_what_reading_can_tell_is_refused(device: Life) -> None:
         (("no bus 'zz'",), {"id": "x0", "driver": "usb-tablet", "bus": "zz"}),
         (("pcie.0", "rp0"), {"id": "x0", "driver": "virtio-rng-pci"}),
         (("'x 0'", "letter"), {"id": "x 0", "driver": "virtio-rng-pci", "bus": "rp1"}),
+        (("rng", "null"), {"id": "x0", "driver": "virtio-rng-pci", "bus": "rp1", "options": {"rng": None}}),
         (
             ("max-bytes", "uint64"),
             {"id": "x0", "driver": "virtio-rng-pci", "bus": "rp1", "options": {"max-bytes": "many"}},

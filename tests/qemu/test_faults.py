@@ -81,6 +81,28 @@ def test_an_answer_that_never_comes(scsi_vm: VM, at: str) -> None:
     assert at in failed.value.result["msg"]
 
 
+def test_a_removal_is_pending_though_qemu_can_not_be_asked_why(start_vm: Any) -> None:
+    """At the deadline it is asked for its status; that it does not answer is the reason then."""
+    vm = start_vm()
+    run_module(vm, "qemu_disk", id="d0", bus="rp0", filename=vm.image("a.img"))
+    began = time.monotonic()
+    with Proxy(vm.qmp, "stall", "query-status") as proxy, pytest.raises(ModuleFailed) as failed:
+        run_module(proxy.address, "qemu_disk", id="d0", state="absent", timeout=1.5)
+    assert time.monotonic() - began < 1.5 + 2
+    assert proxy.struck and failed.value.result["pending"] is True
+    for word in ("device d0 is pending", "does not answer"):
+        assert word in failed.value.result["msg"]
+    assert "d0-node" in vm.observer.nodes()
+
+
+def test_a_step_whose_end_can_not_be_seen_since_qemu_does_not_answer(start_vm: Any) -> None:
+    vm = start_vm(args=["-device", "virtio-balloon-pci,bus=rp7"])
+    with Proxy(vm.qmp, "stall", "query-status") as proxy, pytest.raises(ModuleFailed) as failed:
+        run_module(proxy.address, "qemu_balloon", size="128M", timeout=1.5)
+    assert proxy.struck
+    assert "balloon was sent, but QEMU does not answer" in failed.value.result["msg"]
+
+
 def test_qemu_stopped_by_a_signal(scsi_vm: VM) -> None:
     given = disk(scsi_vm)
     os.kill(scsi_vm.pid, signal.SIGSTOP)

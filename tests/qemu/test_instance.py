@@ -198,6 +198,36 @@ def test_a_failed_start_says_why_and_leaves_nothing(instance: Instance) -> None:
     assert instance.files <= {"log"} and instance.processes() == set()
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        "secret,id=s0,data=hu,,sh,format=nosuch",
+        '{"qom-type": "secret", "id": "s0", "data": "hu,sh", "format": "nosuch"}',
+        {"qom-type": "secret", "id": "s0", "data": "hu,sh", "format": "nosuch"},
+    ],
+    ids=["text", "json", "dict"],
+)
+def test_qemus_words_about_a_secret_do_not_show_it(instance: Instance, option: Any) -> None:
+    """QEMU begins its message with the option that it does not like."""
+    said = instance.fail(arguments={**BARE, "object": option})
+    assert "nosuch" in said and "s0" in said
+    assert "hu,sh" not in said and "hu,,sh" not in said
+    said = instance.fail(arguments={**BARE, "vnc": "none,password=hush,password-secret=s9"})
+    assert "hush" not in said and "s9" in said
+
+
+def test_a_secret_in_what_ansible_tells_of_the_task(instance: Instance, playbook: Any) -> None:
+    secret = {"qom-type": "secret", "id": "s0", "data": "c0rrect,h0rse"}
+    tasks = [
+        {"vmm.qemu.qemu_instance": instance.options(arguments={**BARE, "object": [objects]}), "ignore_errors": True}
+        for objects in (secret, {**secret, "format": "nosuch"})
+    ]
+    run = playbook([{"hosts": "all", "gather_facts": False, "tasks": tasks}], "-vvv")
+    assert [task.failed for task in run.tasks] == [False, False]
+    assert run.tasks[1].result["restart_required"] is True
+    assert "c0rrect" not in run.output
+
+
 def test_an_image_in_use(instance: Instance) -> None:
     image = str(instance.directory / "disk.img")
     Path(image).write_bytes(bytes(1 << 20))

@@ -70,12 +70,12 @@ class Blockdev(Kind):
             "detect_zeroes": node["detect_zeroes"],
             "size": node["image"]["virtual-size"],
         }
-        layers = _layers(node.get("file", ""))
-        below = layers.pop("file", None) or layers
+        told = layers(node.get("file", ""))
+        below = told.pop("file", None) or told
         if "filename" in below:
             have["filename"] = below["filename"]
         have.update({f"file.{key}": value for key, value in below.items() if key in want.get("file", {})})
-        have.update({f"options.{key}": value for key, value in layers.items() if key in want.get("options", {})})
+        have.update({f"options.{key}": value for key, value in told.items() if key in want.get("options", {})})
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
@@ -99,7 +99,7 @@ class Blockdev(Kind):
         """The image, its format, and how it is opened."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
 
-        return blocknode.inherit(want, have)
+        return blocknode.inherit(vm, want, have)
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
         """``block_resize`` to grow (nothing takes that back), ``blockdev-reopen`` for the rest."""
@@ -132,7 +132,7 @@ def sectors(size: Any) -> int:
     return -(-human_size(size) // 512) * 512
 
 
-def _layers(text: str) -> Dict[str, Any]:
+def layers(text: str) -> Dict[str, Any]:
     """QEMU's ``file`` member: a plain name, or ``json:{...}`` (dotted or nested) where options matter for the content."""
     if not text.startswith("json:"):
         return {"filename": text} if text else {}

@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import nodes, sectors
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import layers, nodes, sectors
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.image import virtual_size
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, State, Want, nest
@@ -42,12 +42,14 @@ def create(vm: VM, want: Want) -> List[Step]:
     return steps
 
 
-def inherit(want: Want, have: State) -> Want:
+def inherit(vm: VM, want: Want, have: State) -> Want:
     """The image, its format, and how it is opened."""
-    was = nest({key: value for key, value in have.items() if key != "size"})
+    was = _was(vm, want["node_name"], have)
     if "file" in want:
         was.pop("filename", None)
-    return {**was, **want, "cache": {**was["cache"], **want.get("cache", {})}}
+    if want.get("driver", have["driver"]) != have["driver"]:
+        was.pop("options", None)
+    return _over(was, want)
 
 
 def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
@@ -55,10 +57,9 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
     name = want["node_name"]
     steps = []
     if any(change.key != "size" for change in changes):
-        was = nest(have)
-        now = dict(want, cache={**was["cache"], **want.get("cache", {})})
+        was = _was(vm, name, have)
         undo = [Step("blockdev-reopen", _reopen(vm, was))]
-        steps.append(Step("blockdev-reopen", _reopen(vm, {**was, **now}), undo=undo, hint=_hint))
+        steps.append(Step("blockdev-reopen", _reopen(vm, _over(was, want)), undo=undo, hint=_hint))
     for change in changes:
         if change.key == "size":
             if change.after < change.before:
@@ -73,9 +74,25 @@ def remove(vm: VM, want: Want, have: State) -> List[Step]:
     used = [user for user in users(vm, name) if user not in vm.leaving]
     if used:
         raise Refusal(f"blockdev {name} is in use by {_words(used)}: remove that first")
-    again = {key: value for key, value in nest(have).items() if key != "size"}
-    undo = [Step("blockdev-add", _definition(again, None))] if "filename" in have else []
+    undo = [Step("blockdev-add", _definition(_was(vm, name, have), None))] if "filename" in have else []
     return [_delete(name, undo)]
+
+
+def _was(vm: VM, name: str, have: State) -> Want:
+    """A node as it is, also with those of its options that decide what it holds: a raw one's offset, a throttle group.
+
+    QEMU tells these, and a node that is made or opened again without them would show the guest another disk.
+    """
+    apart = {"driver", "filename", *children(vm, name)}
+    kept = {key: value for key, value in layers(nodes(vm)[name].get("file", "")).items() if key not in apart}
+    was = nest({key: value for key, value in have.items() if key != "size"})
+    return {**was, **({"options": kept} if kept else {})}
+
+
+def _over(was: Want, want: Want) -> Want:
+    """What was asked for, over what there is."""
+    both = {part: {**was.get(part, {}), **want.get(part, {})} for part in ("cache", "options")}
+    return {**was, **want, **{part: values for part, values in both.items() if values}}
 
 
 def _reopen(vm: VM, want: Want) -> Dict[str, Any]:
