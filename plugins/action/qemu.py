@@ -15,7 +15,7 @@ import json
 import os
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, Iterator, cast
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
@@ -61,12 +61,11 @@ class ActionModule(ActionBase):
             params, error, hidden = validate(face, name, self._task.args)
             host = str(task_vars.get("inventory_hostname", "localhost"))
             result = {"failed": True, "msg": error} if error else self._call(face, name, params, host)
-        warnings = result.pop("warnings", None)
+        if not result.get("warnings"):
+            result.pop("warnings", None)
+        result["invocation"] = {"module_args": params}
         # the values that nothing may show are known from the parameters alone, as in the module's own process
-        cleaned: dict[str, Any] = remove_values({**result, "invocation": {"module_args": params}}, hidden)
-        if warnings:
-            cleaned["warnings"] = remove_values(warnings, hidden)
-        return cleaned
+        return cast("dict[str, Any]", remove_values(result, hidden)) if hidden else result
 
     def _call(self, face: Face, name: str, params: dict[str, Any], host: str) -> dict[str, Any]:
         lines = Lines(lambda text: Display().display(f"[{host}] {text}"))

@@ -29,14 +29,16 @@ _LOOK_SECONDS = 0.5
 
 
 def apply(plan: Plan, vm: VM) -> None:
-    """Do every step, or take back those that were done and raise PlanFailed."""
+    """Do every step, or take back those that were done and raise PlanFailed. Raises the session's errors before the first."""
     undo: List[Step] = []
     kept: List[str] = []
-    for number, step in enumerate(plan.steps):
-        last = number == len(plan.steps) - 1
-        takes_back: List[Step] = []
+    # all of it before the first step, while what was read still holds; what comes last is never taken back
+    undos = [
+        list(step.remember(vm)) if step.remember and step is not plan.steps[-1] else list(step.undo)
+        for step in plan.steps
+    ]
+    for step, takes_back in zip(plan.steps, undos):
         try:
-            takes_back = list(step.remember(vm)) if step.remember and not last else list(step.undo)
             perform(step, vm, vm.deadline)
         except (errors.QMPError, Refusal) as exc:
             if _may_have_run(exc) and not step.removes:

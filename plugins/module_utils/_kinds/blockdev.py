@@ -116,7 +116,7 @@ class Blockdev(Kind):
 
 def nodes(vm: VM) -> Dict[str, Dict[str, Any]]:
     """All block nodes by name; one command, whatever their number."""
-    return {node["node-name"]: node for node in vm.ask("query-named-block-nodes", flat=True)}
+    return vm.table("nodes", lambda: {node["node-name"]: node for node in vm.ask("query-named-block-nodes", flat=True)})
 
 
 def node_of(vm: VM, device: str) -> str | None:

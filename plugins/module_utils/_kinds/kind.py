@@ -98,6 +98,8 @@ class Kind:
     options: Dict[str, Option] = {}
     returned = True
     """Whether the task returns its state, under ``name``."""
+    surveyed = False
+    """Whether ``survey`` reads many of them at once."""
 
     def ident(self, want: Want) -> str:
         """Which one is meant."""
