@@ -9,6 +9,7 @@ import os
 import signal
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,15 @@ def killed(vm: VM, path: Path, **options: Any) -> None:
     connection = {"socket": vm.qmp, "timeout": 60.0, "connect_timeout": 10.0, "tls": None}
     with pytest.raises(KeyboardInterrupt):
         face.run({**connection, **params, **options}, tell=tell)
+
+
+def let_go(vm: VM) -> None:
+    """Wait until a dump is over and QEMU has closed its file, a moment after it says so."""
+    vm.observer.wait_event("DUMP_COMPLETED")
+    deadline = time.monotonic() + 20
+    while subprocess.run(["ls", "-l", f"/proc/{vm.pid}/fd"], capture_output=True, check=False).stdout.count(b"vm.dump"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -290,11 +300,10 @@ def test_what_a_killed_run_began_is_not_taken_for_something_else(vm: VM, tmp_pat
         ({}, {"begin": 0, "length": 1 << 20}),
     ):
         killed(vm, path, **first)
-        vm.observer.wait_event("DUMP_COMPLETED")
-        vm.observer.forget_events()
+        let_go(vm)
         assert names(step(vm, path, **then)) == ["dump-guest-memory"]
+        let_go(vm)
         path.unlink()
-        vm.observer.wait_event("DUMP_COMPLETED")
 
 
 def test_what_is_left_of_a_dump_that_failed_or_was_cut_is_made_anew(vm: VM, tmp_path: Path) -> None:
