@@ -20,6 +20,20 @@ from support.vm import VERSIONS, VM
 collection.make_importable()
 
 
+# The files that take longest: begun last, one of them would leave the other workers with nothing to do.
+LONG = ("test_action", "test_migrate", "test_instance", "test_block_job", "test_snapshot", "test_disk", "test_device")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file on one QEMU share a guest, so they stay on one worker; the longest files come first."""
+    for item in items:
+        called = getattr(item, "callspec", None)
+        version = called.params.get("qemu_version", "") if called else ""
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {version}"))
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
+
 @pytest.fixture(scope="module", params=VERSIONS)
 def qemu_version(request: pytest.FixtureRequest) -> str:
     """Every test that uses it, directly or through a VM, runs on each QEMU."""

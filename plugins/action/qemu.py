@@ -11,10 +11,11 @@ Everything else (another host, become, async, another interpreter) goes the ordi
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, Iterator, cast
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
@@ -60,12 +61,11 @@ class ActionModule(ActionBase):
             params, error, hidden = validate(face, name, self._task.args)
             host = str(task_vars.get("inventory_hostname", "localhost"))
             result = {"failed": True, "msg": error} if error else self._call(face, name, params, host)
-        warnings = result.pop("warnings", None)
+        if not result.get("warnings"):
+            result.pop("warnings", None)
+        result["invocation"] = {"module_args": params}
         # the values that nothing may show are known from the parameters alone, as in the module's own process
-        cleaned: dict[str, Any] = remove_values({**result, "invocation": {"module_args": params}}, hidden)
-        if warnings:
-            cleaned["warnings"] = remove_values(warnings, hidden)
-        return cleaned
+        return cast("dict[str, Any]", remove_values(result, hidden)) if hidden else result
 
     def _call(self, face: Face, name: str, params: dict[str, Any], host: str) -> dict[str, Any]:
         lines = Lines(lambda text: Display().display(f"[{host}] {text}"))
@@ -108,10 +108,15 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, dict):
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {_member(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [plain(item) for item in value]
     for kind in (int, float):
         if isinstance(value, kind):
             return kind(value)
     return str.__str__(value) if isinstance(value, str) else str(value)
+
+
+def _member(key: Any) -> str:
+    """A key as JSON has it: YAML reads an ``on:`` as a truth value, and a ``1:`` as a number."""
+    return key if isinstance(key, str) else json.dumps(key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
@@ -28,6 +28,7 @@ COMMAND = {
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 _FORM = "write a command's name, or a dictionary of execute and arguments"
 _SECRET_KEYS = frozenset(("password", "passwd", "passphrase", "secret"))
+_SECRET_PROPERTIES = _SECRET_KEYS | {"data"}
 _SECRET_WORDS = re.compile(r"passw|secret|passphrase", re.IGNORECASE)
 
 
@@ -108,6 +109,8 @@ def _send(vm: VM, command: Command, run: Run) -> None:
     except errors.CommandTimeout as exc:
         _note_unknown(command, run, exc.phase == "reply")
         raise
+    if command.name == "qom-get" and command.arguments.get("property") in _SECRET_PROPERTIES:
+        response = REDACTED
     run.responses.append(response)
     if not command.query:
         run.commands.append(command.public())
@@ -205,22 +208,58 @@ def _near(name: str, schema: Schema) -> str:
 
 def redacted(name: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
     """``arguments`` of the command ``name`` as they may be shown."""
-    if name == "human-monitor-command":
-        line = str(arguments.get("command-line", ""))
-        if _SECRET_WORDS.search(line):
-            return {**arguments, "command-line": f"{line.split()[0]} {REDACTED}"}
+    line = _secret_line(name, arguments)
+    if line:
+        return {**arguments, "command-line": f"{line.split()[0]} {REDACTED}"}
+    shown: Dict[str, Any] = _hide(arguments, _secret_keys(name, arguments))
+    return shown
+
+
+def secrets(params: Dict[str, Any]) -> List[str]:
+    """The values in the commands, not validated yet perhaps, that nothing may show."""
+    found: List[Any] = []
+    commands = params.get("commands")
+    for entry in commands if isinstance(commands, list) else []:
+        arguments = entry.get("arguments") if isinstance(entry, dict) else None
+        if not isinstance(arguments, dict):
+            continue
+        name = str(entry.get("execute", entry.get("exec-oob")))
+        found += _secret_values(arguments, _secret_keys(name, arguments))
+        found += _secret_line(name, arguments).split(None, 1)[1:]
+    if not found:
+        return []
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import spellings  # few have any
+
+    return list(spellings(found))
+
+
+def _secret_line(name: str, arguments: Dict[str, Any]) -> str:
+    """The command line for the human monitor if there is a secret in it, else nothing."""
+    line = str(arguments.get("command-line", "")) if name == "human-monitor-command" else ""
+    return line if _SECRET_WORDS.search(line) and not is_query(name, arguments) else ""
+
+
+def _secret_keys(name: str, arguments: Dict[str, Any]) -> set[str]:
+    """The members whose values are secret, at any depth."""
     secret = set(_SECRET_KEYS)
     if name == "object-add" and str(arguments.get("qom-type", "")).startswith("secret"):
         secret.add("data")
     if name == "change":  # of QEMU 5.2: a VNC password
         secret.add("arg")
-    if name == "qom-set" and str(arguments.get("property", "")) in secret | {"data"}:
+    if name == "qom-set" and str(arguments.get("property", "")) in _SECRET_PROPERTIES:
         secret.add("value")
-    shown: Dict[str, Any] = _hide(arguments, secret)
-    return shown
+    return secret
 
 
 def _hide(value: Any, secret: set[str]) -> Any:
     if isinstance(value, dict):
         return {key: REDACTED if key in secret else _hide(item, secret) for key, item in value.items()}
     return [_hide(item, secret) for item in value] if isinstance(value, list) else value
+
+
+def _secret_values(value: Any, secret: set[str]) -> Iterator[Any]:
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if key in secret:
+            yield item
+        else:
+            yield from _secret_values(item, secret)

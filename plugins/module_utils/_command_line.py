@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -34,8 +35,8 @@ _ARCHITECTURES = {
 }
 # Where distributions that ship one QEMU only, and not under its own name, have it.
 _ELSEWHERE = ("/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm")
-_SECRET = re.compile(r"((?:^|,)password=)(?:,,|[^,])*")
-_SECRET_DATA = re.compile(r"((?:^|,)data=)(?:,,|[^,])*")
+_SECRET = re.compile(r"((?:^|,)password=)((?:,,|[^,])*)")
+_SECRET_DATA = re.compile(r"((?:^|,)data=)((?:,,|[^,])*)")
 _SECRET_JSON = re.compile(r'("(?:data|password)"\s*:\s*")(?:\\.|[^"\\])*')
 
 
@@ -121,6 +122,37 @@ def hide(arguments: Sequence[str]) -> List[str]:
             text = _SECRET.sub(rf"\1{REDACTED}", text)
         shown.append(text)
     return shown
+
+
+def secrets(arguments: Any) -> Iterator[str]:
+    """What ``hide`` hides in the user's ``arguments``, right or wrong ones, as QEMU's messages and Ansible quote it."""
+    if isinstance(arguments, dict):
+        is_secret = str(arguments.get("qom-type", "")).startswith("secret")
+        for key, value in arguments.items():
+            if key == "password" or (key == "data" and is_secret):
+                yield from _spelled(value)
+            else:
+                yield from secrets(value)
+    elif isinstance(arguments, list):
+        for item in arguments:
+            yield from secrets(item)
+    elif isinstance(arguments, str) and arguments.startswith("{"):
+        try:
+            yield from secrets(json.loads(arguments))
+        except ValueError:
+            return
+    elif isinstance(arguments, str):
+        for pattern in (_SECRET, *([_SECRET_DATA] if "secret" in arguments else [])):
+            for _name, value in pattern.findall(arguments):
+                yield from _spelled(value.replace(",,", ","))
+
+
+def _spelled(secret: Any) -> Iterator[str]:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import spellings  # few have any
+
+    for text in spellings(secret):
+        if text not in ("on", "off"):  # of a display's password, which is set later
+            yield from {text, _escape(text)}
 
 
 def expand(arguments: Any) -> List[str]:

@@ -78,6 +78,24 @@ def let_recover(task: Task) -> None:
             other.session.execute("migrate-recover", {"uri": task.params["uri"]}, deadline=task.deadline)
 
 
+def has_guest(state: str, migration: str) -> bool:
+    """Whether a run state and a migration's status are those of a VM that a guest has come to, and is still with."""
+    return migration == "completed" and state not in ("inmigrate", "postmigrate")
+
+
+def lacks_guest(task: Task) -> bool:
+    """Whether the destination is certain not to have the guest: it says so, or there is none any more."""
+    if task.params["destination_socket"] is None:
+        return False
+    try:
+        with reached(task) as other:
+            return other.status == "inmigrate"
+    except Refusal as exc:
+        return isinstance(exc.__cause__, errors.ConnectError) and exc.__cause__.nobody
+    except errors.QMPError:
+        return False
+
+
 def arrived(task: Task) -> str:
     """Wait until the destination says that it has the guest; its run state. Raises Refusal when it does not."""
     while True:
@@ -86,8 +104,9 @@ def arrived(task: Task) -> str:
                 state, there = other.status, status(other.ask("query-migrate"))
         except errors.QMPError as exc:
             raise Refusal(f"destination_socket: {exc}") from exc
-        if state != "inmigrate" and there in ("completed", "none"):
+        if has_guest(state, there):
             return state
-        if there == "failed" or task.deadline.expired:
+        never = there == "failed" or state == "postmigrate" or (there == "none" and state != "inmigrate")
+        if never or task.deadline.expired:
             raise Refusal(f"the destination has not taken the guest over: its migration is {there}, its status {state}")
         time.sleep(_LOOK)

@@ -61,7 +61,8 @@ class Found(NamedTuple):
     size: int | None = None
     """Of the file at the path, if there is one."""
     part: str = "none"
-    """The file beside it: ``none``, ``written`` (right now), ``whole``, ``stale``, or ``unknown`` (perhaps written)."""
+    """The file beside it: ``none``, ``written`` (right now), ``other`` (written, but not what is wanted), ``whole``, ``stale``,
+    or ``unknown`` (perhaps written)."""
 
     @property
     def active(self) -> bool:
@@ -129,15 +130,30 @@ def look(vm: VM, want: Want) -> Found:
         return found._replace(size=there.st_size)
     _beside.check_directory("path", want.path)
     part = _beside.leftover("path", want.path)
-    state = "none" if part is None else _state(_beside.part_of(want.path), part, dump)
+    state = "none" if part is None else _state(vm, want, part, dump)
     return found._replace(size=None if there is None else there.st_size, part=state)
 
 
-def _state(path: str, part: os.stat_result, dump: Dict[str, Any]) -> str:
+def _state(vm: VM, want: Want, part: os.stat_result, dump: Dict[str, Any]) -> str:
     """What the file beside the path is worth. ``query-dump`` has no names, so that the files must tell."""
+    path = _beside.part_of(want.path)
     if dump["status"] == "active":
-        return _open_by_someone(part)
-    return "whole" if dump["status"] == "completed" and _whole(path, dump["total"]) else "stale"
+        state = _open_by_someone(part)
+        return "other" if state == "written" and not _as_wanted(vm, want, path, dump["total"]) else state
+    whole = dump["status"] == "completed" and _whole(path, dump["total"])
+    return "whole" if whole and _as_wanted(vm, want, path, dump["total"]) else "stale"
+
+
+def _as_wanted(vm: VM, want: Want, path: str, total: int) -> bool:
+    """Whether a dump is of the format and the part of the memory that are wanted, as far as that shows."""
+    with open(path, "rb") as file:
+        begins = file.read(len(_FLAT))
+    if begins and (begins == _FLAT) is not want.format.startswith("kdump"):
+        return False
+    if want.length is not None:
+        return total == want.length
+    memory = vm.ask("query-memory-size-summary")
+    return bool(total >= memory["base-memory"] + memory.get("plugged-memory", 0))
 
 
 def _open_by_someone(part: os.stat_result) -> str:
@@ -198,6 +214,10 @@ def _join(found: Found, want: Want) -> Move:
     if found.part == "written":
         return Move(Plan(), True)
     why = "it goes to another file"
+    if found.part == "other":
+        why = (
+            f"though it goes to {_beside.part_of(want.path)}, it is in another format or of another part of the memory"
+        )
     if found.part == "unknown":
         why = f"whether it goes to {_beside.part_of(want.path)} can't be told by the user that runs the task"
     raise Refusal(

@@ -14,6 +14,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refu
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._migration import (
+    RUNNING,
     check_uri,
     listens_at,
     progress,
@@ -49,7 +50,7 @@ def work(task: Task) -> Dict[str, Any]:
         if plan.steps:
             apply(plan, vm)
             vm.forget()
-        if params["wait"] and before == "inmigrate":
+        if params["wait"]:
             with after(plan.commands):
                 found = _arrive(task, vm)
         else:
@@ -73,8 +74,9 @@ def decide(vm: VM, found: Dict[str, Any], run_state: str, params: Dict[str, Any]
     """What makes it listen. Queries only. Raises Refusal where it can't, or listens elsewhere."""
     uri = params["uri"]
     if run_state != "inmigrate":
-        if status(found) == "completed":
-            return Plan()  # it has arrived
+        here = status(found) == "completed" and run_state != "postmigrate"  # and has not left since
+        if here or status(found).startswith("postcopy"):
+            return Plan()
         raise Refusal(
             f"the virtual machine does not wait for a migration (its status is {run_state}): start it with -incoming defer"
         )
@@ -103,7 +105,9 @@ def _arrive(task: Task, vm: VM) -> Dict[str, Any]:
         found = vm.ask("query-migrate")
         if status(found) == "failed":
             raise Refusal(f"the incoming migration failed: {found.get('error-desc', 'QEMU does not say why')}")
-        return found, vm.status != "inmigrate" and status(found) != "active", progress(found)
+        if status(found) == "postcopy-paused":
+            raise Refusal("the migration has lost its connection in postcopy: use qemu_migrate with state=recovered")
+        return found, vm.status != "inmigrate" and status(found) not in RUNNING, progress(found)
 
     try:
         return watch(vm, one_look, task.tell, "MIGRATION", "RESUME")

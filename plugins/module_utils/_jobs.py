@@ -11,7 +11,7 @@ somebody dismisses it: that is how the next run learns what became of it.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import perform
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import node_of, nodes
@@ -82,9 +82,10 @@ def dismiss(ident: str) -> Step:
 class Sender:
     """Sends steps one by one, without taking any back: what they began goes on without this task."""
 
-    def __init__(self, vm: VM) -> None:
+    def __init__(self, vm: VM, before: Iterable[Dict[str, Any]] = ()) -> None:
+        """``before``: what was sent already."""
         self.vm = vm
-        self.sent: List[Dict[str, Any]] = []
+        self.sent: List[Dict[str, Any]] = list(before)
         """The public forms of the steps that QEMU took, or may have taken."""
 
     def send(self, step: Step) -> None:

@@ -27,8 +27,6 @@ MACHINE = {
     "purge": Option("bool", default=False),
     "recreate": Option("bool", default=False),
 }
-# As many devices as it takes for one long answer to cost less than many short ones.
-_MANY = 4
 
 
 def work(task: Task) -> Dict[str, Any]:
@@ -41,11 +39,6 @@ def work(task: Task) -> Dict[str, Any]:
 
         document += unnamed(vm, params, document)
     items = ordered([item for entry in document for item in entry.items])
-    devices = [item for item in items if item.kind.name in ("device", "memory_device")]
-    if len(devices) >= _MANY:
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.survey import survey
-
-        survey(vm)
     before = vm.status
     power, after = _power(vm, params)
     outcome = converge(vm, items, recreate=params["recreate"], check_mode=task.check_mode, last=power)

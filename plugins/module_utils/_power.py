@@ -361,7 +361,8 @@ def _result(before: str, move: Move, state: str, after: str) -> Dict[str, Any]:
 
 def _failed(exc: Exception, sent: List[Dict[str, Any]], before: str) -> Dict[str, Any]:
     """Nothing here can be taken back: the result says what was sent before it failed."""
-    if isinstance(exc, errors.CommandError):
+    unsent = isinstance(exc, errors.CommandTimeout) and exc.phase in ("queue", "write") and exc.command
+    if isinstance(exc, errors.CommandError) or (unsent and unsent == sent[-1]["execute"]):
         sent = sent[:-1]
     lost = isinstance(exc, errors.Disconnected)
     result: Dict[str, Any] = {

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING, Any, Dict
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
@@ -36,9 +35,12 @@ def wait(task: Task) -> Dict[str, Any]:
     Raises Refusal at the deadline, saying what was seen meanwhile.
     """
     params = task.params
+    for name in ("event", "status", "guest_agent"):
+        if params[name] is not None and not params[name]:
+            raise Refusal(f"{name}: it is empty, so there is nothing to wait for")
     if params["guest_agent"]:
         if not task.check_mode:
-            wait_for_agent(params["guest_agent"], task.deadline)
+            _agent(params["guest_agent"], task)
         return {"changed": False, "commands": []}
     vm = task.connect()
     if params["status"]:
@@ -48,6 +50,16 @@ def wait(task: Task) -> Dict[str, Any]:
     event = _event(vm, set(params["event"]), params["data"] or {})
     shown = {"name": event.name, "data": event.data, "timestamp": event.timestamp}
     return {"changed": False, "commands": [], "event": shown}
+
+
+def _agent(address: str, task: Task) -> None:
+    try:
+        wait_for_agent(address, task.deadline)
+    except errors.CommandTimeout as exc:
+        raise Refusal(
+            f"no guest agent answered guest-sync-delimited at {address} within {exc.seconds:.4g} s: none runs in the "
+            "guest yet, or other clients hold its socket"
+        ) from exc
 
 
 def _event(vm: VM, names: set[str], data: Dict[str, Any]) -> Event:
@@ -60,17 +72,17 @@ def _event(vm: VM, names: set[str], data: Dict[str, Any]) -> Event:
         return vm.session.wait_event(matches, deadline=vm.deadline, since=0)
     except errors.CommandTimeout as exc:
         seen = [event.name for event in vm.session.events]
-        raise Refusal(f"{_words(names, data)} did not come within {exc.seconds:.4g} s; {_seen(seen)}") from exc
+        raise Refusal(f"{_words(names, data)} did not come within {vm.deadline.seconds:.4g} s; {_seen(seen)}") from exc
 
 
 def _status(vm: VM, wanted: set[str], at_once: bool) -> str:
     """The run state, once it is one of the wanted ones."""
-    began, passed = time.monotonic(), [vm.status]
+    passed = [vm.status]
     while passed[-1] not in wanted and not at_once:
         if vm.deadline.expired:
             states = ", then ".join(passed)
             raise Refusal(
-                f"the VM did not become {' or '.join(sorted(wanted))} within {time.monotonic() - began:.4g} s: it was {states}"
+                f"the VM did not become {' or '.join(sorted(wanted))} within {vm.deadline.seconds:.4g} s: it was {states}"
             )
         with contextlib.suppress(errors.CommandTimeout):
             vm.session.wait_event(lambda event: True, timeout=_LOOK_EVERY, deadline=vm.deadline)

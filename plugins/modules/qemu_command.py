@@ -38,7 +38,7 @@ options:
     description:
       - The commands. Each is a name, or a dictionary of C(execute) (the name) and C(arguments) (a dictionary).
       - C(exec-oob) in place of C(execute) has a command executed out of band, overtaking others.
-      - Secrets in them do not show in RV(commands). Set C(no_log) on the task to keep them from Ansible's own logs.
+      - Passwords and the data of secret objects in them are not shown. Set C(no_log) on the task for any other secret.
     type: list
     elements: raw
     required: true
@@ -119,10 +119,10 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._command import COMMAND, work
+from ansible_collections.vmm.qemu.plugins.module_utils._command import COMMAND, secrets, work
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
 
-face = Face(COMMAND, work)
+face = Face(COMMAND, work, secrets=secrets)
 main = face.main
 
 if __name__ == "__main__":

@@ -208,10 +208,11 @@ commands:
       arguments: {}
 """
 
+from ansible_collections.vmm.qemu.plugins.module_utils._command_line import secrets
 from ansible_collections.vmm.qemu.plugins.module_utils._instance import OPTIONS, work
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
 
-face = Face(OPTIONS, work)
+face = Face(OPTIONS, work, secrets=lambda params: list(secrets(params.get("arguments"))))
 main = face.main
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ options:
     description:
       - V(migrated) migrates.
       - V(cancelled) stops a migration that is under way. The guest stays here.
+      - In its last phase (C(device), QEMU 10.0 and later) it is stopped only if the destination that O(destination_socket) names
+        has no guest yet, or is gone.
       - V(paused) interrupts one that is in postcopy.
       - V(recovered) goes on with one that was interrupted in postcopy. With O(destination_socket) the destination listens again
         at O(uri) first.
@@ -76,7 +78,7 @@ options:
   postcopy_after:
     description:
       - Seconds after which to switch to postcopy. The guest then runs at the destination, which fetches what it lacks.
-      - Needs the capability C(postcopy-ram) on both sides.
+      - Needs the capability C(postcopy-ram) on both sides, and O(wait).
     type: float
 seealso:
   - module: vmm.qemu.qemu_migrate_incoming

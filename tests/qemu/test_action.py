@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from support.collection import REPO
@@ -70,7 +71,7 @@ def every_module(vm: VM) -> dict[str, dict[str, Any]]:
         "qemu_vfio": {"id": "v0", "host": "0000:00:1f.7"},
         "qemu_vhost_user": {"id": "h0", "driver": "vhost-user-blk-pci", "path": f"{here}/none"},
         "qemu_vsock": {"id": "k0", "guest_cid": 3, "vhostfd": f"{here}/none"},
-        "qemu_wait": {"status": ["prelaunch"]},
+        "qemu_wait": {"status": ["prelaunch", "running"]},
     }
 
 
@@ -93,6 +94,7 @@ def _the_same(vm: VM, playbook: Playbook) -> None:
         {"vmm.qemu.qemu_disk": {"id": "d0", "timeout": "soon"}},
         {"vmm.qemu.qemu_disk": {"id": "d0", "socket": f"{vm.directory}/none"}},
         {"vmm.qemu.qemu_disk": {}},
+        {"vmm.qemu.qemu_wait": {"status": ["debug"], "timeout": 1}},
     ]
     before = vm.fingerprint()
     foretold = [task for task in tasks if task["check_mode"]]
@@ -117,6 +119,23 @@ def compare(here: PlayRun, there: PlayRun) -> None:
             result["warnings"] = [text for text in result.get("warnings", []) if "interpreter" not in str(text)]
             results.append((task.status, result))
         assert results[0] == results[1]
+
+
+def test_keys_that_yaml_reads_as_something_else_than_text(playbook: Playbook, tmp_path: Path) -> None:
+    """Numbers and truth values as keys are text in the module's process, since JSON has no other, and so they are here."""
+    with VM("10.0") as vm:
+        play = tmp_path / "keys.yml"
+        play.write_text(f"""
+- hosts: all
+  gather_facts: false
+  tasks:
+  - name: t
+    vmm.qemu.qemu_device:
+      {{socket: {vm.qmp}, id: r0, driver: virtio-rng-pci, bus: rp0, options: {{on: 1, 2: 3}}}}
+""")
+        here, there = playbook(play, here=True), playbook(play)
+        compare(here, there)
+        assert "no property 'true'" in here["t"].result["msg"]
 
 
 def test_the_socket_from_the_tasks_environment(start_vm: Callable[..., VM], playbook: Playbook) -> None:

@@ -153,6 +153,35 @@ def test_a_recreation_keeps_what_was_not_named(node: Life) -> None:
     assert (now["drv"], now["ro"], now["cache"]["direct"], now["file"]) == ("qcow2", True, True, other)
 
 
+@pytest.mark.parametrize("ending", ["reopened", "recreated", "put back"])
+def test_what_a_node_shows_stays_though_a_task_does_not_name_it(node: Life, ending: str) -> None:
+    """Half of an image stays that half: QEMU drops an offset that is left out, and the guest would see another disk."""
+    vm = node.vm
+    shown = {"offset": 4096, "size": 8192}
+    node.step(node_name="n0", filename=vm.image("a.img"), options=shown)
+    other = vm.image("b.img")
+    if ending == "reopened":
+        node.step(node_name="n0", read_only=True)
+    elif ending == "recreated":
+        node.step(node_name="n0", filename=other, recreate=True)
+    else:
+        bad = {"node_name": "n0", "filename": other, "driver": "qcow2", "recreate": True}
+        node.refused("qcow2", foretold=False, **bad)
+    now = vm.observer.node("n0")
+    assert now["image"]["virtual-size"] == 8192
+    assert '"offset": 4096' in now["file"]
+    assert run_module(vm, "qemu_blockdev", node_name="n0", options=shown)["commands"] == []
+
+
+def test_a_throttled_node_is_opened_anew_in_its_group(node: Life) -> None:
+    vm = node.vm
+    run_module(vm, "qemu_object", id="slow", qom_type="throttle-group")
+    given: dict[str, Any] = {"node_name": "n0", "driver": "throttle", "filename": vm.image("a.img")}
+    node.step(**given, options={"throttle-group": "slow"})
+    assert names(node.step(node_name="n0", read_only=True)) == ["blockdev-reopen"]
+    assert vm.observer.node("n0")["ro"] is True
+
+
 def test_a_shared_image_needs_no_lock_to_be_a_node(node: Life) -> None:
     """An unused raw node takes no lock; the device on it would, and says so."""
     assert run_module(node.vm, "qemu_blockdev", node_name="n0", filename=node.vm.image("a.img"))["changed"]

@@ -197,6 +197,8 @@ def test_what_reading_can_tell_is_refused_before_anything_is_sent(chardev: Life)
         (("out",), {"type": "file"}),
     ):
         chardev.refused(*words, id="c0", **options)
+    chardev.refused("path", "null", "no such option", id="c0", type="null", path="/x")
+    chardev.refused("server", "udp", "no such option", id="c0", type="udp", host="::1", port=7, server=True)
     chardev.refused("'0bad'", "letter", id="0bad", type="null")
     chardev.refused("No such file", foretold=False, id="c0", type="file", path="/nosuch/file")
 

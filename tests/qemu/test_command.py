@@ -139,6 +139,28 @@ def test_secrets_are_not_shown(paused_vm: VM) -> None:
     assert "hush" not in json.dumps(failed)
 
 
+def test_secrets_are_not_shown_by_ansible(paused_vm: VM, playbook: Any) -> None:
+    """Neither the options nor an error that quotes them nor what QEMU answers, with all of Ansible's verbosity."""
+    secret = "c0rrect-h0rse"
+    line = {"execute": "human-monitor-command", "arguments": {"command-line": f"set_password vnc {secret}"}}
+    tasks = {
+        "made": add("secret", "s0", data=secret),
+        "again": add("secret", "s0", data=secret),
+        "wrong": add("secret", "s1", data=[secret]),
+        "line": line,
+        "asked": {"execute": "qom-get", "arguments": {"path": "/objects/s0", "property": "data"}},
+    }
+    play = [
+        {"name": name, "vmm.qemu.qemu_command": {"socket": paused_vm.qmp, "commands": [entry]}, "ignore_errors": True}
+        for name, entry in tasks.items()
+    ]
+    run = playbook([{"hosts": "all", "gather_facts": False, "tasks": play}], "-vvv")
+    assert [task.failed for task in run.tasks] == [False, True, True, False, False]
+    assert secret not in run.output
+    assert secret not in json.dumps([task.result for task in run.tasks])
+    assert run["made"].result["invocation"]["module_args"]["commands"] != []
+
+
 def test_out_of_band(paused_vm: VM) -> None:
     done = command(paused_vm, {"exec-oob": "query-yank"})
     assert done["changed"] is False

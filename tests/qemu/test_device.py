@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import pytest
 
 from support.life import Life, names
 from support.modules import ModuleFailed, run_module
+from support.patience import no_hang
 from support.vm import VM
 
 LIVE_VM = {"scsi": True, "args": ["-device", "qemu-xhci,id=xhci,bus=pcie.0"]}
@@ -36,6 +36,7 @@ def test_a_whole_life(device: Life) -> None:
     assert names(added) == ["device_add"]
     assert added["commands"][0]["arguments"]["max-bytes"] == 1024
     assert vm.plugged() == {"r0": "virtio-rng-pci"}
+    vm.guest_has_rng()
     device.refused("options.max-bytes", "1024", "2048", "recreate", **{**given, "options": {"max-bytes": 2048}})
     device.refused("driver", "'virtio-rng-pci'", "'virtio-net-pci'", id="r0", driver="virtio-net-pci")
     assert names(device.step(**{**given, "options": {"max-bytes": 2048}}, recreate=True)) == [
@@ -43,6 +44,7 @@ def test_a_whole_life(device: Life) -> None:
         "device_add",
     ]
     assert vm.observer.qom_get("/machine/peripheral/r0", "max-bytes") == 2048
+    vm.guest_has_rng()
     assert names(device.step(id="r0", state="absent")) == ["device_del"]
     assert vm.fingerprint() == clean
 
@@ -59,6 +61,8 @@ def test_a_whole_life(device: Life) -> None:
 )
 def test_other_drivers(device: Life, given: dict[str, Any]) -> None:
     device.step(id="x0", **given)
+    if given["driver"] == "virtio-rng":
+        device.vm.guest_has_rng()
     device.step(id="x0", state="absent")
 
 
@@ -106,6 +110,7 @@ def test_functions_of_one_slot_share_a_port(paused_vm: VM) -> None:
 def test_without_waiting_the_removal_is_pending(device: Life) -> None:
     vm = device.vm
     device.step(id="r0", driver="virtio-rng-pci", bus="rp3")
+    vm.guest_has_rng()
     vm.observer.execute("stop")
     for _run in range(2):
         done = run_module(vm, "qemu_device", id="r0", state="absent", wait=False)
@@ -118,9 +123,10 @@ def test_without_waiting_the_removal_is_pending(device: Life) -> None:
 def test_a_paused_guest_is_named_as_the_reason(device: Life) -> None:
     vm = device.vm
     device.step(id="r0", driver="virtio-rng-pci", bus="rp3")
+    vm.guest_has_rng()
     vm.observer.execute("stop")
     with pytest.raises(ModuleFailed) as failed:
-        run_module(vm, "qemu_device", id="r0", state="absent", timeout=0.6)
+        run_module(vm, "qemu_device", id="r0", state="absent", timeout=2)
     assert failed.value.result["pending"] is True
     assert "pending" in failed.value.result["msg"] and "paused" in failed.value.result["msg"]
     threading.Timer(0.3, lambda: vm.observer.execute("cont")).start()
@@ -140,10 +146,8 @@ def test_a_request_that_a_booting_guest_loses_is_made_again(start_vm: Any) -> No
 def test_a_guest_that_never_answers(start_vm: Any) -> None:
     vm = start_vm(guest=True, append="acpiphp.disable=1")
     run_module(vm, "qemu_device", id="r0", driver="virtio-rng-pci", bus="rp0")
-    began = time.monotonic()
-    with pytest.raises(ModuleFailed) as failed:
+    with no_hang(3), pytest.raises(ModuleFailed) as failed:
         run_module(vm, "qemu_device", id="r0", state="absent", timeout=3)
-    assert time.monotonic() - began < 3 + 2
     assert failed.value.result["pending"] is True
     assert "the guest has not answered" in failed.value.result["msg"]
     assert vm.plugged() == {"r0": "virtio-rng-pci"}
@@ -158,6 +162,7 @@ def test_what_reading_can_tell_is_refused(device: Life) -> None:
         (("no bus 'zz'",), {"id": "x0", "driver": "usb-tablet", "bus": "zz"}),
         (("pcie.0", "rp0"), {"id": "x0", "driver": "virtio-rng-pci"}),
         (("'x 0'", "letter"), {"id": "x 0", "driver": "virtio-rng-pci", "bus": "rp1"}),
+        (("rng", "null"), {"id": "x0", "driver": "virtio-rng-pci", "bus": "rp1", "options": {"rng": None}}),
         (
             ("max-bytes", "uint64"),
             {"id": "x0", "driver": "virtio-rng-pci", "bus": "rp1", "options": {"max-bytes": "many"}},

@@ -69,8 +69,6 @@ def test_every_option_reaches_qemu(disk: Life) -> None:
         serial="S",
         queues=2,
         shared=True,
-        read_only=True,
-        cache={"direct": True, "no_flush": True},
         discard="unmap",
         iothread="io0",
         romfile="",
@@ -81,7 +79,14 @@ def test_every_option_reaches_qemu(disk: Life) -> None:
             "write-cache": "off",
             "disable-legacy": False,
         },
-        blockdev={"detect_zeroes": "on", "aio": "native", "lazy-refcounts": True},
+        # as QEMU has them, or as qemu_blockdev does
+        blockdev={
+            "read-only": True,
+            "detect-zeroes": "on",
+            "cache": {"direct": "yes", "no-flush": True},
+            "aio": "native",
+            "lazy-refcounts": True,
+        },
     )
     node = vm.observer.node("n0")
     assert (node["drv"], node["ro"], node["detect_zeroes"]) == ("qcow2", True, "on")
@@ -230,6 +235,7 @@ def test_what_reading_can_tell_is_refused_before_anything_is_sent(disk: Life) ->
         (("no size", "lots"), {**new, "size": "lots"}),
         (("said by format",), {**new, "blockdev": {"driver": ["a"]}}),
         (("blockdev: cache",), {**new, "blockdev": {"cache": "none"}}),
+        (("blockdev: cache", "'bypass'"), {**new, "blockdev": {"cache": {"bypass": True}}}),
         (("addr: 17", "'0x11'"), {**new, "addr": 17}),
         (("timeout: 0",), {**new, "timeout": 0}),
         (("connect_timeout: -1",), {**new, "connect_timeout": -1}),

@@ -9,6 +9,7 @@ import os
 import signal
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,15 @@ def killed(vm: VM, path: Path, **options: Any) -> None:
     connection = {"socket": vm.qmp, "timeout": 60.0, "connect_timeout": 10.0, "tls": None}
     with pytest.raises(KeyboardInterrupt):
         face.run({**connection, **params, **options}, tell=tell)
+
+
+def let_go(vm: VM) -> None:
+    """Wait until a dump is over and QEMU has closed its file, a moment after it says so."""
+    vm.observer.wait_event("DUMP_COMPLETED")
+    deadline = time.monotonic() + 20
+    while subprocess.run(["ls", "-l", f"/proc/{vm.pid}/fd"], capture_output=True, check=False).stdout.count(b"vm.dump"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -255,6 +265,7 @@ def test_what_a_killed_run_began_is_joined(slow_vm: VM, tmp_path: Path) -> None:
     assert vm.observer.look("query-dump")["status"] == "active"
     assert os.listdir(tmp_path) == ["vm.kdump.part"]
     refused(vm, tmp_path / "other", "another file", "bytes")
+    refused(vm, path, "another format", "run the task again")
     foretold = dump(vm, path, check=True, **SLOW)
     done = dump(vm, path, **SLOW)
     assert done["changed"] is foretold["changed"] is True
@@ -277,6 +288,22 @@ def test_what_was_complete_after_a_killed_run_gets_its_name(vm: VM, tmp_path: Pa
     done = step(vm, path, format=fmt)
     assert (done["commands"], path.stat().st_ino) == ([], inode)
     assert "earlier run" in done["warnings"][0]
+
+
+def test_what_a_killed_run_began_is_not_taken_for_something_else(vm: VM, tmp_path: Path) -> None:
+    """Another format, or another part of the memory: made anew."""
+    path = tmp_path / "vm.dump"
+    for first, then in (
+        ({"format": "kdump-zlib"}, {}),
+        ({}, {"format": "kdump-zlib"}),
+        ({"begin": 0, "length": 1 << 20}, {}),
+        ({}, {"begin": 0, "length": 1 << 20}),
+    ):
+        killed(vm, path, **first)
+        let_go(vm)
+        assert names(step(vm, path, **then)) == ["dump-guest-memory"]
+        let_go(vm)
+        path.unlink()
 
 
 def test_what_is_left_of_a_dump_that_failed_or_was_cut_is_made_anew(vm: VM, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from support.modules import ModuleFailed, run_module
+from support.patience import no_hang
 from support.vm import BED, CMDLINE, VM, process_exists, qemu_binary
 
 QUIT = {"execute": "quit", "arguments": {}}
@@ -197,6 +198,36 @@ def test_a_failed_start_says_why_and_leaves_nothing(instance: Instance) -> None:
     assert instance.files <= {"log"} and instance.processes() == set()
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        "secret,id=s0,data=hu,,sh,format=nosuch",
+        '{"qom-type": "secret", "id": "s0", "data": "hu,sh", "format": "nosuch"}',
+        {"qom-type": "secret", "id": "s0", "data": "hu,sh", "format": "nosuch"},
+    ],
+    ids=["text", "json", "dict"],
+)
+def test_qemus_words_about_a_secret_do_not_show_it(instance: Instance, option: Any) -> None:
+    """QEMU begins its message with the option that it does not like."""
+    said = instance.fail(arguments={**BARE, "object": option})
+    assert "nosuch" in said and "s0" in said
+    assert "hu,sh" not in said and "hu,,sh" not in said
+    said = instance.fail(arguments={**BARE, "vnc": "none,password=hush,password-secret=s9"})
+    assert "hush" not in said and "s9" in said
+
+
+def test_a_secret_in_what_ansible_tells_of_the_task(instance: Instance, playbook: Any) -> None:
+    secret = {"qom-type": "secret", "id": "s0", "data": "c0rrect,h0rse"}
+    tasks = [
+        {"vmm.qemu.qemu_instance": instance.options(arguments={**BARE, "object": [objects]}), "ignore_errors": True}
+        for objects in (secret, {**secret, "format": "nosuch"})
+    ]
+    run = playbook([{"hosts": "all", "gather_facts": False, "tasks": tasks}], "-vvv")
+    assert [task.failed for task in run.tasks] == [False, False]
+    assert run.tasks[1].result["restart_required"] is True
+    assert "c0rrect" not in run.output
+
+
 def test_an_image_in_use(instance: Instance) -> None:
     image = str(instance.directory / "disk.img")
     Path(image).write_bytes(bytes(1 << 20))
@@ -303,9 +334,8 @@ def test_a_socket_that_somebody_else_listens_at(instance: Instance) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(instance.socket)
         listener.listen(5)
-        started = time.monotonic()
-        assert "no greeting" in instance.fail(connect_timeout=0.5)
-        assert time.monotonic() - started < 2
+        with no_hang(0.5):
+            assert "no greeting" in instance.fail(connect_timeout=0.5)
         assert instance.files == {"qmp"}
 
 
@@ -327,9 +357,8 @@ def test_a_vm_that_was_started_by_hand(instance: Instance, start_vm: Callable[..
 
 def test_a_qemu_that_hangs_at_the_start_is_ended(instance: Instance) -> None:
     waits = {**BARE, "serial": f"unix:{instance.directory}/serial,server=on,wait=on"}
-    started = time.monotonic()
-    assert "was not ready within 2 s" in instance.fail(arguments=waits, timeout=2)
-    assert time.monotonic() - started < 4
+    with no_hang(2):
+        assert "was not ready within 2 s" in instance.fail(arguments=waits, timeout=2)
     assert instance.processes() == set()
     assert instance.files <= {"serial"}
 
@@ -345,9 +374,7 @@ def test_a_guest_is_asked_to_shut_down(instance: Instance) -> None:
     instance.run(arguments=instance.guest())
     instance.wait_guest()
     assert instance.run(check=True, state="stopped")["commands"] == [POWERDOWN, QUIT]
-    started = time.monotonic()
     stopped = instance.run(state="stopped")
-    assert time.monotonic() - started < 25
     assert stopped["commands"] == [POWERDOWN, QUIT] and stopped["warnings"] == []
     assert instance.files == {"serial.log"}
 
@@ -361,9 +388,8 @@ def test_a_guest_that_ignores_it_is_ended(instance: Instance) -> None:
     instance.run(arguments=running)
     assert instance.run(state="stopped", shutdown_timeout=0)["commands"] == [QUIT]
     instance.run(arguments=running)
-    started = time.monotonic()
-    instance.run(state="stopped", timeout=2)
-    assert time.monotonic() - started < 4
+    with no_hang(2):
+        instance.run(state="stopped", timeout=2)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -95,6 +95,7 @@ def test_any_device(live_vm: VM) -> None:
     given: dict[str, Any] = {"id": "r0", "driver": "virtio-rng", "options": {"max-bytes": "1k", "period": 1000}}
     added = life.step(**given)
     assert added["device"]["driver"] == "virtio-rng-pci" and added["device"]["bus"] == "pci.0"
+    vm.guest_has_rng()
     life.refused("options.max-bytes", "1024", "2048", "recreate", **{**given, "options": {"max-bytes": 2048}})
     life.step(id="r0", state="absent")
     life.refused("no property 'nosuch'", id="r1", driver="virtio-rng-pci", options={"nosuch": 1})
@@ -103,6 +104,7 @@ def test_any_device(live_vm: VM) -> None:
     with pytest.raises(ObserverError, match="Duplicate ID"):
         vm.observer.execute("device_add", driver="virtio-rng-pci", id="r2")
     life.same(id="r2", driver="virtio-rng-pci")
+    vm.guest_has_rng()
     vm.observer.execute("stop")
     with pytest.raises(ModuleFailed) as failed:
         run_module(vm, "qemu_device", id="r2", state="absent", timeout=0.6)

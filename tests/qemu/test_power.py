@@ -18,6 +18,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._power import PoweredDown
 from support.life import names
 from support.modules import ModuleFailed, run_module
 from support.observer import Observer
+from support.patience import no_hang
 from support.vm import VM
 
 
@@ -179,10 +180,9 @@ def test_a_stopped_process_is_not_gone(paused_vm: VM) -> None:
     """The monitor's socket takes the command, and nobody answers."""
     vm = paused_vm
     os.kill(vm.pid, 19)
-    started = time.monotonic()
     try:
-        refused(vm, "off", foretold=False, connect_timeout=1, timeout=1)
-        assert time.monotonic() - started < 3
+        with no_hang(1):
+            refused(vm, "off", foretold=False, connect_timeout=1, timeout=1)
     finally:
         os.kill(vm.pid, 18)
     assert vm.alive
@@ -237,9 +237,8 @@ def test_a_guest_that_ignores_the_button_and_one_that_obeys(
     vm.observer.wait_event("POWERDOWN")
     vm.observer.forget_events()
 
-    started = time.monotonic()
-    failed = refused(vm, "shutdown", "did not shut down", "force_after", foretold=False, timeout=1)
-    assert 0.9 < time.monotonic() - started < 3
+    with no_hang(1):
+        failed = refused(vm, "shutdown", "did not shut down", "force_after", foretold=False, timeout=1)
     assert (failed["changed"], names(failed)) == (True, ["system_powerdown"])
     assert events(vm).count("POWERDOWN") == 2  # pressed again
     assert vm.observer.status() == "running"

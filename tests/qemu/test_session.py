@@ -19,6 +19,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import EventFilter
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
+from support.patience import no_hang
 
 
 class Machine:
@@ -91,10 +92,8 @@ def test_pretty(machine: Machine) -> None:
 
 
 def test_a_human_monitor_is_named(machine: Machine) -> None:
-    start = time.monotonic()
-    with pytest.raises(errors.NegotiationError, match="HMP"):
-        machine.connect("hmp", timeout=10)
-    assert time.monotonic() - start < 5
+    with no_hang(0.0), pytest.raises(errors.NegotiationError, match="HMP"):
+        machine.connect("hmp", timeout=60)
 
 
 def test_busy_names_this_process(machine: Machine) -> None:

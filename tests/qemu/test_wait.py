@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from support.modules import ModuleFailed, run_module
+from support.patience import no_hang
 from support.vm import VM
 
 Later = Callable[[Callable[[], Any]], None]
@@ -21,16 +22,26 @@ Later = Callable[[Callable[[], Any]], None]
 
 @pytest.fixture
 def later(paused_vm: VM) -> Iterator[Later]:
-    """Does something in 0.4 s; the test ends only after it, so that the VM is still there for it."""
-    timers: list[threading.Timer] = []
+    """Does something 0.4 s after the module has come to its monitor; the test ends only after it, while the VM is there."""
+    threads: list[threading.Thread] = []
+
+    def connected() -> bool:
+        chardevs = paused_vm.observer.look("query-chardev")
+        return any(item["label"] == "bed-qmp" and not item["filename"].startswith("disc") for item in chardevs)
 
     def start(work: Callable[[], Any]) -> None:
-        timers.append(threading.Timer(0.4, work))
-        timers[-1].start()
+        def wait_and_work() -> None:
+            while not connected():
+                time.sleep(0.02)
+            time.sleep(0.4)
+            work()
+
+        threads.append(threading.Thread(target=wait_and_work, daemon=True))
+        threads[-1].start()
 
     yield start
-    for timer in timers:
-        timer.join()
+    for thread in threads:
+        thread.join(20)
 
 
 def test_an_event(paused_vm: VM, later: Later) -> None:
@@ -107,12 +118,35 @@ def test_no_agent(paused_vm: VM) -> None:
     address = {"type": "unix", "data": {"path": f"{paused_vm.directory}/qga"}}
     backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
     paused_vm.observer.send("chardev-add", {"id": "qga", "backend": backend})
-    began = time.monotonic()
     for path, word in ((f"{paused_vm.directory}/qga", "guest-sync-delimited"), ("/nosuch/qga", "/nosuch/qga")):
-        with pytest.raises(ModuleFailed) as failed:
+        with no_hang(1.5), pytest.raises(ModuleFailed) as failed:
             run_module(paused_vm, "qemu_wait", guest_agent=path, timeout=1.5)
         assert word in failed.value.result["msg"]
-    assert time.monotonic() - began < 2 * (1.5 + 2)
+
+
+@pytest.mark.parametrize("how", ["line", "gone"])
+def test_an_agent_that_others_wait_for_or_that_goes(paused_vm: VM, how: str) -> None:
+    """Other clients stand in line, so many that the kernel takes no more; or the other end leaves between two questions."""
+    path = f"{paused_vm.directory}/qga"
+    with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as clients:
+        server.bind(path)
+        server.listen(0)
+        if how == "line":
+            one = clients.enter_context(socket.socket(socket.AF_UNIX))
+            one.connect(path)
+        else:
+            threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()
+        with pytest.raises(ModuleFailed) as failed:
+            run_module(paused_vm, "qemu_wait", guest_agent=path, timeout=1.5)
+    assert ("other clients hold its socket" if how == "line" else "agent's socket") in failed.value.result["msg"]
+
+
+def test_nothing_to_wait_for(paused_vm: VM) -> None:
+    nothing: list[tuple[str, Any]] = [("event", []), ("status", []), ("guest_agent", "")]
+    for option, empty in nothing:
+        with pytest.raises(ModuleFailed) as failed:
+            run_module(paused_vm, "qemu_wait", **{option: empty})
+        assert f"{option}: it is empty" in failed.value.result["msg"]
 
 
 def test_exactly_one_thing(paused_vm: VM) -> None:

@@ -5,6 +5,7 @@
 
 with VM("10.0") as vm:                      # -S, no guest: there in about 0.1 s
 with VM("7.2", guest=True) as vm:           # has printed GUEST-UP: about 3 s
+with VM("7.2", boot=True, args=[...]) as vm: # starts from a disk among its args, and is not waited for
     vm.qmp                                  # the monitor for the modules under test
     vm.observer.devices()                   # what is really there, seen over a second monitor
     vm.guest_sees(blk={"vda"})              # wait until the guest sees just these
@@ -73,11 +74,12 @@ class VM:
         scsi: bool = False,
         start: bool = True,
         name: str = "bed",
+        boot: bool = False,
     ) -> None:
         """`args`: more QEMU options; `append`: more words on the guest's kernel command line (tests/support/guest/init
         lists them); `machine`: q35, on QEMU 5.2 pc, whose guests answer hot-plug there; `memory`: all of `-m`
         (`256,slots=4,maxmem=2G`); `ports`: the pcie-root-ports to make (a q35 has eight unless told);
-        `scsi`: a virtio-scsi-pci `scsi0`, on a q35 on a port of its own."""
+        `scsi`: a virtio-scsi-pci `scsi0`, on a q35 on a port of its own; `boot`: run, with no kernel from here."""
         self.version = version
         machine = machine or MACHINES.get(version, "q35")
         if ports is None:
@@ -106,10 +108,9 @@ class VM:
         if scsi:
             self.command += ["-device", "virtio-scsi-pci,id=scsi0" + (",bus=bed-scsi-port" if own_port else "")]
         if guest:
-            boot = BED / "guest"
-            self.command += ["-kernel", f"{boot}/vmlinuz", "-initrd", f"{boot}/initrd.gz"]
+            self.command += ["-kernel", f"{BED}/guest/vmlinuz", "-initrd", f"{BED}/guest/initrd.gz"]
             self.command += ["-append", f"{CMDLINE} {append}".strip()]
-        else:
+        elif not boot:
             self.command += ["-S"]
         self.command += list(args)
         if start:
@@ -272,6 +273,11 @@ class VM:
                 raise BedError(f"the guest should see {wanted} within {timeout} s, and sees {state}")
             self._must_be_alive("should have shown its guest something")
             time.sleep(0.05)
+
+    def guest_has_rng(self) -> None:
+        """Wait until the guest uses a virtio-rng that was plugged in: its kernel crashes when it loses one half set up."""
+        current = "/sys/class/misc/hw_random/rng_current"
+        self.run_in_guest(f"until grep -q virtio {current}; do sleep 0.1; done", timeout=60)
 
     @staticmethod
     def _agrees(have: Any, want: Any) -> bool:

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import yaml
+
+from support.plays import ansible_environment
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -18,3 +22,18 @@ def test_every_module_is_routed() -> None:
     assert runtime["action_groups"]["qemu"] == modules
     routes = runtime["plugin_routing"]["modules"]
     assert routes == {name: {"action_plugin": "vmm.qemu.qemu"} for name in modules}
+
+
+def test_workers_need_not_import_what_they_share(tmp_path: Path) -> None:
+    """Ansible's main process looks for an action plugin of the module's name; after that, all kinds are there."""
+    look = """
+import sys
+from ansible.plugins.loader import action_loader, init_plugin_loader
+init_plugin_loader()
+assert action_loader.get("vmm.qemu.qemu_disk", class_only=True) is None
+ours = "ansible_collections.vmm.qemu.plugins."
+assert {ours + "action.qemu", ours + "module_utils._kinds.disk", ours + "module_utils._machine"} <= set(sys.modules)
+found = action_loader.get("vmm.qemu.qemu", class_only=True)
+assert found is sys.modules[ours + "action.qemu"].ActionModule
+"""
+    subprocess.run([sys.executable, "-c", look], env=ansible_environment(tmp_path), check=True)

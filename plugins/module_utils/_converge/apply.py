@@ -25,17 +25,20 @@ UNDO_SECONDS = 1.5
 UNDO_AT_MOST = 10.0
 _RETRY_SECONDS = 2.0
 _RETRY_PAUSE = 0.05
+_LOOK_SECONDS = 0.5
 
 
 def apply(plan: Plan, vm: VM) -> None:
-    """Do every step, or take back those that were done and raise PlanFailed."""
+    """Do every step, or take back those that were done and raise PlanFailed. Raises the session's errors before the first."""
     undo: List[Step] = []
     kept: List[str] = []
-    for number, step in enumerate(plan.steps):
-        last = number == len(plan.steps) - 1
-        takes_back: List[Step] = []
+    # all of it before the first step, while what was read still holds; what comes last is never taken back
+    undos = [
+        list(step.remember(vm)) if step.remember and step is not plan.steps[-1] else list(step.undo)
+        for step in plan.steps
+    ]
+    for step, takes_back in zip(plan.steps, undos):
         try:
-            takes_back = list(step.remember(vm)) if step.remember and not last else list(step.undo)
             perform(step, vm, vm.deadline)
         except (errors.QMPError, Refusal) as exc:
             if _may_have_run(exc) and not step.removes:
@@ -100,7 +103,7 @@ def _see_through(step: Step, wait: Wait, vm: VM, deadline: Deadline, mark: int) 
         else:
             return wait.judge(event)
         if deadline.expired:
-            raise _overdue(wait, vm)
+            raise _overdue(step, wait, vm)
         try:
             if wait.reached(vm):
                 return
@@ -108,7 +111,7 @@ def _see_through(step: Step, wait: Wait, vm: VM, deadline: Deadline, mark: int) 
                 again = time.monotonic() + wait.again_every
                 _send(step, vm, deadline)
         except errors.CommandTimeout as exc:
-            raise _overdue(wait, vm) from exc
+            raise _overdue(step, wait, vm) from exc
         except errors.CommandError as exc:
             meaning = wait.already(exc)
             if meaning == "done":
@@ -117,10 +120,17 @@ def _see_through(step: Step, wait: Wait, vm: VM, deadline: Deadline, mark: int) 
                 raise
 
 
-def _overdue(wait: Wait, vm: VM) -> Exception:
-    deadline, vm.deadline = vm.deadline, Deadline(0.5)  # to say why: one short look
+def _overdue(step: Step, wait: Wait, vm: VM) -> Exception:
+    """The error that says why the step's end has not come, after one short look, in which QEMU may not answer at all."""
+    deadline, vm.deadline = vm.deadline, Deadline(_LOOK_SECONDS)
     try:
+        try:
+            vm.ask("query-status")
+        except errors.CommandTimeout:
+            vm.know({"status": "stuck (QEMU does not answer)", "running": False}, "query-status")
         return wait.overdue(vm)
+    except errors.CommandTimeout:
+        return Refusal(f"{step.execute} was sent, but QEMU does not answer any more: what came of it is not known")
     except errors.QMPError as exc:
         return exc
     finally:
@@ -129,8 +139,8 @@ def _overdue(wait: Wait, vm: VM) -> Exception:
 
 def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[Dict[str, Any]], List[str]]:
     """Take back, newest first: what was done, and the steps that could not be (``kept``: those that nothing takes back)."""
-    left = vm.deadline.remaining() or 0.0
-    vm.deadline = Deadline(max(UNDO_SECONDS, min(left, UNDO_AT_MOST)))
+    left = (vm.deadline.end or 0.0) - time.monotonic()  # below 0 where saying why has taken its time
+    vm.deadline = Deadline(max(min(left, UNDO_AT_MOST), UNDO_SECONDS + min(left, 0.0)))
     done: List[Dict[str, Any]] = []
     stuck: List[str] = []
     if vm.session.closed and undo:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
 
+# As many devices as it takes for one long answer to cost less than many short ones.
+_MANY = 4
+
 
 class Item(NamedTuple):
     """One thing that shall be there, or not."""
@@ -105,6 +108,7 @@ def converge(vm: VM, items: Sequence[Item], *, recreate: bool, check_mode: bool,
     Each has passed its kind's ``check``. ``last`` are steps that follow when all is there. Raises Refusal for what
     reading tells can't be done, PlanFailed for a step that failed (and was undone), and the session's errors.
     """
+    _survey(items, vm)
     readings = [_read(item, vm) for item in items]
     _settle(readings, vm, recreate)
     plan = Plan([*_steps(readings, vm), *last])
@@ -113,10 +117,12 @@ def converge(vm: VM, items: Sequence[Item], *, recreate: bool, check_mode: bool,
         from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import apply  # most runs change nothing
 
         apply(plan, vm)
-        vm.forget()
     unverifiable = [key for reading in readings for key in reading.unverifiable]
     warnings = [text for item in items if item.present for text in item.kind.warnings(item.want)]
     try:
+        if not check_mode and plan.steps:
+            vm.forget()
+            _survey(items, vm)
         return Outcome(
             plan,
             diff,
@@ -130,6 +136,14 @@ def converge(vm: VM, items: Sequence[Item], *, recreate: bool, check_mode: bool,
         if check_mode or not plan.steps:
             raise
         raise NotReadBack(plan, exc) from exc
+
+
+def _survey(items: Sequence[Item], vm: VM) -> None:
+    """Read many devices at once."""
+    if sum(item.kind.surveyed for item in items) >= _MANY:
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.survey import survey  # few tasks have so many
+
+        survey(vm)
 
 
 def _read(item: Item, vm: VM) -> Reading:

@@ -71,7 +71,7 @@ class Blockdev(Kind):
             "detect_zeroes": node["detect_zeroes"],
             "size": node["image"]["virtual-size"],
         }
-        told = layers(node)
+        told = layers(node.get("file", ""))
         below = told.pop("file", None) or told
         if "filename" in below:
             have["filename"] = below["filename"]
@@ -107,7 +107,7 @@ class Blockdev(Kind):
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
 
         name = self.ident(want)
-        told = {below for below in roles.layered(layers(nodes(vm)[name])) if below[0] == "object"}
+        told = {below for below in roles.layered(layers(nodes(vm)[name].get("file", ""))) if below[0] == "object"}
         return told | {("blockdev", child) for child in blocknode.children(vm, name).values()}
 
     def create(self, vm: VM, want: Want) -> List[Step]:
@@ -137,7 +137,7 @@ class Blockdev(Kind):
 
 def nodes(vm: VM) -> Dict[str, Dict[str, Any]]:
     """All block nodes by name; one command, whatever their number."""
-    return {node["node-name"]: node for node in vm.ask("query-named-block-nodes", flat=True)}
+    return vm.table("nodes", lambda: {node["node-name"]: node for node in vm.ask("query-named-block-nodes", flat=True)})
 
 
 def node_of(vm: VM, device: str) -> str | None:
@@ -153,9 +153,8 @@ def sectors(size: Any) -> int:
     return -(-human_size(size) // 512) * 512
 
 
-def layers(node: Dict[str, Any]) -> Dict[str, Any]:
-    """A node's ``file`` member: a plain name, or ``json:{...}`` (dotted or nested) where options matter for the content."""
-    text = node.get("file", "")
+def layers(text: str) -> Dict[str, Any]:
+    """QEMU's ``file`` member: a plain name, or ``json:{...}`` (dotted or nested) where options matter for the content."""
     if not text.startswith("json:"):
         return {"filename": text} if text else {}
     return nest(json.loads(text[len("json:") :]))

@@ -51,13 +51,11 @@ def inherit(vm: VM, want: Want, have: State) -> Want:
         if not _takes_image(vm, want["driver"]):
             was.pop("filename", None)
             was.pop("file", None)
-    options = {**was["options"], **want.get("options", {})}
     if "file" in want or "filename" in want or "file" in want.get("options", {}):
-        for image in ("file", "filename"):
-            was.pop(image, None)
-        if "file" not in want.get("options", {}):
-            options.pop("file", None)
-    return {**was, **want, "cache": {**was["cache"], **want.get("cache", {})}, "options": options}
+        was["options"].pop("file", None)
+        was.pop("file", None)
+        was.pop("filename", None)
+    return _over(was, want)
 
 
 def _takes_image(vm: VM, driver: str) -> bool:
@@ -70,7 +68,7 @@ def _as_it_is(vm: VM, name: str) -> Want:
     The nodes below that have names are named; the nameless ones are in its own definition.
     """
     node = nodes(vm)[name]
-    told = layers(node)
+    told = layers(node.get("file", ""))
     told.pop("driver", None)
     made: Want = {
         "node_name": name,
@@ -96,11 +94,8 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
     steps = []
     if any(change.key != "size" for change in changes):
         was = _as_it_is(vm, name)
-        now = {**was, **want}
-        for option in ("cache", "options"):
-            now[option] = {**was[option], **want.get(option, {})}
         undo = [Step("blockdev-reopen", _reopen(vm, was))]
-        steps.append(Step("blockdev-reopen", _reopen(vm, now), undo=undo, hint=_hint))
+        steps.append(Step("blockdev-reopen", _reopen(vm, _over(was, want)), undo=undo, hint=_hint))
     for change in changes:
         if change.key == "size":
             if change.after < change.before:
@@ -119,6 +114,12 @@ def remove(vm: VM, want: Want) -> List[Step]:
     # of a server on the network QEMU tells an URL, which is no definition
     whole = any(was.get(option) for option in ("filename", "file", "options")) or told == f"{was['driver']}://"
     return [_delete(name, [Step("blockdev-add", _definition(was, None))] if whole else [])]
+
+
+def _over(was: Want, want: Want) -> Want:
+    """What was asked for, over what there is."""
+    both = {part: {**was.get(part, {}), **want.get(part, {})} for part in ("cache", "options")}
+    return {**was, **want, **{part: values for part, values in both.items() if values}}
 
 
 def _reopen(vm: VM, want: Want) -> Dict[str, Any]:
@@ -185,7 +186,7 @@ def users(vm: VM, node: str) -> List[tuple[str, str]]:
 
     From the block graph; QEMU calls that query unstable, but every version from 5.2 to 10.0 answers it alike.
     """
-    holders = _graph(vm).get(node, _ALONE).holders
+    holders = vm.table("block graph", lambda: _graph(vm)).get(node, _ALONE).holders
     held = [_holder(item["type"], item["name"]) for item in holders if item["name"]]
     if len(held) < len(holders):  # an export's hold has no name, nor has that of a device that is about to let go
         held += [("export", export["id"]) for export in vm.ask("query-block-exports") if export["node-name"] == node]
@@ -200,7 +201,8 @@ def _half_gone(vm: VM, device: str) -> bool:
 
 def children(vm: VM, node: str) -> Dict[str, str]:
     """The nodes that a block node stands on, by their role: ``file``, ``backing``. From the block graph."""
-    return _graph(vm).get(node, _ALONE).children
+    links: _Links = vm.table("block graph", lambda: _graph(vm)).get(node, _ALONE)
+    return links.children
 
 
 class _Links(NamedTuple):
@@ -214,19 +216,16 @@ _ALONE = _Links({}, [])
 
 
 def _graph(vm: VM) -> Dict[str, _Links]:
-    """The block graph by node name, made once of an answer."""
-    if not vm.knows("block-graph"):
-        graph = vm.ask("x-debug-query-block-graph")
-        known = {item["id"]: item for item in graph["nodes"]}
-        links = {item["name"]: _Links({}, []) for item in graph["nodes"] if item["type"] == "block-driver"}
-        for edge in graph["edges"]:
-            parent, child = known[edge["parent"]], known[edge["child"]]
-            links[child["name"]].holders.append(parent)
-            if parent["type"] == "block-driver":
-                links[parent["name"]].children[edge["name"]] = child["name"]
-        vm.know(links, "block-graph")
-    found: Dict[str, _Links] = vm.ask("block-graph")
-    return found
+    """The block graph by node name."""
+    graph = vm.ask("x-debug-query-block-graph")
+    known = {item["id"]: item for item in graph["nodes"]}
+    links = {item["name"]: _Links({}, []) for item in graph["nodes"] if item["type"] == "block-driver"}
+    for edge in graph["edges"]:
+        parent, child = known[edge["parent"]], known[edge["child"]]
+        links[child["name"]].holders.append(parent)
+        if parent["type"] == "block-driver":
+            links[parent["name"]].children[edge["name"]] = child["name"]
+    return links
 
 
 def _resize(name: str, size: int, read_only: bool) -> Step:

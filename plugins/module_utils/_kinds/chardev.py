@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CHARDEVS = "/chardevs"
 # Where ``path`` goes, by type.
 _PATHS = {"file": "out", "pipe": "device", "serial": "device", "parallel": "device", "pty": "path"}
+_ADDRESSED = {"socket": ("path", "host", "port", "server", "reconnect"), "udp": ("host", "port")}
 _ALIASES = {"tty": "serial", "parport": "parallel"}
 _ANY_HOST = ("", "*", "0.0.0.0", "::")
 
@@ -144,7 +145,11 @@ class Chardev(Kind):
 
 
 def _data(vm: VM, want: Want, kind: str) -> Dict[str, Any]:
-    """The backend's own members."""
+    """The backend's own members. Raises Refusal for an option that chardevs of this type don't have."""
+    usable = _ADDRESSED.get(kind, ("path",) if kind in _PATHS else ())
+    idle = [name for name in ("path", "host", "port", "server", "reconnect") if want.get(name) and name not in usable]
+    if idle:
+        raise Refusal(f"{idle[0]}: chardev {want['id']} is of type {kind}, which has no such option: leave it out")
     data: Dict[str, Any] = {}
     options = want.get("options", {})
     if kind == "socket":

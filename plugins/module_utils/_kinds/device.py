@@ -30,6 +30,7 @@ class Device(Kind):
     """A device with an id, whatever its driver and bus."""
 
     name = "device"
+    surveyed = True
     options = {
         "id": Option("str", required=True),
         "driver": Option("str"),

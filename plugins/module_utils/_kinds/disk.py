@@ -49,10 +49,11 @@ def disk(want: Want, present: bool) -> List[Part]:
     if "format" in want:
         node["driver"] = want["format"]
     for key, value in want.get("blockdev", {}).items():
-        if key.replace("-", "_") in ("node_name", "driver"):
+        option = key.replace("-", "_")  # as qemu_blockdev calls it
+        if option in ("node_name", "driver"):
             raise Refusal(f"blockdev: {key} is said by {'node_name' if 'name' in key else 'format'}")
-        if key in BLOCKDEV.options:
-            node[key] = BLOCKDEV.options[key].fit(f"blockdev: {key}", value)
+        if option in BLOCKDEV.options:
+            node[option] = BLOCKDEV.options[option].fit(f"blockdev: {key}", value)
         else:
             node.setdefault("options", {})[key] = value
     device: Want = {key: want[key] for key in ("id", "driver", "bus", "addr") if key in want}

@@ -48,7 +48,7 @@ class Option:
         """``value``, out of a free-form dictionary, as Ansible would have passed it. Raises Refusal, naming ``where``."""
         if self.kind == "dict":
             if isinstance(value, dict):
-                return value
+                return self._fit_members(where, value)
         elif self.kind == "bool":
             try:
                 return typed.parse_bool(value)
@@ -59,6 +59,19 @@ class Option:
             if text in self.fields.get("choices", [text]):
                 return text
         raise Refusal(f"{where}: {value!r} is no {self.fields.get('choices') or self.kind}")
+
+    def _fit_members(self, where: str, value: Dict[str, Any]) -> Dict[str, Any]:
+        declared = self.fields.get("options")
+        if declared is None:
+            return value
+        members = {}
+        for key, item in value.items():
+            name = str(key).replace("-", "_")
+            if name not in declared:
+                raise Refusal(f"{where}: there is no {key!r}, only {', '.join(declared)}")
+            if item is not None:
+                members[name] = declared[name].fit(f"{where}.{key}", item)
+        return members
 
     def spec(self) -> Dict[str, Any]:
         """The entry of Ansible's argument specification."""
@@ -85,6 +98,8 @@ class Kind:
     options: Dict[str, Option] = {}
     returned = True
     """Whether the task returns its state, under ``name``."""
+    surveyed = False
+    """Whether ``survey`` reads many of them at once."""
 
     def ident(self, want: Want) -> str:
         """Which one is meant."""

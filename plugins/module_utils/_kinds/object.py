@@ -193,7 +193,7 @@ def _below(vm: VM, ident: str) -> Set[Tuple[str, str]]:
 
 
 def _layered(name: str, node: Dict[str, Any]) -> Set[Tuple[str, str]]:
-    return set() if name.startswith("#") else roles.layered(layers(node))
+    return set() if name.startswith("#") else roles.layered(layers(node.get("file", "")))
 
 
 def _links(vm: VM, driver: str) -> List[str]:

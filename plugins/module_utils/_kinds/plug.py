@@ -171,15 +171,17 @@ def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Proper
 
 
 def riders(vm: VM, ident: str) -> List[str]:
-    """The devices with ids that sit on a bus of this one; looked up once for all."""
-    if not vm.knows("riders"):
-        found: Dict[str, List[str]] = {}
-        for name in vm.peripherals():
-            bus = str(vm.prop(f"{PERIPHERAL}/{name}", "parent_bus", ""))
-            if bus.startswith(f"{PERIPHERAL}/"):
-                found.setdefault(bus.split("/")[3], []).append(name)
-        vm.know(found, "riders")
-    return list(vm.ask("riders").get(ident, []))
+    """The devices with ids that sit on a bus of this one."""
+    return list(vm.table("riders", lambda: _riders(vm)).get(ident, []))
+
+
+def _riders(vm: VM) -> Dict[str, List[str]]:
+    found: Dict[str, List[str]] = {}
+    for name in vm.peripherals():
+        bus = str(vm.prop(f"{PERIPHERAL}/{name}", "parent_bus", ""))
+        if bus.startswith(f"{PERIPHERAL}/"):
+            found.setdefault(bus.split("/")[3], []).append(name)
+    return found
 
 
 def _check_removal(vm: VM, ident: str) -> None:

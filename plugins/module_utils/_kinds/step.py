@@ -102,7 +102,8 @@ class Step:
         secret: Sequence[str] = (),
     ) -> None:
         """``undo``: the steps that take this one back, in their order; empty when nothing can.
-        ``remember``: reads the VM just before the step is sent and returns its ``undo``, where that takes many queries.
+        ``remember``: reads the VM before the plan's first step is sent and returns this one's ``undo``, where that takes
+        many queries.
         ``retry``: true for a refusal that passes by itself within moments ("in use" just after an unplug).
         ``hint``: a sentence added to QEMU's own text, for people only. ``hidden``: left out of ``commands`` (``getfd``).
         ``removes``: it takes something away; nothing is put back while it is unknown whether it ran.

@@ -32,6 +32,8 @@ def coerce(value: Any, kind: str) -> Any:
 
     Since 9.2 QEMU takes no other type; older ones parse the same text. Raises ValueError where it can't be.
     """
+    if value is None:
+        raise ValueError("null is no value: leave it out")
     if isinstance(value, (list, dict)):
         return value
     if kind == "bool":

@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 
 PERIPHERAL = "/machine/peripheral"
+_Question = Tuple[str, FrozenSet[Tuple[str, Any]]]
+"""A query's name and arguments."""
 
 
 class VM:
@@ -39,23 +40,25 @@ class VM:
         self.local = local
         self.leaving: Set[Tuple[str, str]] = set()
         self.coming: Dict[Tuple[str, str], Dict[str, Any]] = {}
-        self._answers: Dict[Tuple[str, str], Any] = {}
+        self._answers: Dict[_Question, Any] = {}
+        self._tables: Dict[str, Dict[str, Any]] = {}
         self._schema: Schema | None = None
 
     def forget(self) -> None:
         """Drop what was read: the VM has changed since."""
         self._answers.clear()
+        self._tables.clear()
 
     def ask(self, query: str, **arguments: Any) -> Any:
-        """The ``return`` of a query, asked at most once. Underscores in argument names become hyphens.
+        """The ``return`` of a query, asked at most once. Arguments are text, numbers and truth values, the underscores
+        in whose names become hyphens.
 
         Raises the session's errors; a refusal (CommandError) is remembered too.
         """
-        wire = _wire(arguments)
-        key = _key(query, wire)
+        key = _question(query, arguments)
         if key not in self._answers:
             try:
-                self._answers[key] = self.session.execute(query, wire, deadline=self.deadline)
+                self._answers[key] = self.session.execute(query, _wire(arguments), deadline=self.deadline)
             except errors.CommandError as exc:
                 self._answers[key] = exc
         answer = self._answers[key]
@@ -65,15 +68,21 @@ class VM:
 
     def know(self, answer: Any, query: str, **arguments: Any) -> None:
         """Take an answer from elsewhere for that of a query, until ``forget()``."""
-        self._answers[_key(query, _wire(arguments))] = answer
+        self._answers[_question(query, arguments)] = answer
 
     def knows(self, query: str, **arguments: Any) -> bool:
         """Whether the answer is there without asking."""
-        return _key(query, _wire(arguments)) in self._answers
+        return _question(query, arguments) in self._answers
 
     def answers(self, query: str) -> List[Tuple[Dict[str, Any], Any]]:
         """All that is known of a query: its arguments and the answer to each."""
-        return [(json.loads(wire), answer) for (name, wire), answer in self._answers.items() if name == query]
+        return [(_wire(dict(asked)), answer) for (name, asked), answer in self._answers.items() if name == query]
+
+    def table(self, name: str, make: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
+        """What ``make`` makes of answers, made once until ``forget()``: each of many things is looked up in it."""
+        if name not in self._tables:
+            self._tables[name] = make()
+        return self._tables[name]
 
     def children(self, path: str) -> Dict[str, str]:
         """Names and types of what lies at a QOM path (``qom-list``); raises DeviceNotFound where there is no such path."""
@@ -88,6 +97,9 @@ class VM:
 
     def peripherals(self) -> Dict[str, str]:
         """Driver by id of every device that has an id: one command, whatever their number."""
+        return self.table("peripherals", self._peripherals)
+
+    def _peripherals(self) -> Dict[str, str]:
         kinds = self.children(PERIPHERAL)
         return {name: kind[6:-1] for name, kind in kinds.items() if kind.startswith("child<")}
 
@@ -125,5 +137,5 @@ def _wire(arguments: Dict[str, Any]) -> Dict[str, Any]:
     return {name.replace("_", "-"): value for name, value in arguments.items()}
 
 
-def _key(query: str, wire: Dict[str, Any]) -> Tuple[str, str]:
-    return query, json.dumps(wire, sort_keys=True)
+def _question(query: str, arguments: Dict[str, Any]) -> _Question:
+    return query, frozenset(arguments.items())

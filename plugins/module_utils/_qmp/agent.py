@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 
 from . import errors
-from .address import open_socket, parse
+from .address import open_socket, parse, pause
 from .deadline import Limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
 
+    from .address import Address
     from .deadline import Deadline
 
 # QEMU accepts for the agent whether or not one runs, and a request made too early may be lost.
 _ASK_EVERY = 1.0
+_PAUSE = 0.05
 
 
 def wait_for_agent(address: str, deadline: Deadline) -> None:
@@ -29,15 +31,39 @@ def wait_for_agent(address: str, deadline: Deadline) -> None:
     runs in the guest yet, or another client holds its socket.
     """
     limit = Limit(None, deadline, 60.0)
-    with open_socket(parse(address), None, limit) as sock:
+    with _open(parse(address), limit) as sock:
         while True:
             token = int.from_bytes(os.urandom(4), "big")
             # The byte 0xFF, which no JSON holds, resets the agent's parser from what a client before may have left in it.
-            sock.sendall(b'\xff{"execute":"guest-sync-delimited","arguments":{"id":%d}}\n' % token)
+            _send(sock, b'\xff{"execute":"guest-sync-delimited","arguments":{"id":%d}}\n' % token)
             if _answered(sock, b'"return": %d' % token, min(_ASK_EVERY, limit.remaining())):
                 return
             if limit.expired:
                 raise errors.CommandTimeout("guest-sync-delimited", "reply", limit.seconds)
+
+
+def _open(where: Address, limit: Limit) -> socket.socket:
+    """A connected socket. Where other clients stand in line already, it is tried again until the time is up."""
+    while True:
+        try:
+            return open_socket(where, None, limit)
+        except BlockingIOError:
+            pause(limit, where, _PAUSE)
+        if limit.expired:
+            raise errors.CommandTimeout("guest-sync-delimited", "queue", limit.seconds)
+
+
+def _send(sock: socket.socket, data: bytes) -> None:
+    """Write a request, or let it be where nobody reads the last ones. Raises `errors.Disconnected`."""
+    try:
+        sock.sendall(data)
+    except OSError as exc:
+        if not _later(exc):
+            raise errors.Disconnected(f"the agent's socket broke: {exc}") from None
+
+
+def _later(exc: OSError) -> bool:
+    return isinstance(exc, (BlockingIOError, TimeoutError)) or "timed out" in str(exc)
 
 
 def _answered(sock: socket.socket, token: bytes, seconds: float) -> bool:
@@ -49,7 +75,7 @@ def _answered(sock: socket.socket, token: bytes, seconds: float) -> bool:
         try:
             data = sock.recv(1 << 12)
         except OSError as exc:
-            if isinstance(exc, TimeoutError) or "timed out" in str(exc):
+            if _later(exc):
                 return False
             raise errors.Disconnected(f"the agent's socket broke: {exc}") from None
         if not data:

@@ -91,14 +91,15 @@ class DeviceNotActive(CommandError):
 
 
 class CommandTimeout(QMPError):
-    """The deadline passed. ``phase`` says where: ``queue`` and ``write`` never ran, ``reply`` and ``event`` may have.
+    """The deadline passed. ``phase`` says where: ``queue`` and ``write`` did not run, ``reply`` and ``event`` may have.
 
-    ``command`` is None for a plain wait for an event.
+    What is written in part must be written to its end before anything else can be: it runs after all if the session
+    goes on, and does not if that is closed. ``command`` is None for a plain wait for an event.
     """
 
     _WHERE = {
         "queue": "it was still waiting its turn and has not been sent",
-        "write": "QEMU did not read it in full, so it has not run",
+        "write": "QEMU did not read it in full, so it has not run; it will if this session sends more",
         "reply": "it was sent, QEMU has not answered yet; whether it takes effect is unknown",
         "event": "QEMU accepted it, the event that finishes it has not come",
     }

@@ -84,7 +84,13 @@ class Pump:
     @property
     def busy(self) -> bool:
         """Whether a command is written, in part or in full, and not answered."""
-        return bool(self._owed) or self._writing is not None
+        return bool(self._owed) or self._unfinished is not None
+
+    @property
+    def _unfinished(self) -> Call | None:
+        """The command to write on with. One that its caller has given up is none at the end: QEMU shall not run it."""
+        call = self._writing
+        return None if self.closing and call not in self._calls else call
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -144,10 +150,10 @@ class Pump:
     def _lead(self, call: Call) -> Any:
         """Become the leader if there is none: the poll object; else None."""
         if self._leader is not None:
-            if self._writing is not None and not self._polls_out:
+            if self._unfinished is not None and not self._polls_out:
                 self._wake()  # the leader may not know that there is something left to write
             return None
-        writing = self._writing is not None
+        writing = self._unfinished is not None
         if writing != self._polls_out:
             self._poller.modify(self.transport.sock, select.POLLIN | (select.POLLOUT if writing else 0))
             self._polls_out = writing
@@ -274,11 +280,9 @@ class Pump:
 
     def _write(self) -> None:
         while self.failure is None:
-            call = self._writing
+            call = self._unfinished or self._begin()
             if call is None:
-                call = self._begin()
-                if call is None:
-                    return
+                return
             call.state = WRITE
             done = sum(call.sent)
             if done < len(call.frame):

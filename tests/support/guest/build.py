@@ -33,8 +33,8 @@ def depends(module: Path) -> list[str]:
     return [name for name in found.group(1).decode().split(",") if name] if found else []
 
 
-def load_order(modules: dict[str, Path]) -> list[str]:
-    """WANTED and all they depend on, each after what it needs. A module built into the kernel has no file."""
+def load_order(modules: dict[str, Path], wanted: list[str]) -> list[str]:
+    """The wanted ones and all they depend on, each after what it needs. A module built into the kernel has no file."""
     order: list[str] = []
 
     def add(name: str) -> None:
@@ -44,8 +44,8 @@ def load_order(modules: dict[str, Path]) -> list[str]:
             add(needed.replace("-", "_"))
         order.append(name)
 
-    for wanted in WANTED:
-        add(wanted)
+    for name in wanted:
+        add(name)
     return order
 
 
@@ -58,29 +58,39 @@ def newc(entries: list[tuple[str, int, bytes]]) -> Iterator[bytes]:
         yield content + b"\0" * (-len(content) % 4)
 
 
-def main(root: Path, out: Path) -> None:
+def kernel_of(root: Path) -> Path:
+    """The kernel that was unpacked there."""
     kernels = sorted(root.glob("boot/vmlinuz-*-cloud-amd64"))
     if len(kernels) != 1:
         sys.exit(f"{root}: expected one cloud kernel, found {len(kernels)}")
+    return kernels[0]
+
+
+def write_initrd(root: Path, init: Path, wanted: list[str], out: Path) -> None:
+    """An initramfs with a busybox, the modules, and their names in /lib/modules/order for the init to load."""
     modules = {path.stem.replace("-", "_"): path for path in root.glob("lib/modules/*/kernel/**/*.ko")}
-    order = load_order(modules)
+    order = load_order(modules, wanted)
     if missing := {"virtio_pci", "virtio_blk", "virtio_net", "button"} - set(order):
         sys.exit(f"{root}: the kernel package lacks {', '.join(sorted(missing))}")
 
     directory, program, plain = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
     entries = [(name, directory, b"") for name in ("bin", "dev", "lib", "lib/modules")]
     entries += [
-        ("init", program, Path(__file__).with_name("init").read_bytes()),
+        ("init", program, init.read_bytes()),
         ("bin/busybox", program, (root / "bin/busybox").read_bytes()),
         ("bin/sh", stat.S_IFLNK | 0o777, b"busybox"),
         ("lib/modules/order", plain, "".join(f"{name}\n" for name in order).encode()),
     ]
     entries += [(f"lib/modules/{name}", plain, modules[name].read_bytes()) for name in order]
 
-    out.mkdir(parents=True, exist_ok=True)
-    with gzip.open(out / "initrd.gz", "wb", compresslevel=6) as archive:
+    with gzip.open(out, "wb", compresslevel=6) as archive:
         archive.writelines(newc(entries))
-    shutil.copyfile(kernels[0], out / "vmlinuz")
+
+
+def main(root: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(kernel_of(root), out / "vmlinuz")
+    write_initrd(root, Path(__file__).with_name("init"), WANTED, out / "initrd.gz")
 
 
 if __name__ == "__main__":

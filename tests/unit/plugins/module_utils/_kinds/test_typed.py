@@ -38,7 +38,9 @@ def test_coerced(value: Any, kind: str, want: Any) -> None:
     assert have == want and type(have) is type(want)
 
 
-@pytest.mark.parametrize(("value", "kind"), [("maybe", "bool"), ("many", "uint32"), ("", "size"), (2, "bool")])
+@pytest.mark.parametrize(
+    ("value", "kind"), [("maybe", "bool"), ("many", "uint32"), ("", "size"), (2, "bool"), (None, "str")]
+)
 def test_not_coerced(value: Any, kind: str) -> None:
     with pytest.raises(ValueError):
         typed.coerce(value, kind)

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 from support.fakeqmp import GREETING, FakeQMP, Peer, pair, polite
+from support.patience import no_hang
 
 
 def test_polite() -> None:
@@ -87,17 +87,15 @@ def test_retries_are_few_and_end() -> None:
 
 
 def silent_until(event: threading.Event) -> Any:
-    return lambda peer: event.wait(20)
+    return lambda peer: event.wait(80)
 
 
 @pytest.mark.parametrize("tcp", [False, True])
 def test_busy(tcp: bool) -> None:
     done = threading.Event()
     with FakeQMP(silent_until(done), tcp=tcp) as fake:
-        start = time.monotonic()
-        with pytest.raises(errors.MonitorBusy, match="another client"):
+        with no_hang(0.2), pytest.raises(errors.MonitorBusy, match="another client"):
             QMPSession.connect(fake.address, timeout=0.2)
-        assert time.monotonic() - start < 5
         done.set()
 
 
@@ -144,11 +142,9 @@ def test_full_backlog_is_retried() -> None:
 
 def test_the_deadline_covers_the_negotiation() -> None:
     done = threading.Event()
-    with FakeQMP(lambda peer: (peer.send(GREETING), peer.command(), done.wait(20))) as fake:
-        start = time.monotonic()
-        with pytest.raises(errors.NegotiationError, match="qmp_capabilities"):
-            QMPSession.connect(fake.address, timeout=5, deadline=Deadline(0.2))
-        assert time.monotonic() - start < 1.9
+    with FakeQMP(lambda peer: (peer.send(GREETING), peer.command(), done.wait(80))) as fake:
+        with no_hang(0.2), pytest.raises(errors.NegotiationError, match="qmp_capabilities"):
+            QMPSession.connect(fake.address, timeout=60, deadline=Deadline(0.2))
         done.set()
 
 
@@ -174,13 +170,11 @@ def test_negotiation_refused() -> None:
 )
 def test_not_qmp(data: bytes) -> None:
     done = threading.Event()
-    with FakeQMP(lambda peer: (peer.raw(data), done.wait(20))) as fake:
-        start = time.monotonic()
-        with pytest.raises(errors.NegotiationError) as caught:
-            QMPSession.connect(fake.address, timeout=10)
+    with FakeQMP(lambda peer: (peer.raw(data), done.wait(80))) as fake:
+        with no_hang(0.0), pytest.raises(errors.NegotiationError) as caught:
+            QMPSession.connect(fake.address, timeout=60)
         assert isinstance(caught.value, (errors.ProtocolError, errors.ConnectError))
         assert repr(data[:8].decode())[1:8] in str(caught.value)
-        assert time.monotonic() - start < 5
         done.set()
 
 
@@ -195,7 +189,7 @@ def test_odd_greeting(greeting: Any) -> None:
 
 def test_messages_but_no_greeting() -> None:
     done = threading.Event()
-    with FakeQMP(lambda peer: (peer.send({"hello": 1}), done.wait(20))) as fake:
+    with FakeQMP(lambda peer: (peer.send({"hello": 1}), done.wait(80))) as fake:
         with pytest.raises(errors.NegotiationError, match="no greeting"):
             QMPSession.connect(fake.address, timeout=0.2)
         done.set()
@@ -204,14 +198,12 @@ def test_messages_but_no_greeting() -> None:
 def test_cancel() -> None:
     done = threading.Event()
     with FakeQMP(silent_until(done)) as fake:
-        deadline = Deadline(30)
+        deadline = Deadline(60)
         threading.Timer(0.1, deadline.cancel).start()
-        start = time.monotonic()
-        with pytest.raises(errors.Cancelled):
+        with no_hang(0.1), pytest.raises(errors.Cancelled):
             QMPSession.connect(fake.address, deadline=deadline)
-        with pytest.raises(errors.Cancelled):
+        with no_hang(0.0), pytest.raises(errors.Cancelled):
             QMPSession.connect(fake.address, deadline=deadline)
-        assert time.monotonic() - start < 10
         done.set()
 
 
@@ -358,7 +350,5 @@ def test_tls(tmp_path: Any) -> None:
             {"ca_path": tls["ca_path"], "server_name": "vm.example"},
             {"oops": 1},
         ):
-            start = time.monotonic()
-            with pytest.raises(errors.ConnectError):
-                QMPSession.connect(fake.address, tls=wrong, timeout=10)
-            assert time.monotonic() - start < 5
+            with no_hang(0.0), pytest.raises(errors.ConnectError):
+                QMPSession.connect(fake.address, tls=wrong, timeout=60)

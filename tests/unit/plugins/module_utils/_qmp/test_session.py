@@ -459,6 +459,28 @@ def test_blocked_write(open_session: Opener) -> None:
     assert session.execute("big", {"x": "b" * 5_000_000}) == 5_000_000
 
 
+def test_a_command_given_up_half_written_does_not_run_when_the_session_ends(open_session: Opener) -> None:
+    go = threading.Event()
+    heard: list[dict[str, Any]] = []
+
+    def script(peer: Peer) -> None:
+        go.wait(SOON)
+        try:
+            while True:
+                heard.append(peer.command())
+        finally:
+            ended.set()
+
+    ended = threading.Event()
+    session = open_session(script)
+    with pytest.raises(errors.CommandTimeout) as caught:
+        session.execute("big", {"x": "a" * 5_000_000}, timeout=0.2)
+    assert caught.value.phase == "write"
+    threading.Timer(0.2, go.set).start()
+    session.close()
+    assert ended.wait(SOON) and not heard
+
+
 def test_blocked_write_is_cancelled_and_another_thread_finishes_it(open_session: Opener) -> None:
     go = threading.Event()
     session = open_session(lambda peer: (go.wait(SOON), peer.serve()))

@@ -1,0 +1,12 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every task's worker has from the start.
+
+Ansible's main process imports this package to look for an action plugin of a module's own name; the one that there is it
+loads in each task's worker alone. It keeps no compiled files of collections, so that whatever a worker has to import costs
+each task more than all its other work. What is imported here is there once, before workers are forked.
+"""
+
+from ansible_collections.vmm.qemu.plugins.action import qemu  # noqa: F401
+from ansible_collections.vmm.qemu.plugins.module_utils import _instance, _machine  # noqa: F401  # with all kinds
