@@ -141,7 +141,16 @@ def test_killed_in_the_middle(start_vm: Any) -> None:
 def test_killed_in_the_middle_as_ansible_sees_it(start_vm: Any, ansible_task: Any) -> None:
     vm = start_vm(guest=False)
     run_module(vm, "qemu_disk", id="d0", bus="rp0", filename=vm.image("a.img"))
-    threading.Timer(5, vm.kill).start()
+    while vm.attended():  # by what plugged the disk
+        time.sleep(0.02)
+
+    def kill() -> None:
+        while not vm.attended():
+            time.sleep(0.05)
+        time.sleep(1)
+        vm.kill()
+
+    threading.Thread(target=kill, daemon=True).start()
     done = ansible_task("qemu_disk", {"socket": vm.qmp, "id": "d0", "state": "absent", "timeout": 40})
     assert done.status == "failed"
     assert "lost QEMU" in done.result["msg"]
