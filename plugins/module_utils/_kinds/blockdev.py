@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, State, Want, nest
@@ -17,6 +17,8 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
 
+# The options of QEMU's block drivers that take a node: a name or a whole layer; quorum takes a list of them.
+_CHILDREN = frozenset(["file", "backing", "data-file", "target", "bottom", "raw", "test", "log", "children"])
 _REOPENED = frozenset(["read_only", "cache.direct", "cache.no_flush", "detect_zeroes"])
 
 
@@ -75,7 +77,14 @@ class Blockdev(Kind):
         if "filename" in below:
             have["filename"] = below["filename"]
         have.update({f"file.{key}": value for key, value in below.items() if key in want.get("file", {})})
-        have.update({f"options.{key}": value for key, value in told.items() if key in want.get("options", {})})
+        named = want.get("options", {})
+        names = [key for key, value in named.items() if isinstance(value, str) and isinstance(told.get(key), dict)]
+        if names:
+            from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blocknode import children
+
+            # QEMU spells the layer out, and a name was asked for
+            told.update({key: node for key, node in children(vm, self.ident(want)).items() if key in names})
+        have.update({f"options.{key}": value for key, value in told.items() if key in named})
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
@@ -88,6 +97,10 @@ class Blockdev(Kind):
     def live(self, vm: VM, have: State) -> FrozenSet[str]:
         """Size always; how the file is opened where this QEMU has ``blockdev-reopen`` (6.1 and later)."""
         return _REOPENED | {"size"} if vm.has_command("blockdev-reopen") else frozenset(["size"])
+
+    def needs(self, want: Want) -> Set[Tuple[str, str]]:
+        """The nodes that are named where a block driver takes one by its name."""
+        return {(self.name, node) for layer in ("file", "options") for node in _named_below(want.get(layer, {}))}
 
     def create(self, vm: VM, want: Want) -> List[Step]:
         """``blockdev-add``, and ``block_resize`` where the image is smaller than wanted."""
@@ -140,3 +153,12 @@ def layers(text: str) -> Dict[str, Any]:
 
 
 BLOCKDEV = Blockdev()
+
+
+def _named_below(layer: Dict[str, Any]) -> Iterator[str]:
+    """The names of nodes in a block driver's options, at any depth."""
+    for name, value in layer.items():
+        if isinstance(value, dict):
+            yield from _named_below(value)
+        elif str(name).replace("_", "-") in _CHILDREN:
+            yield from (str(node) for node in (value if isinstance(value, list) else [value]) if isinstance(node, str))
