@@ -273,7 +273,8 @@ def test_a_job_that_failed_while_nobody_looked(vm: VM, small_disk: Path) -> None
     subprocess.run(["qemu-img", "create", "-q", "-f", "raw", str(path), str(SIZE)], check=True)
     node(vm, "target", path)
     options: dict[str, Any] = {"operation": "backup", "device": "source", "target": "target"}
-    job(vm, state="running", **options)
+    job(vm, state="running", speed="64k", **options)  # slow, so that it does not fail while somebody looks
+    vm.observer.execute("block-job-set-speed", device="j0", speed=0)
     deadline = time.monotonic() + 20
     while jobs(vm)["j0"]["status"] != "concluded":
         assert time.monotonic() < deadline

@@ -170,6 +170,15 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
             ("devices[0] a", "stands on itself", "devices[1] b"),
         ),
         (
+            {
+                "blockdevs": [
+                    {"node_name": "a", "driver": "raw", "options": {"file": "b"}},
+                    {"node_name": "b", "driver": "raw", "options": {"file": "a"}},
+                ]
+            },
+            ("blockdevs[0] a", "stands on itself", "blockdevs[1] b"),
+        ),
+        (
             {"nics": [{"id": f"n{place}", "netdev": {"type": "user"}, "bus": "rp0"} for place in range(2)]},
             ("nics[1] n1", "port rp0 is wanted by n0 too"),
         ),
@@ -180,6 +189,17 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
 def test_a_bad_document(start_vm: Callable[..., VM], document: dict[str, Any], words: tuple[str, ...]) -> None:
     vm = start_vm(memory="256,slots=4,maxmem=2G")
     Life(vm, "qemu_machine").refused(*words, **document)
+
+
+def test_a_node_comes_after_what_it_is_named_to_stand_on(paused_vm: VM) -> None:
+    """Whatever the document's order is."""
+    vm, life = paused_vm, Life(paused_vm, "qemu_machine")
+    base, top = vm.image("base.raw"), vm.image("top.qcow2", fmt="qcow2")
+    below = {"node_name": "base", "driver": "raw", "filename": base, "read_only": True}
+    above = {"node_name": "top", "driver": "qcow2", "filename": top, "options": {"backing": "base"}}
+    done = life.step(blockdevs=[above, below])
+    assert [command["arguments"]["node-name"] for command in done["commands"]] == ["base", "top"]
+    life.same(blockdevs=[above, below])
 
 
 def test_drift_needs_leave(scsi_vm: VM) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,17 +26,17 @@ def later(paused_vm: VM) -> Iterator[Later]:
     """Does something 0.4 s after the module has come to its monitor; the test ends only after it, while the VM is there."""
     threads: list[threading.Thread] = []
 
-    def connected() -> bool:
-        chardevs = paused_vm.observer.look("query-chardev")
-        return any(item["label"] == "bed-qmp" and not item["filename"].startswith("disc") for item in chardevs)
-
     def start(work: Callable[[], Any]) -> None:
         def wait_and_work() -> None:
-            while not connected():
+            while not paused_vm.attended():
                 time.sleep(0.02)
             time.sleep(0.4)
             work()
 
+        for thread in threads:
+            thread.join(20)
+        while paused_vm.attended():  # by the module before it, which has gone: QEMU has yet to notice
+            time.sleep(0.02)
         threads.append(threading.Thread(target=wait_and_work, daemon=True))
         threads[-1].start()
 
@@ -71,7 +72,7 @@ def test_only_with_these_data(paused_vm: VM, later: Later) -> None:
 def test_a_time_out_says_what_was_seen(paused_vm: VM, later: Later) -> None:
     later(lambda: paused_vm.observer.execute("cont"))
     with pytest.raises(ModuleFailed) as failed:
-        run_module(paused_vm, "qemu_wait", event="SHUTDOWN", timeout=1.2)
+        run_module(paused_vm, "qemu_wait", event="SHUTDOWN", timeout=3)
     assert "SHUTDOWN did not come" in failed.value.result["msg"] and "RESUME (1)" in failed.value.result["msg"]
 
 
@@ -82,7 +83,7 @@ def test_a_state(paused_vm: VM, later: Later) -> None:
     assert run_module(paused_vm, "qemu_wait", status=["running", "shutdown"], timeout=10)["status"] == "running"
     later(lambda: paused_vm.observer.execute("stop"))
     with pytest.raises(ModuleFailed) as failed:
-        run_module(paused_vm, "qemu_wait", status="shutdown", timeout=1.2)
+        run_module(paused_vm, "qemu_wait", status="shutdown", timeout=3)
     assert "running, then paused" in failed.value.result["msg"]
 
 

@@ -213,6 +213,11 @@ class VM:
         subprocess.run(["qemu-img", "create", "-q", "-f", fmt, path, size], check=True)
         return path
 
+    def attended(self) -> bool:
+        """Whether a client is at the monitor for the modules, as far as QEMU has noticed."""
+        chardevs = {item["label"]: item["filename"] for item in self.observer.look("query-chardev")}
+        return not chardevs["bed-qmp"].startswith("disconnected:")
+
     def plugged(self) -> dict[str, str]:
         """The devices that were not there at the start: {id: driver}."""
         return {name: kind for name, kind in self.observer.devices().items() if name not in self._cold}

@@ -37,7 +37,7 @@ def layered(options: Dict[str, Any]) -> Set[Tuple[str, str]]:
     for name, value in options.items():
         if isinstance(value, dict):
             found |= layered(value)
-        elif isinstance(value, list):  # a quorum's children
+        elif isinstance(value, list) and name == "children":  # a quorum's
             found |= {("blockdev", item) for item in value if isinstance(item, str)}
             found |= {thing for item in value if isinstance(item, dict) for thing in layered(item)}
         else:
