@@ -33,11 +33,25 @@ def wait_for_agent(address: str, deadline: Deadline) -> None:
         while True:
             token = int.from_bytes(os.urandom(4), "big")
             # The byte 0xFF, which no JSON holds, resets the agent's parser from what a client before may have left in it.
-            sock.sendall(b'\xff{"execute":"guest-sync-delimited","arguments":{"id":%d}}\n' % token)
+            question = b'\xff{"execute":"guest-sync-delimited","arguments":{"id":%d}}\n' % token
+            if not _asked(sock, question, limit.remaining()):
+                raise errors.CommandTimeout("guest-sync-delimited", "write", limit.seconds)
             if _answered(sock, b'"return": %d' % token, min(_ASK_EVERY, limit.remaining())):
                 return
             if limit.expired:
                 raise errors.CommandTimeout("guest-sync-delimited", "reply", limit.seconds)
+
+
+def _asked(sock: socket.socket, question: bytes, seconds: float) -> bool:
+    """Whether the question went out in time: the socket is full of those before when no agent has read one for long."""
+    sock.settimeout(max(seconds, 0.001))
+    try:
+        sock.sendall(question)
+    except OSError as exc:
+        if _timed_out(exc):
+            return False
+        raise _broken(exc) from None
+    return True
 
 
 def _answered(sock: socket.socket, token: bytes, seconds: float) -> bool:
@@ -49,12 +63,20 @@ def _answered(sock: socket.socket, token: bytes, seconds: float) -> bool:
         try:
             data = sock.recv(1 << 12)
         except OSError as exc:
-            if isinstance(exc, TimeoutError) or "timed out" in str(exc):
+            if _timed_out(exc):
                 return False
-            raise errors.Disconnected(f"the agent's socket broke: {exc}") from None
+            raise _broken(exc) from None
         if not data:
             raise errors.Disconnected("the agent's socket was closed: the VM has ended, or another client came")
         seen += data
         if token in seen or token.replace(b" ", b"") in seen:
             return True
     return False
+
+
+def _timed_out(exc: OSError) -> bool:
+    return isinstance(exc, TimeoutError) or "timed out" in str(exc)  # Python 3.8 has a class of its own for it
+
+
+def _broken(exc: OSError) -> errors.Disconnected:
+    return errors.Disconnected(f"the agent's socket broke: {exc}")
