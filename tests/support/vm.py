@@ -244,9 +244,10 @@ class VM:
             return self.serial_log.read_text(errors="replace")
         return ""
 
-    def wait_serial(self, pattern: str, timeout: float = 120.0, since: int = 0) -> re.Match[str]:
-        """Wait for a whole line on the serial log that matches; `since` is an offset into `vm.serial`."""
-        wanted = re.compile(rf"^{pattern}.*\n", re.MULTILINE)
+    def wait_serial(self, pattern: str, timeout: float = 120.0, since: int = 0, whole: bool = True) -> re.Match[str]:
+        """Wait for a whole line on the serial log that matches, or for the beginning of one (a prompt);
+        `since` is an offset into `vm.serial`."""
+        wanted = re.compile(rf"^{pattern}.*\n" if whole else rf"^{pattern}", re.MULTILINE)
         deadline = time.monotonic() + timeout
         while True:
             text = self.serial.replace("\r", "")
