@@ -43,8 +43,7 @@ def step(path: Path, *verbs: str, **options: Any) -> dict[str, Any]:
 def test_a_guest_reads_it(live_vm: VM) -> None:
     path = f"{live_vm.directory}/seed.iso"
     seed(path, vendor_data="")
-    disk = {"id": "seed", "filename": path, "read_only": True, "bus": "rp0"}
-    run_module(live_vm, "qemu_disk", **disk)
+    run_module(live_vm, "qemu_disk", id="seed", filename=path, read_only=True, bus="rp0")
     live_vm.guest_sees(blk={"vda"})
     for options in ("", "-o nojoliet"):
         live_vm.run_in_guest(f"mount -t iso9660 -r {options} /dev/vda /mnt")
