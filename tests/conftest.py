@@ -21,17 +21,25 @@ collection.make_importable()
 
 
 # The files that take longest: begun last, one of them would leave the other workers with nothing to do.
-LONG = ("test_action", "test_migrate", "test_instance", "test_block_job", "test_snapshot", "test_disk", "test_device")
+LONG = ("test_action", "test_migrate", "test_migrate_failures", "test_cloud_image", "test_properties", "test_instance")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file on one QEMU share a guest, so they stay on one worker; the longest files come first."""
-    for item in items:
-        called = getattr(item, "callspec", None)
-        version = called.params.get("qemu_version", "") if called else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {version}"))
+    """The longest files come first."""
     rank = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The tests of a file on one QEMU share a guest, so they stay on one worker."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGuest(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _colons, test = nodeid.partition("::")
+            return file + next((version for version in VERSIONS if f"[{version}" in test), "")
+
+    return ByGuest(config, log)
 
 
 @pytest.fixture(scope="module", params=VERSIONS)

@@ -23,6 +23,7 @@ CHARDEV = "vmm-qmp"
 # What this module makes out of options of its own.
 _OWN = {"daemonize": "", "name": "name", "pidfile": "pidfile"}
 _LAST = "-daemonize"
+_BEGINNING = ("-S", "--S", "-incoming", "--incoming")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@: -]*\Z")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _ARCHITECTURES = {
@@ -86,10 +87,20 @@ def same(wanted: Sequence[str], running: Sequence[str]) -> bool:
     """Whether a process that runs with ``running`` was started with the options ``wanted``.
 
     A wrapper may put options of its own before and behind; both ends of ``wanted`` are marks, so a part of a longer
-    command line is not taken for all of it.
+    command line is not taken for all of it. How its guest began makes no other machine.
     """
+    wanted, running = _without_beginning(wanted), _without_beginning(running)
     count = len(wanted)
-    return any(list(running[at : at + count]) == list(wanted) for at in range(len(running) - count + 1))
+    return any(running[at : at + count] == wanted for at in range(len(running) - count + 1))
+
+
+def _without_beginning(arguments: Sequence[str]) -> List[str]:
+    """The options but for those by which a guest begins: stopped, or as one that comes from elsewhere."""
+    return [
+        text
+        for before, text in zip(["", *arguments], arguments)
+        if text not in _BEGINNING and before not in ("-incoming", "--incoming")
+    ]
 
 
 def core(running: Sequence[str]) -> List[str]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
 
 from ansible_collections.vmm.qemu.plugins.module_utils import _beside
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._owner import OWNER, Owner, owner
 from ansible_collections.vmm.qemu.plugins.module_utils._qemu_img import QemuImg, in_use
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
@@ -28,7 +30,9 @@ IMAGE = {
     "backing_file": Option("path"),
     "backing_format": Option("str"),
     "options": Option("dict", default={}),
+    "resize": Option("bool", default=True),
     "shrink": Option("bool", default=False),
+    **OWNER,
     "qemu_img": Option("path", default="qemu-img"),
     "timeout": Option("float", default=600.0),
     # Not used: what module_defaults of the action group set for the modules that speak to a monitor.
@@ -59,6 +63,7 @@ class Want(NamedTuple):
     backing_format: str | None
     options: Dict[str, str]
     shrink: bool
+    resize: bool = True
 
 
 class Move(NamedTuple):
@@ -74,17 +79,21 @@ def work(task: Task) -> Dict[str, Any]:
     _beside.check_absolute("path", task.params["path"])
     if task.params["state"] == "absent":
         return _absent(task)
-    want = check(task.params)
+    want, whose = check(task.params), owner(task.params)
     tool = QemuImg(task.params["qemu_img"], task.deadline)
     there = _beside.existing("path", want.path)
     have = None if there is None else describe(tool.info(want.path))
     move = _create(tool, want) if have is None else decide(tool.binary, want, have)
+    given = whose.commands(there, want.path)
     before = {"path": want.path, "state": "absent"} if have is None else _shown(have)
     result = {
-        "changed": bool(move.commands),
-        "commands": move.commands,
+        "changed": bool(move.commands or given),
+        "commands": [*move.commands, *given],
         "unverifiable": list(move.unverifiable),
-        "diff": {"before": before, "after": _shown(move.after)},
+        "diff": {
+            "before": {**before, **(_ownership(there) if given and there else {})},
+            "after": {**_shown(move.after), **{command[0]: command[1] for command in given}},
+        },
         "image": move.after,
     }
     if move.commands and have is not None and in_use(want.path):
@@ -92,13 +101,20 @@ def work(task: Task) -> Dict[str, Any]:
             f"path: {want.path} is in use, by a running virtual machine it seems: the option size of qemu_disk or "
             "qemu_blockdev changes the size of its disk"
         )
-    if task.check_mode or not move.commands:
+    if task.check_mode or not result["changed"]:
         return result
     if have is None:
-        _make(tool, want, move)
+        _make(tool, want, move, whose)
     else:
-        tool.run(move.commands[0], f"path: {want.path} could not be resized")
+        if move.commands:
+            tool.run(move.commands[0], f"path: {want.path} could not be resized")
+        whose.give(want.path)
     return {**result, "image": describe(tool.info(want.path, str(move.after["format"])))}
+
+
+def _ownership(found: os.stat_result) -> Dict[str, Any]:
+    """As ``chmod`` and ``chown`` would be told."""
+    return {"chmod": f"{stat.S_IMODE(found.st_mode):04o}", "chown": str(found.st_uid)}
 
 
 def check(params: Dict[str, Any]) -> Want:
@@ -125,6 +141,7 @@ def check(params: Dict[str, Any]) -> Want:
         backing_format,
         _options(params["options"] or {}),
         params["shrink"],
+        params["resize"],
     )
 
 
@@ -196,7 +213,12 @@ def decide(binary: str, want: Want, have: Dict[str, Any]) -> Move:
             )
     unverifiable = [name for name in want.options if name not in readable]
     now = have["virtual_size"]
-    if want.size is None or want.size == now or (have["format"] == "vpc" and 0 < now - want.size < _CYLINDER):
+    if (
+        want.size is None
+        or not want.resize
+        or want.size == now
+        or (have["format"] == "vpc" and 0 < now - want.size < _CYLINDER)
+    ):
         return Move([], have, unverifiable)
     smaller = want.size < now
     if smaller and not want.shrink:
@@ -246,6 +268,11 @@ def _create(tool: QemuImg, want: Want) -> Move:
         if _beside.existing("backing_file", want.backing_file) is None:
             raise Refusal(f"backing_file: there is no {want.backing_file}")
         below = tool.info(want.backing_file, want.backing_format)
+        if size is not None and size < below["virtual-size"]:
+            raise Refusal(
+                f"size: {want.size} bytes are fewer than the {below['virtual-size']} of {want.backing_file}, which would cut "
+                "off what is at its end"
+            )
         size = below["virtual-size"] if size is None else size
         backing = ["-b", want.backing_file, "-F", want.backing_format]
     if size is None:
@@ -276,12 +303,13 @@ def _check_options(tool: QemuImg, kind: str, part: str, want: Want) -> None:
         )
 
 
-def _make(tool: QemuImg, want: Want, move: Move) -> None:
+def _make(tool: QemuImg, want: Want, move: Move, whose: Owner) -> None:
     """Make it beside its name, and give it that when it is whole. Raises Refusal, with nothing left behind."""
     part = _beside.part_of(want.path)
     _beside.remove(part)
     try:
         tool.run(move.commands[0], f"path: {want.path} could not be made")
+        whose.give(part)
     except BaseException:
         _beside.remove(part)
         raise

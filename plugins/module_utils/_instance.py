@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
@@ -108,6 +109,7 @@ class Instance:
         arguments = _command_line.expand(params.get("arguments"))
         own = [*_command_line.monitor(self.address), "-pidfile", self.pidfile]
         if params.get("user"):
+            _check_user(params["user"])
             own += self._user_option(binary, params["user"])
         if params.get("log"):
             if "-D" in arguments or "--D" in arguments:
@@ -313,6 +315,15 @@ class Instance:
             return _STOPPED
         arguments = _command_line.core(running.command_line if running else wanted)
         return {"state": "started", "arguments": _command_line.hide(arguments)}
+
+
+def _check_user(user: str) -> None:
+    """Raise Refusal for a user that QEMU could not become; it takes ``UID:GID``, too."""
+    try:
+        if not all(number.isdigit() for number in user.split(":")) or ":" not in user:
+            pwd.getpwnam(user)
+    except KeyError:
+        raise Refusal(f"user: there is no user {user} on the managed host") from None
 
 
 _STOPPED: Dict[str, Any] = {"state": "stopped"}

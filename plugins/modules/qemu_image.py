@@ -69,6 +69,21 @@ options:
       - C(preallocation) is used for what an image grows by, too.
     type: dict
     default: {}
+  resize:
+    description: Whether an image that is there is brought to O(size). If V(false), it keeps the size that it has.
+    type: bool
+    default: true
+    version_added: 0.3.0
+  owner:
+    description: The user whose file the image shall be. If not set, a new one is the task's user's.
+    type: str
+    version_added: 0.3.0
+  mode:
+    description:
+      - What its owner and others may do with the file, as octal digits. For example V(0600), quoted in YAML.
+      - If not set, a new one has what the task's C(umask) leaves.
+    type: str
+    version_added: 0.3.0
   shrink:
     description: Allow a O(size) that is smaller than the image. What is at its end is lost.
     type: bool
@@ -174,7 +189,7 @@ unverifiable:
 commands:
   description:
     - The command lines that were run, or in check mode would be, each as a list.
-    - C(mv) and C(rm) stand for what the module does by itself.
+    - C(mv), C(chmod), C(chown) and C(rm) stand for what the module does by itself.
   returned: always
   type: list
   elements: list

@@ -15,7 +15,7 @@ author:
 description:
   - Starts QEMU as a daemon, with the QMP monitor that the other modules use. A virtual machine that runs already is left alone.
   - Arguments that differ from those of the running process are reported as RV(restart_required), and never applied unless the
-    task says V(restarted).
+    task says V(restarted). How the guest began (C(-S), C(-incoming)) is no difference.
   - A start is successful when QEMU is ready and its monitor answers. When it fails, the message has QEMU's own words, and neither
     a process nor its socket and pidfile stay behind.
   - What a process left that was killed (socket and pidfile) is no hindrance, and is removed. A socket that anything listens at, a

@@ -69,7 +69,7 @@ def test_boots_from_a_grown_overlay_to_login_and_agent(tmp_path: Path) -> None:
     with VM("10.0", boot=True, memory="512", args=command_line(disk, seed(tmp_path))) as vm:
         address = f"{vm.directory}/qga"
         run_module(vm, "qemu_wait", guest_agent=address, timeout=600)
-        vm.wait_serial("web1 login:", timeout=300)
+        vm.wait_serial("web1 login: ", timeout=300, whole=False)
         with Agent(address) as agent:
             assert "status: done" in agent.run("cloud-init", "status", "--wait", timeout=300)
             check_what_the_seed_said(agent)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,6 +110,29 @@ def test_raw_is_the_default_and_sizes_are_whole_sectors(tmp_path: Path) -> None:
     assert os.stat(tmp_path / "b").st_blocks * 512 >= 2 * MIB
 
 
+def test_an_image_that_keeps_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    step(path, "create", "mv", size="8M", resize=False)
+    for size in ("4M", "16M"):
+        step(path, size=size, resize=False)
+    assert info(path)["virtual-size"] == 8 * MIB
+
+
+def test_whose_an_image_is(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    step(path, "create", "mv", "chmod", size="1M", mode="0600")
+    assert path.stat().st_mode & 0o777 == 0o600
+    step(path, "resize", "chmod", size="2M", mode="0640")
+    assert path.stat().st_mode & 0o777 == 0o640
+    step(path)
+    assert path.stat().st_mode & 0o777 == 0o640
+    refused(path, "no mode", mode="0999")
+    refused(path, "no user", owner="nosuchuser")
+    if os.geteuid() == 0:
+        step(path, "chown", owner="nobody", mode="0640")
+        assert path.stat().st_uid == pwd.getpwnam("nobody").pw_uid
+
+
 @pytest.mark.parametrize("fmt", ["vpc", "vdi", "vhdx", "vmdk", "qed", "parallels"])
 def test_other_formats_keep_their_size(tmp_path: Path, fmt: str) -> None:
     step(tmp_path / "i", "create", "mv", format=fmt, size=10 * MIB + 1)
@@ -125,6 +149,7 @@ def test_a_backing_file(tmp_path: Path) -> None:
     refused(top, "absolute", backing_file="base", backing_format="qcow2")
     refused(top, "absolute", backing_file='json:{"driver": "null-co"}', backing_format="raw")
     refused(top, "no backing_file", backing_format="raw", size="1M")
+    refused(top, "cut off", str(8 * MIB), str(4 * MIB), backing_file=base, backing_format="qcow2", size="4M")
     step(top, "create", "mv", backing_file=base, backing_format="qcow2")
     found = info(top)
     assert (found["format"], found["virtual-size"]) == ("qcow2", 8 * MIB)

@@ -153,6 +153,10 @@ def test_changed_arguments_are_reported_and_not_applied(instance: Instance) -> N
     assert not instance.run(arguments={**BARE, "m": "128"})["restart_required"]
     words = ["-nodefaults", "-no-user-config", "-display", "none", "-S", "-m", 128]
     assert not instance.run(arguments=words)["restart_required"]
+    begins_otherwise = {"m": 128, **{key: value for key, value in BARE.items() if key != "S"}, "incoming": "defer"}
+    instance.run(state="restarted", arguments=begins_otherwise)
+    assert instance.run(arguments={"m": 129, **BARE})["restart_required"]
+    assert not instance.run(arguments={"m": 128, **BARE})["restart_required"]
     changed = instance.run(state="restarted", arguments={**BARE, "m": 256})
     assert changed["diff"]["before"]["arguments"] != changed["diff"]["after"]["arguments"]
     assert not instance.run(arguments={**BARE, "m": 256})["restart_required"]
@@ -403,7 +407,8 @@ def test_it_runs_as_another_user(instance: Instance, qemu_version: str) -> None:
     assert instance.run()["restart_required"]
     assert instance.run(state="stopped")["changed"]
     assert instance.files == set()  # nobody could not have deleted them
-    assert "nosuchuser" in instance.fail(user="nosuchuser")
+    for check in (True, False):
+        assert "no user nosuchuser" in instance.fail(check=check, user="nosuchuser")
     assert instance.files == set()
 
 

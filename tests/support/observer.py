@@ -75,7 +75,7 @@ class Observer:
                     raise ObserverError(request["execute"], message["error"])
                 return message["return"]
 
-    def wait_event(self, name: str, timeout: float = 10.0, **data: Any) -> dict[str, Any]:
+    def wait_event(self, name: str, timeout: float = 60.0, **data: Any) -> dict[str, Any]:
         """Take the first event of that name and data out of `events`, waiting for it if it hasn't come yet."""
         deadline, seen = time.monotonic() + timeout, 0
         wanted = {key.replace("_", "-"): value for key, value in data.items()}.items()

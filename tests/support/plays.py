@@ -85,10 +85,12 @@ def run_playbook(
     diff: bool = False,
     timeout: float = 300.0,
     here: bool = False,
+    prefix: Sequence[str] = (),
 ) -> PlayRun:
     """Run a playbook: its path, or its plays as data. `arguments` go to ansible-playbook as they are.
 
     Each module has a process of its own, as on another host, unless `here`: then the action plugin may do without.
+    `prefix` are words before `ansible-playbook`, nsenter's for example.
     """
     if isinstance(play, (str, Path)):
         path = Path(play)
@@ -100,7 +102,14 @@ def run_playbook(
     results.unlink(missing_ok=True)
     python = sys.executable if here else str(another_python(home))
     given = {"ansible_python_interpreter": python, "ansible_connection": "local", **(variables or {})}
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-e", json.dumps(given)]
+    command = [
+        *prefix,
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        "-i",
+        "localhost,",
+        "-e",
+        json.dumps(given),
+    ]
     command += ["--check"] * check + ["--diff"] * diff + [*arguments, str(path)]
     done = subprocess.run(
         command,

@@ -118,7 +118,7 @@ class VM:
 
     # -- its life -----------------------------------------------------------
 
-    def start(self, timeout: float = 60.0) -> VM:
+    def start(self, timeout: float = 180.0) -> VM:
         """Start it; with a guest, wait until that is up (unless it waits for a migration)."""
         try:
             with self.stderr_log.open("wb") as stderr:
@@ -162,7 +162,7 @@ class VM:
             self._process.kill()
             self._process.wait()
 
-    def wait_exit(self, timeout: float = 10.0) -> int:
+    def wait_exit(self, timeout: float = 60.0) -> int:
         """Wait until the process has gone by itself; gives its exit code."""
         assert self._process is not None
         return self._process.wait(timeout)
@@ -244,9 +244,10 @@ class VM:
             return self.serial_log.read_text(errors="replace")
         return ""
 
-    def wait_serial(self, pattern: str, timeout: float = 30.0, since: int = 0) -> re.Match[str]:
-        """Wait for a whole line on the serial log that matches; `since` is an offset into `vm.serial`."""
-        wanted = re.compile(rf"^{pattern}.*\n", re.MULTILINE)
+    def wait_serial(self, pattern: str, timeout: float = 120.0, since: int = 0, whole: bool = True) -> re.Match[str]:
+        """Wait for a whole line on the serial log that matches, or for the beginning of one (a prompt);
+        `since` is an offset into `vm.serial`."""
+        wanted = re.compile(rf"^{pattern}.*\n" if whole else rf"^{pattern}", re.MULTILINE)
         deadline = time.monotonic() + timeout
         while True:
             text = self.serial.replace("\r", "")
@@ -266,7 +267,7 @@ class VM:
         cpus, memkb, blk, net = lines[-1]
         return {"cpus": expand(cpus), "memkb": int(memkb), "blk": set(blk.split()), "net": set(net.split())}
 
-    def guest_sees(self, timeout: float = 15.0, **wanted: Any) -> dict[str, Any]:
+    def guest_sees(self, timeout: float = 60.0, **wanted: Any) -> dict[str, Any]:
         """Wait until the guest sees just this: `blk={"vda"}`, `net={"lo"}`, `cpus={"0", "1"}` (or a number of them),
         `memkb=lambda kb: kb > 300000`. Gives the state."""
         deadline = time.monotonic() + timeout
@@ -292,7 +293,7 @@ class VM:
             return len(have) == want
         return bool(have == (want if isinstance(want, int) else set(want)))
 
-    def run_in_guest(self, command: str, timeout: float = 15.0) -> str:
+    def run_in_guest(self, command: str, timeout: float = 60.0) -> str:
         """Run a shell line in the guest; gives what it printed, and raises if it failed."""
         tag = f"t{time.monotonic_ns()}"
         deadline = time.monotonic() + timeout

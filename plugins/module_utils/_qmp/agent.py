@@ -35,7 +35,8 @@ def wait_for_agent(address: str, deadline: Deadline) -> None:
         while True:
             token = int.from_bytes(os.urandom(4), "big")
             # The byte 0xFF, which no JSON holds, resets the agent's parser from what a client before may have left in it.
-            _send(sock, b'\xff{"execute":"guest-sync-delimited","arguments":{"id":%d}}\n' % token)
+            question = b'\xff{"execute":"guest-sync-delimited","arguments":{"id":%d}}\n' % token
+            _send(sock, question, min(_ASK_EVERY, limit.remaining()))
             if _answered(sock, b'"return": %d' % token, min(_ASK_EVERY, limit.remaining())):
                 return
             if limit.expired:
@@ -53,16 +54,18 @@ def _open(where: Address, limit: Limit) -> socket.socket:
             raise errors.CommandTimeout("guest-sync-delimited", "queue", limit.seconds)
 
 
-def _send(sock: socket.socket, data: bytes) -> None:
+def _send(sock: socket.socket, data: bytes, seconds: float) -> None:
     """Write a request, or let it be where nobody reads the last ones. Raises `errors.Disconnected`."""
+    sock.settimeout(max(seconds, 0.001))
     try:
         sock.sendall(data)
     except OSError as exc:
         if not _later(exc):
-            raise errors.Disconnected(f"the agent's socket broke: {exc}") from None
+            raise _broken(exc) from None
 
 
 def _later(exc: OSError) -> bool:
+    # Python 3.8 has a class of its own for a time-out
     return isinstance(exc, (BlockingIOError, TimeoutError)) or "timed out" in str(exc)
 
 
@@ -77,10 +80,14 @@ def _answered(sock: socket.socket, token: bytes, seconds: float) -> bool:
         except OSError as exc:
             if _later(exc):
                 return False
-            raise errors.Disconnected(f"the agent's socket broke: {exc}") from None
+            raise _broken(exc) from None
         if not data:
             raise errors.Disconnected("the agent's socket was closed: the VM has ended, or another client came")
         seen += data
         if token in seen or token.replace(b" ", b"") in seen:
             return True
     return False
+
+
+def _broken(exc: OSError) -> errors.Disconnected:
+    return errors.Disconnected(f"the agent's socket broke: {exc}")

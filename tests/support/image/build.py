@@ -52,8 +52,8 @@ initrd /boot/initrd.gz
 boot
 """,
 }
-#: mmdebstrap takes these from the machine it runs on.
-OF_THE_HOST = ("etc/hostname", "etc/resolv.conf")
+#: mmdebstrap takes these from the machine it runs on, the last with a proxy that one may have.
+OF_THE_HOST = ("etc/hostname", "etc/resolv.conf", "etc/apt/apt.conf.d/99mmdebstrap")
 
 
 def fill(tree: Path, kernel: Path) -> None:

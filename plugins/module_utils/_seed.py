@@ -1,0 +1,96 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""A volume that cloud-init's NoCloud reads at a guest's first start."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, Any, Dict
+
+from ansible_collections.vmm.qemu.plugins.module_utils import _beside
+from ansible_collections.vmm.qemu.plugins.module_utils._iso9660 import volume
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
+from ansible_collections.vmm.qemu.plugins.module_utils._owner import OWNER, owner
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._module import Task
+
+# cloud-init's names for the files, by the option's.
+_FILES = {
+    "user_data": "user-data",
+    "meta_data": "meta-data",
+    "network_config": "network-config",
+    "vendor_data": "vendor-data",
+}
+_LABEL = "cidata"
+SEED = {
+    "path": Option("path", required=True),
+    "user_data": Option("str", no_log=True, default=""),
+    "meta_data": Option("str", required=True),
+    "network_config": Option("str", no_log=True),
+    "vendor_data": Option("str", no_log=True),
+    **OWNER,
+    "mode": Option("str", default="0600"),
+    # Not used: what module_defaults of the action group set for the modules that speak to a monitor.
+    "socket": Option("str"),
+    "connect_timeout": Option("float", default=10.0),
+    "timeout": Option("float", default=60.0),
+    "tls": Option("dict"),
+}
+
+
+def work(task: Task) -> Dict[str, Any]:
+    """The result of a task. Raises Refusal."""
+    params, path = task.params, task.params["path"]
+    _beside.check_absolute("path", path)
+    whose = owner(params)
+    content = volume(_LABEL, {_FILES[name]: params[name].encode() for name in _FILES if params[name] is not None})
+    there = _beside.existing("path", path)
+    before = None if there is None else _read(path)
+    commands = whose.commands(there, path)
+    if before != content:
+        _beside.check_directory("path", path)
+        _beside.leftover("path", path)
+        commands = [["mv", _beside.part_of(path), path], *whose.commands(None, path)]
+    if commands and not task.check_mode:
+        if before != content:
+            _write(path, content)
+        whose.give(path)
+    return {
+        "changed": bool(commands),
+        "commands": commands,
+        "diff": {"before": _told(path, before), "after": _told(path, content)},
+        "path": path,
+    }
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as exc:
+        raise Refusal(f"path: {path} can't be read: {exc.strerror}") from exc
+
+
+def _write(path: str, content: bytes) -> None:
+    """All or nothing; nobody else can read it on the way."""
+    part = _beside.part_of(path)
+    _beside.remove(part)
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+        _beside.place("path", path, replace=True)
+    except OSError as exc:
+        _beside.remove(part)
+        raise Refusal(f"path: {path} can't be written: {exc.strerror}") from exc
+
+
+def _told(path: str, content: bytes | None) -> Dict[str, Any]:
+    """One side of the diff: there can be passwords in it."""
+    if content is None:
+        return {"path": path, "state": "absent"}
+    return {"path": path, "state": "present", "sha256": hashlib.sha256(content).hexdigest()}

@@ -1,0 +1,116 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: a seed for cloud-init, as a small ISO image."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qemu_seed
+short_description: Make a seed for cloud-init, as a small ISO image
+version_added: 0.3.0
+author:
+  - The vmm.qemu contributors (@vmm-qemu)
+description:
+  - Writes an ISO 9660 volume with the label C(cidata), from which a guest's cloud-init (its data source C(NoCloud)) takes its user,
+    keys, network and so on. Give it to the guest as a disk that is read only.
+  - It is written anew only when its content changes. No program is needed for it.
+extends_documentation_fragment:
+  - vmm.qemu._attributes
+  - vmm.qemu._attributes.actiongroup_qemu
+options:
+  path:
+    description: The image file. An absolute path. Its directory must be there.
+    type: path
+    required: true
+  meta_data:
+    description:
+      - The text of C(meta-data). cloud-init does its work once for each C(instance-id) in it.
+      - JSON is YAML, too, so that C(to_json) makes it of a dictionary. The same holds for the other texts.
+    type: str
+    required: true
+  user_data:
+    description: The text of C(user-data). It begins with C(#cloud-config) unless it is a script.
+    type: str
+    default: ''
+  network_config:
+    description: The text of C(network-config).
+    type: str
+  vendor_data:
+    description: The text of C(vendor-data).
+    type: str
+  owner:
+    description: The user whose file it shall be. If not set, a new one is the task's user's.
+    type: str
+  mode:
+    description: What its owner and others may do with the file, as quoted octal digits.
+    type: str
+    default: '0600'
+  timeout:
+    description: Not used.
+    type: float
+    default: 60.0
+  socket:
+    description: Not used.
+    type: str
+  connect_timeout:
+    description: Not used.
+    type: float
+    default: 10.0
+  tls:
+    description: Not used.
+    type: dict
+requirements:
+  - Python 3.8 or later
+notes:
+  - O(socket), O(timeout), O(connect_timeout) and O(tls) are accepted and not used, so that C(module_defaults) of the action group can
+    cover this module, too.
+  - A virtual machine that runs keeps the seed that it was started with.
+seealso:
+  - module: vmm.qemu.qemu_image
+"""
+
+EXAMPLES = r"""
+- name: Vm1's seed
+  vmm.qemu.qemu_seed:
+    path: /var/lib/vm1/seed.iso
+    meta_data: "{{ {'instance-id': 'vm1', 'local-hostname': 'vm1'} | to_json }}"
+    user_data: |
+      #cloud-config
+      ssh_authorized_keys:
+        - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI... me@example.org
+
+- name: It is plugged in
+  vmm.qemu.qemu_disk:
+    socket: /run/vm1.qmp
+    id: seed
+    filename: /var/lib/vm1/seed.iso
+    read_only: true
+    bus: rp7
+"""
+
+RETURN = r"""
+path:
+  description: The image file.
+  returned: success
+  type: str
+  sample: /var/lib/vm1/seed.iso
+commands:
+  description: What was done, or in check mode would be, as command lines. C(mv) stands for what the module does by itself.
+  returned: always
+  type: list
+  elements: list
+  sample:
+    - [mv, /var/lib/vm1/seed.iso.part, /var/lib/vm1/seed.iso]
+    - [chmod, '0600', /var/lib/vm1/seed.iso]
+"""
+
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
+from ansible_collections.vmm.qemu.plugins.module_utils._seed import SEED, work
+
+face = Face(SEED, work, monitor=False)
+main = face.main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role vmm.qemu.vm: a life, what it refuses, and what it leaves behind. Guests that boot are in extensions/molecule."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.roles import Roles
+from support.vm import BED, process_exists
+
+MIB = 1 << 20
+RUN = {"run", "run/agent", "run/console", "run/console.log", "run/monitor", "run/pid", "run/qemu.log", "run/qmp"}
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces, and become somebody else")
+
+
+@pytest.fixture
+def roles() -> Iterator[Roles]:
+    made = Roles()
+    yield made
+    made.close()
+
+
+def image(roles: Roles, name: str = "base.qcow2", size: str = "8M") -> tuple[str, str]:
+    """A new image, and its checksum."""
+    path = roles.base / name
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), size], check=True)
+    return str(path), f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def nothing_is_there(roles: Roles, *but: str) -> None:
+    assert roles.processes() == {}
+    assert {path.name for path in roles.base.iterdir()} - {"home"} == set(but)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 10
+    while process_exists(pid):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_its_life(roles: Roles) -> None:
+    has: dict[str, Any] = {
+        "disk_size": "8M",
+        "user_data": {"password": "hush"},
+        "disks": [{"id": "data", "filename": f"{roles.base}/vm1/data", "size": "1M", "bus": "rp0"}],
+    }
+    assert any(task.changed for task in roles.run(check=True, **has).tasks)
+    nothing_is_there(roles)
+    assert "hush" not in roles.done(True, **has).output
+    pid = roles.processes()["vm1"]
+    assert roles.files() == {"disk.qcow2", "data", "run/seed.iso", *RUN}
+    with roles.observer() as observer:
+        assert {"disk", "seed", "data", "agent0", "rp0", "rp7"} <= set(observer.devices())
+        assert observer.execute("query-status")["status"] == "prelaunch"
+    for path in (roles.base / "vm1", roles.base / "vm1" / "run"):
+        assert path.stat().st_mode & 0o777 == 0o700
+    for name in ("disk.qcow2", "data", "run/seed.iso"):
+        assert (roles.base / "vm1" / name).stat().st_mode & 0o777 == 0o600
+    for check in (True, False):
+        roles.done(False, check=check, **has)
+
+    # a process that was killed leaves its sockets and its pidfile
+    kill(pid)
+    assert roles.files() >= RUN
+    roles.done(True, **has)
+    pid = roles.processes()["vm1"]
+
+    for check in (True, False):
+        roles.done(True, check=check, state="stopped", **has)
+        assert bool(roles.processes()) == check
+    roles.done(False, state="stopped", **has)
+    roles.done(True, **{**has, "disk_size": "16M"})
+    with roles.observer() as observer:
+        assert observer.execute("query-block")[0]["inserted"]["image"]["virtual-size"] == 16 * MIB
+    roles.done(True, state="absent")
+    assert roles.files() == {"disk.qcow2", "data"} and roles.processes() == {}
+    roles.done(False, state="absent")
+    roles.done(True, **{**has, "disk_size": "16M"}, power="running")
+    roles.done(True, state="absent", remove_data=True)
+    nothing_is_there(roles)
+    roles.done(False, state="absent", remove_data=True)
+
+
+def test_a_restart_is_told_and_done_when_allowed(roles: Roles) -> None:
+    roles.done(True)
+    pid = roles.processes()["vm1"]
+    for check in (True, False):
+        told = roles.done(False, check=check, memory="96M")
+        assert "vm1 runs with other arguments" in str(told["vmm.qemu.vm : Report what a restart would change"].result)
+    roles.done(True, check=True, memory="96M", restart_allowed=True)
+    assert roles.processes() == {"vm1": pid}
+    roles.done(True, memory="96M", restart_allowed=True)
+    assert roles.processes()["vm1"] != pid
+    roles.done(False, memory="96M")
+
+
+def test_a_disk_stands_on_an_image(roles: Roles) -> None:
+    base, checksum = image(roles)
+    before = Path(base).read_bytes()
+    fetched = {"image": f"file://{base}", "image_checksum": checksum, "disk_size": "16M"}
+    roles.done(True, **fetched)
+    (kept,) = (roles.base / ".images").iterdir()
+    assert kept.read_bytes() == before
+    roles.done(True, name="vm2", image=base, image_checksum=checksum)
+    for name, size, stands_on in (("vm1", 16, str(kept)), ("vm2", 8, base)):
+        with roles.observer(name) as observer:
+            (disk,) = observer.execute("query-block")
+        assert disk["inserted"]["image"]["virtual-size"] == size * MIB
+        assert disk["inserted"]["backing_file"] == stands_on
+    roles.done(False, name="vm2", image=base, image_checksum="sha256:" + "0" * 64)  # it has its disk
+    assert Path(base).read_bytes() == before
+
+
+@pytest.mark.parametrize("where", ["url", "path"])
+def test_a_wrong_checksum(roles: Roles, where: str) -> None:
+    base, checksum = image(roles)
+    wrong = "sha256:" + "0" * 64
+    said = roles.refused(image=f"file://{base}" if where == "url" else base, image_checksum=wrong)
+    assert "0" * 64 in said and checksum.removeprefix("sha256:") in said
+    nothing_is_there(roles, "base.qcow2", *({".images"} if where == "url" else ()))
+    assert where == "path" or list((roles.base / ".images").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"name": "../vm1"}, "A name has at most 64 letters"),
+        ({"name": "vm1\n"}, "A name has at most 64 letters"),
+        ({"directory": "/etc"}, "ends in the name"),
+        ({"directory": "/tmp/x/../vm1"}, "absolute path"),
+        ({"directory": "/tmp/" + "x" * 100 + "/vm1"}, "more than the 107 bytes"),
+        ({"binary": "/nonexistent/qemu"}, "there is no /nonexistent/qemu"),
+        ({"user": "nosuchuser"}, "no user nosuchuser"),
+        ({"firmware": "uefi", "uefi_code": "/nonexistent.fd"}, "no /nonexistent.fd"),
+        ({"arguments": {"drive": "file=/nonexistent.img"}}, "Could not open '/nonexistent.img'"),
+        ({"arguments": {"nosuch": True}, "disk_size": "1M"}, "-nosuch: invalid option"),
+        (
+            {"disks": [{"id": "d0", "filename": "/nonexistent.img", "bus": "rp0"}], "disk_size": "1M"},
+            "/nonexistent.img",
+        ),
+        ({"nics": [{"id": "n0", "nonsense": 1}], "disk_size": "1M"}, "unknown option nonsense"),
+        ({"disk_size": "1Q"}, "1Q"),
+    ],
+)
+def test_a_first_run_that_fails_leaves_nothing(roles: Roles, variables: dict[str, Any], words: str) -> None:
+    assert words in roles.refused(**variables)
+    nothing_is_there(roles)
+
+
+def test_a_disk_smaller_than_its_image(roles: Roles) -> None:
+    base, _checksum = image(roles)
+    assert "cut off" in roles.refused(image=base, disk_size="4M")
+    nothing_is_there(roles, "base.qcow2")
+
+
+def test_an_image_that_another_uses(roles: Roles) -> None:
+    roles.done(True, disk_size="1M")
+    disk = {"id": "d0", "filename": f"{roles.base}/vm1/disk.qcow2", "format": "qcow2", "bus": "rp0"}
+    assert "lock" in roles.refused(name="vm2", disk_size="1M", disks=[disk])
+    assert list(roles.processes()) == ["vm1"] and not (roles.base / "vm2").exists()
+
+
+def test_a_later_run_that_fails_leaves_what_was_there(roles: Roles) -> None:
+    roles.done(True, disk_size="8M")
+    before, files = roles.processes(), roles.files()
+    bad = [{"id": "d0", "filename": "/nonexistent.img", "bus": "rp0"}]
+    assert "/nonexistent.img" in roles.refused(disk_size="8M", disks=bad)
+    assert roles.processes() == before and roles.files() == files
+    assert "8388608" in roles.refused(disk_size="4M")
+    assert roles.processes() == before and roles.files() == files
+    roles.done(True, state="stopped")
+    assert "/nonexistent.img" in roles.refused(disk_size="8M", disks=bad)
+    assert roles.processes() == {} and "disk.qcow2" in roles.files()
+    roles.done(True, disk_size="8M")
+
+
+@root_only
+def test_no_space(roles: Roles) -> None:
+    small = roles.base / "small"
+    small.mkdir()
+    script = 'mount -t tmpfs -o size=64k tmpfs "$0" && "$@"; code=$?; ls -A "$0" >"$0.left"; exit $code'
+    roles.prefix = ["unshare", "--mount", "sh", "-c", script, str(small)]
+    assert "No space left on device" in roles.refused(directory=f"{small}/vm1", disk_size="8M")
+    assert (roles.base / "small.left").read_text() == "" and roles.processes() == {}
+
+
+@root_only
+def test_taps_come_and_go(roles: Roles) -> None:
+    script = "mount -t sysfs sysfs /sys && ip link add br0 type bridge && echo ready && exec sleep 600"
+    with subprocess.Popen(
+        ["unshare", "--net", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        try:
+            assert holder.stdout is not None and holder.stdout.readline() == "ready\n"
+            roles.prefix = ["nsenter", f"--net=/proc/{holder.pid}/ns/net", f"--mount=/proc/{holder.pid}/ns/mnt"]
+            taps_come_and_go(roles)
+        finally:
+            holder.kill()
+
+
+def taps_come_and_go(roles: Roles) -> None:
+    def links() -> dict[str, str]:
+        done = subprocess.run([*roles.prefix, "ip", "-brief", "link"], check=True, stdout=subprocess.PIPE, text=True)
+        return {line.split()[0]: line for line in done.stdout.splitlines() if not line.startswith("lo")}
+
+    nic = {"netdev": {"type": "tap", "ifname": "vm1-0", "script": "no", "downscript": "no"}, "bus": "rp1"}
+    has: dict[str, Any] = {
+        "taps": [{"name": "vm1-0", "bridge": "br0"}, {"name": "vm1-1"}],
+        "nics": [{"id": "net0", **nic}],
+    }
+    assert "nosuchbridge" in roles.refused(taps=[{"name": "vm1-0", "bridge": "nosuchbridge"}])
+    nothing_is_there(roles)
+    assert set(links()) == {"br0"}
+    assert any(task.changed for task in roles.run(check=True, **has).tasks)
+    assert set(links()) == {"br0"}
+    roles.done(True, **has)
+    assert set(links()) == {"br0", "vm1-0", "vm1-1"} and "UP" in links()["vm1-0"]
+    roles.done(False, **has)
+    with roles.observer() as observer:
+        assert "net0" in observer.devices()
+    roles.done(True, **has, state="absent")
+    assert set(links()) == {"br0"}
+    nothing_is_there(roles)
+
+
+# -- systemd -----------------------------------------------------------------------------------------------------------
+
+# What the role has systemd do, done by hand: systemd itself runs in no test bed. It reads the unit as systemd.service(5)
+# and systemd.exec(5) say, and starts what that names.
+SYSTEMCTL = """#!{python}
+import os, re, shlex, subprocess, sys
+verb, *rest = [word for word in sys.argv[1:] if not word.startswith("-")]
+unit = os.path.join("{units}", rest[0]) if rest else ""
+def entries(name): return re.findall(rf"^{{name}}=(.*)$", open(unit).read(), re.M)
+with open("{units}/log", "a") as log: log.write(" ".join([verb, *rest]) + "\\n")
+if verb == "show":
+    pid = entries("PIDFile")[0] if os.path.exists(unit) else ""
+    runs = bool(pid) and os.path.exists(pid) and os.path.exists("/proc/" + open(pid).read().strip())
+    print("LoadState=" + ("loaded" if os.path.exists(unit) else "not-found"))
+    print("ActiveState=" + ("active" if runs else "inactive"))
+elif verb == "is-enabled":
+    print("disabled"); sys.exit(1)
+elif verb == "start":
+    given = dict(os.environ)
+    for path in entries("EnvironmentFile"):
+        if os.path.exists(path.lstrip("-")):
+            given.update(line.strip().split("=", 1) for line in open(path.lstrip("-")))
+    words = []
+    for word in shlex.split(entries("ExecStart")[0]):
+        name = re.fullmatch(r"[$]([A-Z_]+)", word)
+        words += given.get(name[1], "").split() if name else [word.replace("%%", "%").replace("$$", "$")]
+    sys.exit(subprocess.run(words, cwd="/").returncode)
+"""
+
+
+def test_a_unit(roles: Roles) -> None:
+    units = roles.base / "units"
+    units.mkdir()
+    systemctl = units / "bin" / "systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text(SYSTEMCTL.format(python=sys.executable, units=units))
+    systemctl.chmod(0o755)
+    roles.environment = {"PATH": f"{systemctl.parent}:{os.environ['PATH']}"}
+    has: dict[str, Any] = {
+        "service": "systemd",
+        "disk_size": "1M",
+        "append": 'a "quoted" 100% $HOME \\ word',
+        "kernel": f"{BED}/guest/vmlinuz",
+        "__vm_unit_directory": str(units),
+        "__vm_unit_environment": f"{units}/begin.env",
+    }
+    unit = units / "vmm-qemu-vm1.service"
+    nowhere = {"blockdev": [{"driver": "file", "node-name": "n0", "filename": "/nonexistent.img"}]}
+    assert "/nonexistent.img" in roles.refused(**has, arguments=nowhere)
+    nothing_is_there(roles, "units")
+    assert {path.name for path in units.iterdir()} == {"bin", "log"}
+    assert any(task.changed for task in roles.run(check=True, **has).tasks)
+    assert not unit.exists()
+    roles.done(True, **has)
+    assert unit.stat().st_mode & 0o777 == 0o600
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    words = Path(f"/proc/{roles.processes()['vm1']}/cmdline").read_text().split("\0")
+    assert words[-2] == "-S" and words[words.index("-append") + 1] == has["append"]
+    assert not (units / "begin.env").exists()
+    assert (units / "log").read_text().splitlines().count("start vmm-qemu-vm1.service") == 2
+    roles.done(False, **has)
+
+    # without the role its guest runs at once, and systemd's way to stop it is the power button
+    roles.done(True, **has, state="stopped")
+    subprocess.run([systemctl, "start", unit.name], check=True)
+    with roles.observer() as observer:
+        assert observer.execute("query-status")["status"] == "running"
+        command = shlex.split(re.findall("^ExecStop=(.*)$", unit.read_text(), re.M)[0])
+        stopping = subprocess.Popen([word.replace("%%", "%") for word in command])
+        observer.wait_event("POWERDOWN")
+        assert stopping.poll() is None
+        observer.execute("quit")
+    assert stopping.wait(30) == 0
+
+    roles.done(True, **has)
+    roles.done(True, **has, state="absent", remove_data=True)
+    nothing_is_there(roles, "units")
+    assert {path.name for path in units.iterdir()} == {"bin", "log"}

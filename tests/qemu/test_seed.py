@@ -1,0 +1,94 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_seed: a guest's own kernel reads the volume; it is written only when its content changes."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.modules import ModuleFailed, run_module
+from support.vm import VM
+
+TEXTS = {"user_data": "#cloud-config\npassword: hush\n" * 200, "meta_data": "instance-id: i1\n", "network_config": "{}"}
+
+
+def seed(path: Path | str, check: bool = False, **options: Any) -> dict[str, Any]:
+    return run_module(None, "qemu_seed", check=check, diff=True, path=str(path), **{**TEXTS, **options})
+
+
+def step(path: Path, *verbs: str, **options: Any) -> dict[str, Any]:
+    """Check mode, which alters nothing, then the real run, and once more, which does nothing."""
+    before = path.read_bytes() if path.exists() else None
+    foretold = seed(path, check=True, **options)
+    assert (path.read_bytes() if path.exists() else None) == before
+    done = seed(path, **options)
+    assert [command[0] for command in done["commands"]] == list(verbs)
+    for key in ("changed", "commands", "diff"):
+        assert done[key] == foretold[key]
+    written = path.stat()
+    again = seed(path, **options)
+    assert not again["changed"] and again["commands"] == [] and again["diff"]["before"] == again["diff"]["after"]
+    assert path.stat() == written and sorted(os.listdir(path.parent)) == [path.name]
+    assert "hush" not in str(done)
+    return done
+
+
+def test_a_guest_reads_it(live_vm: VM) -> None:
+    path = f"{live_vm.directory}/seed.iso"
+    seed(path, vendor_data="")
+    run_module(live_vm, "qemu_disk", id="seed", filename=path, read_only=True, bus="rp0")
+    live_vm.guest_sees(blk={"vda"})
+    for options in ("", "-o nojoliet"):
+        live_vm.run_in_guest(f"mount -t iso9660 -r {options} /dev/vda /mnt")
+        assert live_vm.run_in_guest("ls /mnt").split() == ["meta-data", "network-config", "user-data", "vendor-data"]
+        assert live_vm.run_in_guest("cat /mnt/meta-data /mnt/network-config").strip() == "instance-id: i1\n{}"
+        size, *_rest = live_vm.run_in_guest("cksum /mnt/user-data | cut -d' ' -f2").split()
+        assert int(size) == len(TEXTS["user_data"])
+        live_vm.run_in_guest("umount /mnt")
+    run_module(live_vm, "qemu_disk", id="seed", state="absent")
+
+
+def test_it_is_written_when_its_content_changes(tmp_path: Path) -> None:
+    path = tmp_path / "seed.iso"
+    step(path, "mv", "chmod")
+    assert path.stat().st_mode & 0o777 == 0o600
+    done = subprocess.run(["blkid", "-p", "-o", "export", str(path)], check=True, capture_output=True, text=True)
+    assert {"LABEL=cidata", "TYPE=iso9660"} <= set(done.stdout.split())  # what cloud-init looks for
+    before = path.read_bytes()
+    step(path, "mv", "chmod", meta_data="instance-id: i2\n")
+    step(path, "mv", "chmod")
+    assert path.read_bytes() == before
+    step(path, "chmod", mode="0640")
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_it_can_be_another_users(tmp_path: Path) -> None:
+    path = tmp_path / "seed.iso"
+    step(path, "mv", "chmod", "chown", owner="nobody")
+    assert path.stat().st_uid == pwd.getpwnam("nobody").pw_uid
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"path": "seed.iso"}, "no absolute path"),
+        ({"path": "/nonexistent/seed.iso"}, "no directory /nonexistent"),
+        ({"path": "/etc"}, "is no regular file"),
+        ({"owner": "nosuchuser"}, "no user nosuchuser"),
+        ({"mode": "rw"}, "'rw' is no mode"),
+        ({"mode": "7777"}, "is no mode"),
+    ],
+)
+@pytest.mark.parametrize("check", [True, False])
+def test_bad_requests(tmp_path: Path, options: dict[str, str], words: str, check: bool) -> None:
+    with pytest.raises(ModuleFailed, match=words):
+        seed(options.get("path", tmp_path / "seed.iso"), check, **{k: v for k, v in options.items() if k != "path"})
+    assert list(tmp_path.iterdir()) == []
