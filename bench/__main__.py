@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure, print the table, and with --save keep it in bench/results. Exits with 1 when a bar fails."""
+"""Measure, print the table, and with --save keep it in bench/results and the picture in docs. Exits with 1 when a bar fails."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from datetime import date
 from importlib import import_module
 from pathlib import Path
 
+from bench.picture import Curve, draw
+from bench.plays import BenchError
 from bench.table import Row, machine, markdown
 from support.collection import make_importable
 
@@ -21,8 +23,12 @@ PARTS = {
     "imports": "import time",
     "replies": "large replies",
     "tasks": "tasks and payloads",
+    "machine": "many disks",
+    "fleet": "many virtual machines",
 }
 RESULTS = Path(__file__).resolve().parent / "results"
+PANELS = 2  # of the picture: one for disks, one for virtual machines
+PICTURE = RESULTS.parents[1] / "docs" / "cost.svg"
 
 
 def save(text: str, about: dict[str, str]) -> Path:
@@ -45,10 +51,15 @@ def main() -> int:
 
     make_importable()
     about, start = machine(), time.monotonic()
-    rows: list[Row] = []
+    found: list[Row | Curve] = []
     for name in asked.part or PARTS:
         print(f"bench: {PARTS[name]} ...", file=sys.stderr, flush=True)
-        rows += import_module(f"bench.{name}").measure()
+        try:
+            found += import_module(f"bench.{name}").measure()
+        except BenchError as exc:
+            parser.exit(2, f"bench: {exc}\n")
+    rows = [item for item in found if isinstance(item, Row)]
+    curves = [item for item in found if isinstance(item, Curve)]
     failed = [row.what for row in rows if row.failed]
     verdict = f"{len(failed)} bars fail: {'; '.join(failed)}" if failed else "All bars hold."
     facts = "\n".join(f"- {key}: {value}" for key, value in about.items())
@@ -59,6 +70,8 @@ def main() -> int:
     print(text, end="")
     if asked.save:
         print(f"bench: saved as {save(text, about).relative_to(Path.cwd())}", file=sys.stderr)
+        if len({curve.panel for curve in curves}) == PANELS:  # not half a picture in the place of a whole one
+            PICTURE.write_text(draw(curves))
     return 1 if failed else 0
 
 

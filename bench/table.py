@@ -9,11 +9,11 @@ import operator
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from statistics import median
+from statistics import correlation, linear_regression, median
 
 from support.vm import VERSIONS, qemu_binary
 
@@ -57,6 +57,20 @@ class Row:
 def ratio_of(ours: Sequence[float], other: Sequence[float]) -> float:
     """The median of the rounds' own ratios: what else the machine does hits both sides of a round alike."""
     return median(mine / its for mine, its in zip(ours, other))
+
+
+def growth(what: str, unit: str, costs: Mapping[int, float]) -> Row:
+    """Whether cost grows no faster than size: what the largest size costs beside half of it.
+
+    ``costs``: seconds by size. The row also has the slope of the straight line through all of them, and how well that fits.
+    """
+    sizes, seconds = list(costs), list(costs.values())
+    largest, half = max(sizes), max(sizes) // 2
+    slope = linear_regression(sizes, seconds).slope * 1000
+    fit = correlation(sizes, seconds) ** 2
+    shown = [f"{costs[size] * 1000:.0f} ms" for size in (largest, half)]
+    what = f"{what}, {largest} {unit}s: {half} ({slope:.2f} ms a {unit}, R² {fit:.3f})"
+    return Row(what, shown, costs[largest] / costs[half], Bar("<=", 2.2))
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -1,11 +1,13 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A task that changes nothing beside `ansible.builtin.ping`, both as Ansible runs modules; and what a module weighs."""
+"""A task that changes nothing beside `ansible.builtin.ping`: in the task's own process, and as Ansible runs modules.
+
+And what a module weighs that is sent to the managed host.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -18,26 +20,21 @@ from statistics import median
 from typing import Any
 
 from bench.imports import costs
+from bench.plays import PING, BenchError, Taken, expect, play
 from bench.table import Bar, Row, ratio_of
-from support.plays import run_playbook
 from support.vm import VERSIONS, VM
 
 PAIRS = 24
+WARM_UP = 2
 ALONE_PAIRS = 12
-BAR = Bar("<=", 1.25)
-CALLBACKS = Path(__file__).resolve().parent / "callback"
-PING: dict[str, Any] = {"name": "ping", "ansible.builtin.ping": {}}
+# what the ways are called, whether it is the short one, and what a task may cost by the clock, in pings
+WAYS = (("in Ansible's own process", True, Bar("<=", 0.12)), ("as a module process", False, Bar("<=", 1.25)))
 FACE = "ansible_collections.vmm.qemu.plugins.modules.qemu_disk"
 
 
-class BenchError(Exception):
-    """What should have been measured did not happen."""
-
-
-def disk_task(vm: VM) -> dict[str, Any]:
+def disk(vm: VM) -> dict[str, Any]:
     """A disk with the options that people give."""
-    options = {
-        "socket": vm.qmp,
+    return {
         "id": "data",
         "filename": str(vm.directory / "data.raw"),
         "format": "raw",
@@ -45,25 +42,17 @@ def disk_task(vm: VM) -> dict[str, Any]:
         "serial": "DATA01",
         "cache": {"direct": False},
     }
-    return {"name": f"disk-{vm.version}", "vmm.qemu.qemu_disk": options}
 
 
-def play(home: Path, tasks: list[dict[str, Any]], **environment: str) -> list[tuple[str, float, bool]]:
-    """Run the tasks: name, seconds and changed of each."""
-    times = home / "times.json"
-    done = run_playbook(
-        [{"hosts": "all", "gather_facts": False, "tasks": tasks}],
-        home,
-        environment={
-            "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
-            "ANSIBLE_CALLBACKS_ENABLED": "bench_times",
-            "BENCH_TIMES": str(times),
-            **environment,
-        },
-    )
-    if done.rc != 0:
-        raise BenchError(done.output)
-    return [tuple(line) for line in json.loads(times.read_text())]
+def disk_task(vm: VM) -> dict[str, Any]:
+    """That disk in a task of its own."""
+    return {"name": f"qemu_disk, unchanged, QEMU {vm.version}", "vmm.qemu.qemu_disk": {"socket": vm.qmp, **disk(vm)}}
+
+
+def machine_task(vm: VM) -> dict[str, Any]:
+    """The whole VM, which is that disk."""
+    options = {"socket": vm.qmp, "disks": [disk(vm)], "power": "paused"}
+    return {"name": f"qemu_machine, unchanged, QEMU {vm.version}", "vmm.qemu.qemu_machine": options}
 
 
 @contextmanager
@@ -75,28 +64,29 @@ def _vms() -> Iterator[list[VM]]:
 
 
 def _tasks(home: Path, vms: list[VM]) -> Iterator[Row]:
-    """Each round is one ping and one disk on each QEMU, in one play."""
-    disks = [disk_task(vm) for vm in vms]
-    made = play(home, disks)
-    if not all(changed for _name, _seconds, changed in made):
-        raise BenchError(f"the disks were there before they were made: {made}")
-    # two rounds to warm up
-    tasks = [task for _turn in range(PAIRS + 2) for task in (PING, *disks)]
-    times: dict[str, list[float]] = {}
-    for name, seconds, changed in play(home, tasks):
-        if changed:
-            raise BenchError(f"{name} changed something, where nothing was to be changed")
-        times.setdefault(name, []).append(seconds)
-    pings = times["ping"][2:]
-    for vm in vms:
-        mine = times[f"disk-{vm.version}"][2:]
-        shown = [f"{median(seconds) * 1000:.0f} ms" for seconds in (mine, pings)]
-        yield Row(f"qemu_disk, unchanged, QEMU {vm.version}: ping", shown, ratio_of(mine, pings), BAR)
+    """Each round is one ping and one of each of the others, in one play."""
+    for taken in play(home, [disk_task(vm) for vm in vms]):
+        expect(taken, 1)
+    others = [*map(disk_task, vms), machine_task(vms[-1])]
+    for way, here, bar in WAYS:
+        took: dict[str, list[Taken]] = {}
+        for taken in play(home, [PING, *others] * (PAIRS + WARM_UP), here=here):
+            took.setdefault(taken.name, []).append(expect(taken, 0))
+        pings = took["ping"][WARM_UP:]
+        for task in others:
+            mine = took[task["name"]][WARM_UP:]
+            yield _beside(f"{task['name']}, {way}: ping", mine, pings, "wall", bar)
+            yield _beside(f"{task['name']}, {way}, processor time: ping", mine, pings, "processor")
+
+
+def _beside(what: str, mine: list[Taken], its: list[Taken], time_of: str, bar: Bar | None = None) -> Row:
+    seconds = [[float(getattr(taken, time_of)) for taken in side] for side in (mine, its)]
+    return Row(what, [f"{median(side) * 1000:.0f} ms" for side in seconds], ratio_of(*seconds), bar)
 
 
 def _payloads(home: Path, vm: VM) -> dict[str, Path]:
     """The files that Ansible sends to the managed host."""
-    play(home, [PING, disk_task(vm)], ANSIBLE_KEEP_REMOTE_FILES="1")
+    play(home, [PING, disk_task(vm)], environment={"ANSIBLE_KEEP_REMOTE_FILES": "1"})
     found = {path.stem.partition("_")[2]: path for path in (home / "remote").rglob("AnsiballZ_*.py")}
     if set(found) != {"ping", "qemu_disk"}:
         raise BenchError(f"no payloads of both modules: {found}")
