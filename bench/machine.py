@@ -109,18 +109,18 @@ def _disks(count: int) -> str:
     return f"{count} disk" + "s" * (count > 1)
 
 
-def _row(what: str, mine: list[float], its: list[float], bar: Bar | None = None) -> Row:
-    return Row(what, [f"{median(seconds) * 1000:.0f} ms" for seconds in (mine, its)], ratio_of(mine, its), bar)
+def _row(what: str, mine: list[float], its: list[float], limit: Bar | None = None) -> Row:
+    return Row(what, [f"{median(seconds) * 1000:.0f} ms" for seconds in (mine, its)], ratio_of(mine, its), limit)
 
 
 def _rows(size: int, rounds: list[Round]) -> Iterator[Row]:
     """One task beside the least that it could be: the commands, and a task."""
-    bar = BARE if size == max(SIZES) else None
+    limit = BARE if size == max(SIZES) else None
     least = [taken.bare + taken.ping.wall for taken in rounds]
     added = [taken.added for taken in rounds]
     number = _disks(size)
     what = f"{number} added by one task"
-    yield _row(f"{what}: bare commands and a ping", [taken.wall for taken in added], least, bar)
+    yield _row(f"{what}: bare commands and a ping", [taken.wall for taken in added], least, limit)
     pings = [[getattr(taken.ping, name) for taken in rounds] for name in ("wall", "processor")]
     yield _row(f"{what}, processor time: ping", [taken.processor for taken in added], pings[1])
     yield _row(f"{number}, unchanged, one task: ping", [taken.again.wall for taken in rounds], pings[0])
@@ -147,12 +147,12 @@ def measure() -> Iterator[Row | Curve]:
         yield _full_read()
         yield Curve(PANEL, "disks", "one qemu_machine task", added)
         yield Curve(PANEL, "disks", "the same, unchanged", again)
-        for name, (way, bar) in ONE_BY_ONE.items():
+        for name, (way, limit) in ONE_BY_ONE.items():
             costs = {}
             for size, turns in TURNS.items():
                 at_once, singly = map(list, zip(*(_one_by_one(home, size, way) for _turn in range(turns))))
-                limit = bar if size == max(TURNS) else None
-                yield _row(f"{_disks(size)} added by one task: {name}", at_once, singly, limit)
+                at_most = limit if size == max(TURNS) else None
+                yield _row(f"{_disks(size)} added by one task: {name}", at_once, singly, at_most)
                 costs[size] = median(singly)
-            if bar:
+            if limit:
                 yield Curve(PANEL, "disks", name, costs)

@@ -28,14 +28,11 @@ _RETRY_PAUSE = 0.05
 
 
 def apply(plan: Plan, vm: VM) -> None:
-    """Do every step, or take back those that were done and raise PlanFailed. Raises the session's errors before the first."""
+    """Do every step, or take back those that were done and raise PlanFailed."""
     undo: List[Step] = []
     kept: List[str] = []
-    # all of it before the first step, while what was read still holds; what comes last is never taken back
-    undos = [
-        list(step.remember(vm)) if step.remember and step is not plan.steps[-1] else list(step.undo)
-        for step in plan.steps
-    ]
+    # all of it before the first step, while what was read still holds
+    undos = [_takes_back(step, vm, last=step is plan.steps[-1]) for step in plan.steps]
     for step, takes_back in zip(plan.steps, undos):
         try:
             perform(step, vm, vm.deadline)
@@ -51,6 +48,14 @@ def apply(plan: Plan, vm: VM) -> None:
         undo[:0] = takes_back
         if not takes_back and not step.hidden:
             kept.append(_named(step))
+
+
+def _takes_back(step: Step, vm: VM, last: bool) -> List[Step]:
+    """The steps that will take this one back; of the last, which no other follows, none that much must be read for."""
+    try:
+        return list(step.remember(vm)) if step.remember and not last else list(step.undo)
+    except (errors.QMPError, Refusal) as exc:
+        raise PlanFailed(step, exc, [], []) from exc
 
 
 def _may_have_run(exc: Exception) -> bool:
