@@ -125,6 +125,11 @@ def test_no_agent(paused_vm: VM) -> None:
         assert word in failed.value.result["msg"]
 
 
+def leave(server: socket.socket) -> None:
+    """Take one client, and be gone."""
+    server.accept()[0].close()
+
+
 @pytest.mark.parametrize("how", ["line", "gone"])
 def test_an_agent_that_others_wait_for_or_that_goes(paused_vm: VM, how: str) -> None:
     """Other clients stand in line, so many that the kernel takes no more; or the other end leaves between two questions."""
@@ -136,7 +141,7 @@ def test_an_agent_that_others_wait_for_or_that_goes(paused_vm: VM, how: str) -> 
             one = clients.enter_context(socket.socket(socket.AF_UNIX))
             one.connect(path)
         else:
-            threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()
+            threading.Thread(target=leave, args=(server,), daemon=True).start()
         with pytest.raises(ModuleFailed) as failed:
             run_module(paused_vm, "qemu_wait", guest_agent=path, timeout=1.5)
     assert ("other clients hold its socket" if how == "line" else "agent's socket") in failed.value.result["msg"]
