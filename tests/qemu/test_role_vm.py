@@ -94,7 +94,7 @@ def test_its_life(roles: Roles) -> None:
     roles.done(True, **{**has, "disk_size": "16M"}, power="running")
     roles.done(True, state="absent", remove_data=True)
     nothing_is_there(roles)
-    roles.done(False, state="absent", remove_data=True)
+    roles.done(False, state="absent", remove_data="yes", shutdown_timeout="0")
 
 
 def test_a_restart_is_told_and_done_when_allowed(roles: Roles) -> None:
@@ -105,7 +105,7 @@ def test_a_restart_is_told_and_done_when_allowed(roles: Roles) -> None:
         assert "vm1 runs with other arguments" in str(told["vmm.qemu.vm : Report what a restart would change"].result)
     roles.done(True, check=True, memory="96M", restart_allowed=True)
     assert roles.processes() == {"vm1": pid}
-    roles.done(True, memory="96M", restart_allowed=True)
+    roles.done(True, memory="96M", restart_allowed="yes")  # as -e has it
     assert roles.processes()["vm1"] != pid
     roles.done(False, memory="96M")
 
