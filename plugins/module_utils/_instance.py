@@ -240,6 +240,7 @@ class Instance:
             return Running(_process.read_pidfile(self.pidfile), wanted, "unknown")
         except BaseException as exc:
             _process.kill(mark)
+            _process.let_go(self.address)
             if not _process.runs(_process.read_pidfile(self.pidfile), self.name):
                 _process.remove_remains(self.address, self.pidfile, self.name)
             if not isinstance(exc, (Refusal, errors.QMPError)):

@@ -115,6 +115,13 @@ def _has_path(address: Address) -> bool:
     return address.path is not None and not address.path.startswith("@")
 
 
+def let_go(address: Address) -> None:
+    """Wait a moment for a process that is ending: it closes its sockets after it has ceased to look like one."""
+    end = time.monotonic() + _BURIAL
+    while not is_free(address) and time.monotonic() < end:
+        time.sleep(POLL)
+
+
 def remove_remains(address: Address, pidfile: str, name: str) -> None:
     """Delete the socket that nobody listens at, and the pidfile whose process is gone. Raises Refusal."""
     with contextlib.suppress(FileNotFoundError):
