@@ -1,20 +1,20 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A VM from a cloud image: an overlay that is grown, a NoCloud seed, and a boot from the disk to login and agent.
+"""The role vmm.qemu.vm and a cloud image: an overlay that is grown, a NoCloud seed, a boot from the disk to login and agent.
 
 The image is Debian with cloud-init (tests/support/image). What became of the guest, its own agent says.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-from pathlib import Path
+import time
+from typing import Any
 
 from support.agent import Agent
 from support.modules import run_module
-from support.vm import BED, VM
+from support.roles import Roles
+from support.vm import BED, qemu_binary
 
 GIB = 1 << 30
 MAC = "52:54:00:12:34:56"
@@ -30,51 +30,36 @@ NETWORK = {
     "version": 2,
     "ethernets": {"lan": {"match": {"macaddress": MAC}, "set-name": "lan0", "addresses": ["192.0.2.7/24"]}},
 }
+MACHINE: dict[str, Any] = {
+    "memory": "512M",
+    "image": str(BED / "image" / "cloud.qcow2"),
+    "disk_size": "3G",
+    "user_data": USER,
+    "meta_data": META,
+    "network_config": NETWORK,
+    "nics": [{"id": "lan", "netdev": {"type": "user", "options": {"restrict": True}}, "bus": "rp0", "mac": MAC}],
+}
 
 
-def seed(directory: Path) -> str:
-    """An ISO image that cloud-init takes for its NoCloud seed; gives its path."""
-    content = directory / "seed"
-    content.mkdir()
-    (content / "user-data").write_text(f"#cloud-config\n{json.dumps(USER)}\n")
-    (content / "meta-data").write_text(json.dumps(META))
-    (content / "network-config").write_text(json.dumps(NETWORK))
-    path = str(directory / "seed.iso")
-    subprocess.run(["xorrisofs", "-quiet", "-V", "cidata", "-J", "-R", "-o", path, str(content)], check=True)
-    return path
-
-
-def drive(name: str, path: str, fmt: str, *, read_only: bool = False) -> list[str]:
-    only = "on" if read_only else "off"
-    node = f"driver={fmt},node-name={name},read-only={only},file.driver=file,file.filename={path}"
-    return ["-blockdev", node, "-device", f"virtio-blk-pci,drive={name},id={name}-disk"]
-
-
-def command_line(disk: str, seed_iso: str) -> list[str]:
-    """What a VM has beside its machine: two disks, a NIC, and an agent behind the socket `qga` in its directory."""
-    return [
-        *drive("system", disk, "qcow2"),
-        *drive("seed", seed_iso, "raw", read_only=True),
-        *("-netdev", "user,id=lan,restrict=on", "-device", f"virtio-net-pci,netdev=lan,mac={MAC}"),
-        *("-device", "virtio-serial-pci", "-chardev", "socket,id=qga,path=qga,server=on,wait=off"),
-        *("-device", "virtserialport,chardev=qga,name=org.qemu.guest_agent.0"),
-    ]
-
-
-def test_boots_from_a_grown_overlay_to_login_and_agent(tmp_path: Path) -> None:
+def test_boots_from_a_grown_overlay_to_login_and_agent() -> None:
     """On one QEMU: it takes half a minute, and what differs between versions is tested elsewhere."""
-    disk = str(tmp_path / "web1.qcow2")
-    base = str(BED / "image" / "cloud.qcow2")
-    run_module(None, "qemu_image", path=disk, size="3G", backing_file=base, backing_format="qcow2")
-    with VM("10.0", boot=True, memory="512", args=command_line(disk, seed(tmp_path))) as vm:
-        address = f"{vm.directory}/qga"
-        run_module(vm, "qemu_wait", guest_agent=address, timeout=600)
-        vm.wait_serial("web1 login: ", timeout=300, whole=False)
-        with Agent(address) as agent:
+    roles = Roles()
+    try:
+        # of all that cpu=max adds an emulated guest makes little, and slowly
+        roles.done(True, name="web1", binary=str(qemu_binary("10.0")), cpu="qemu64", power="running", **MACHINE)
+        run = roles.base / "web1" / "run"
+        run_module(str(run / "qmp"), "qemu_wait", guest_agent=str(run / "agent"), timeout=600)
+        with Agent(str(run / "agent")) as agent:
             assert "status: done" in agent.run("cloud-init", "status", "--wait", timeout=300)
             check_what_the_seed_said(agent)
             (root,) = (fs for fs in agent.execute("guest-get-fsinfo") if fs["mountpoint"] == "/")
             assert root["type"] == "ext4" and 2.5 * GIB < root["total-bytes"] < 3 * GIB
+        end = time.monotonic() + 300
+        while "web1 login: " not in (run / "console.log").read_text(errors="replace"):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        roles.close()
 
 
 def check_what_the_seed_said(agent: Agent) -> None:

@@ -5,7 +5,6 @@
 
 with VM("10.0") as vm:                      # -S, no guest: there in about 0.1 s
 with VM("7.2", guest=True) as vm:           # has printed GUEST-UP: about 3 s
-with VM("7.2", boot=True, args=[...]) as vm: # starts from a disk among its args, and is not waited for
     vm.qmp                                  # the monitor for the modules under test
     vm.observer.devices()                   # what is really there, seen over a second monitor
     vm.guest_sees(blk={"vda"})              # wait until the guest sees just these
@@ -74,12 +73,11 @@ class VM:
         scsi: bool = False,
         start: bool = True,
         name: str = "bed",
-        boot: bool = False,
     ) -> None:
         """`args`: more QEMU options; `append`: more words on the guest's kernel command line (tests/support/guest/init
         lists them); `machine`: q35, on QEMU 5.2 pc, whose guests answer hot-plug there; `memory`: all of `-m`
         (`256,slots=4,maxmem=2G`); `ports`: the pcie-root-ports to make (a q35 has eight unless told);
-        `scsi`: a virtio-scsi-pci `scsi0`, on a q35 on a port of its own; `boot`: run, with no kernel from here."""
+        `scsi`: a virtio-scsi-pci `scsi0`, on a q35 on a port of its own."""
         self.version = version
         machine = machine or MACHINES.get(version, "q35")
         if ports is None:
@@ -110,7 +108,7 @@ class VM:
         if guest:
             self.command += ["-kernel", f"{BED}/guest/vmlinuz", "-initrd", f"{BED}/guest/initrd.gz"]
             self.command += ["-append", f"{CMDLINE} {append}".strip()]
-        elif not boot:
+        else:
             self.command += ["-S"]
         self.command += list(args)
         if start:
@@ -244,10 +242,9 @@ class VM:
             return self.serial_log.read_text(errors="replace")
         return ""
 
-    def wait_serial(self, pattern: str, timeout: float = 120.0, since: int = 0, whole: bool = True) -> re.Match[str]:
-        """Wait for a whole line on the serial log that matches, or for the beginning of one (a prompt);
-        `since` is an offset into `vm.serial`."""
-        wanted = re.compile(rf"^{pattern}.*\n" if whole else rf"^{pattern}", re.MULTILINE)
+    def wait_serial(self, pattern: str, timeout: float = 120.0, since: int = 0) -> re.Match[str]:
+        """Wait for a whole line on the serial log that matches; `since` is an offset into `vm.serial`."""
+        wanted = re.compile(rf"^{pattern}.*\n", re.MULTILINE)
         deadline = time.monotonic() + timeout
         while True:
             text = self.serial.replace("\r", "")
