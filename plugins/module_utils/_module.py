@@ -198,6 +198,9 @@ class Face:
                 self.no_log_values.update(secrets(self.params))
                 super()._log_invocation()
 
+            def add_path_info(self, kwargs: Dict[str, Any]) -> Dict[str, Any]:
+                return kwargs  # a result is the same wherever it comes from: nothing is added because it has a path
+
             def fail_json(self, msg: str, **kwargs: Any) -> None:
                 self.no_log_values.update(secrets(self.params))
                 super().fail_json(msg, **kwargs)
