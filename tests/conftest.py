@@ -21,7 +21,7 @@ collection.make_importable()
 
 
 # The files that take longest: begun last, one of them would leave the other workers with nothing to do.
-LONG = ("test_action", "test_migrate", "test_migrate_failures", "test_cloud_image", "test_properties", "test_instance")
+LONG = ("test_role_vm", "test_migrate", "test_cloud_image", "test_action", "test_migrate_failures", "test_properties")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
