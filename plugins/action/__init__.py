@@ -10,3 +10,6 @@ each task more than all its other work. What is imported here is there once, bef
 
 from ansible_collections.vmm.qemu.plugins.action import qemu  # noqa: F401
 from ansible_collections.vmm.qemu.plugins.module_utils import _instance, _machine  # noqa: F401  # with all kinds
+from ansible_collections.vmm.qemu.plugins.module_utils._converge import apply  # noqa: F401
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import plug, survey  # noqa: F401
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import schema  # noqa: F401
