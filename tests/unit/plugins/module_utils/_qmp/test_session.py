@@ -449,7 +449,7 @@ def test_blocked_write(open_session: Opener) -> None:
 
     session = open_session(script)
     with pytest.raises(errors.CommandTimeout) as caught:
-        session.execute("big", {"x": "a" * 5_000_000}, timeout=0.2)
+        session.execute("big", {"x": "a" * 5_000_000}, timeout=2.0)
     assert caught.value.phase == "write"
     with pytest.raises(errors.CommandTimeout) as caught:
         session.execute("after", timeout=0.1)
@@ -474,7 +474,7 @@ def test_a_command_given_up_half_written_does_not_run_when_the_session_ends(open
     ended = threading.Event()
     session = open_session(script)
     with pytest.raises(errors.CommandTimeout) as caught:
-        session.execute("big", {"x": "a" * 5_000_000}, timeout=0.2)
+        session.execute("big", {"x": "a" * 5_000_000}, timeout=2.0)
     assert caught.value.phase == "write"
     threading.Timer(0.2, go.set).start()
     session.close()
