@@ -241,4 +241,15 @@ def pause(limit: Limit, address: Address, seconds: float) -> None:
     sleep(limit.remaining(seconds))
 
 
+def no_greeting(where: Address | str, limit: Limit, sock: socket.socket | None) -> errors.MonitorBusy:
+    """What to raise when the monitor at ``where`` took the connection ``sock``, and said nothing within ``limit``."""
+    from .holder import find_holder
+
+    holder = find_holder(where, sock) if not isinstance(where, str) else None
+    text = f"{where}: connected, but no greeting within {limit.seconds:.4g} s: {BUSY}"
+    if holder is not None:
+        text += f": process {holder[0]} ({holder[1]})"
+    return errors.MonitorBusy(text + "; end that client, or give the VM a second monitor", holder)
+
+
 BUSY = "another client is attached to this monitor (QEMU serves one at a time)"

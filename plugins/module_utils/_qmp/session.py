@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import os
 from collections import namedtuple
+from time import monotonic
 
 from . import errors
-from .address import BUSY, open_socket, parse, pause, peer_process
+from .address import no_greeting, open_socket, parse, pause, peer_process
 from .call import Call
 from .deadline import Limit
 from .events import Listener
@@ -52,6 +53,7 @@ EXECUTE_TIMEOUT = 60.0
 MAX_REPLY = 64 << 20
 GRACE = 2.0
 RETRY_PAUSE = 0.01
+GREETING_PAUSE = 1.0  # a free monitor greets within it
 
 
 class QMPSession:
@@ -88,7 +90,6 @@ class QMPSession:
         ``address``: ``/path``, ``unix:/path``, ``unix:@abstract``, ``HOST:PORT``, ``tcp:HOST:PORT``, ``[v6]:PORT``.
         ``timeout`` in seconds and ``deadline``: the earlier counts. ``tls``: ``ca_path``, ``cert_path``, ``key_path``,
         ``server_name``. ``max_reply``: bytes of the longest message taken. ``oob``: enable it where QEMU offers it.
-
         A connection that ends before its greeting, or a full backlog, is tried again every 10 ms: QEMU does so when
         another client comes or goes at the same time.
 
@@ -96,19 +97,23 @@ class QMPSession:
         """
         where = parse(address)
         limit = Limit(timeout, deadline, CONNECT_TIMEOUT)
+        problem = None
         while True:
             pause(limit, where, 0)
+            begun = monotonic()
             try:
                 return cls._attempt(where, tls, read_only, max_reply, limit, oob)
+            except errors.MonitorBusy as error:
+                # a monitor that closed every connection before is not busy because the last one had no time left
+                hasty = not error.holder and monotonic() - begun < GREETING_PAUSE
+                raise (problem if problem and hasty else error) from None
             except BlockingIOError:
                 problem = None
             except errors.Disconnected as error:
                 problem = errors.ConnectError(f"{where}: no greeting within {limit.seconds:.4g} s: {error}")
-                if tls:
-                    raise problem from None
             pause(limit, where, RETRY_PAUSE)
-            if limit.expired:
-                raise problem or _no_greeting(where, limit, None)
+            if limit.expired or (tls and problem):
+                raise problem or no_greeting(where, limit, None)
 
     @classmethod
     def _attempt(
@@ -179,7 +184,7 @@ class QMPSession:
             if pump.heard or pump.log.count:
                 seen = f"{pump.heard + pump.log.count} messages, but no greeting, within {limit.seconds:.4g} s"
                 raise errors.NegotiationError(f"{self.peer}: {seen}; is this a QMP monitor?") from None
-            raise _no_greeting(address or self.peer, limit, self._sock) from None
+            raise no_greeting(address or self.peer, limit, self._sock) from None
         except errors.ProtocolError as error:
             raise errors.NegotiationError(f"{self.peer}: {error}") from None
         self._take_greeting((pump.greeting or {}).get("QMP"))
@@ -383,13 +388,3 @@ class QMPSession:
     def __repr__(self) -> str:
         state = "closed" if self._pump.failure is not None else "open"
         return f"<QMPSession {self.peer}, QEMU {'.'.join(map(str, self.version[:3]))}, {state}>"
-
-
-def _no_greeting(where: Address | str, limit: Limit, sock: socket.socket | None) -> errors.MonitorBusy:
-    from .holder import find_holder
-
-    holder = find_holder(where, sock) if not isinstance(where, str) else None
-    text = f"{where}: connected, but no greeting within {limit.seconds:.4g} s: {BUSY}"
-    if holder is not None:
-        text += f": process {holder[0]} ({holder[1]})"
-    return errors.MonitorBusy(text + "; end that client, or give the VM a second monitor", holder)

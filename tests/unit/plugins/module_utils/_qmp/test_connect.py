@@ -81,9 +81,20 @@ def test_eof_and_reset_before_the_greeting_are_retried() -> None:
 def test_retries_are_few_and_end() -> None:
     with FakeQMP(lambda peer: None) as fake:
         with pytest.raises(errors.ConnectError, match="closed the connection") as caught:
-            QMPSession.connect(fake.address, timeout=0.5)
+            QMPSession.connect(fake.address, timeout=0.9)
         assert not isinstance(caught.value, errors.MonitorBusy)
-        assert 3 <= len(fake.peers) <= 51
+        assert 2 <= len(fake.peers) <= 91
+
+
+@pytest.mark.parametrize("timeout", [0.9, 1.5])
+def test_silence_after_an_end_is_a_busy_monitor_once_it_lasts(timeout: float) -> None:
+    done = threading.Event()
+    with FakeQMP(lambda peer: None, silent_until(done)) as fake:
+        with pytest.raises(errors.ConnectError) as caught:
+            QMPSession.connect(fake.address, timeout=timeout)
+        busy = isinstance(caught.value, errors.MonitorBusy)
+        assert (busy, "closed the connection" in str(caught.value)) == (timeout > 1.0, timeout < 1.0)
+        done.set()
 
 
 def silent_until(event: threading.Event) -> Any:

@@ -151,7 +151,16 @@ def test_peer_without_ids() -> None:
 
 def test_id_less_error_is_the_one_outstanding_commands(open_session: Opener) -> None:
     error = {"error": {"class": "GenericError", "desc": "JSON parse error"}}
-    session = open_session(lambda peer: (peer.send(error), peer.command(), peer.send(error), peer.serve()))
+
+    def script(peer: Peer) -> None:
+        peer.send(error)  # nobody's: nothing is outstanding
+        peer.event("HEARD")
+        peer.command()
+        peer.send(error)
+        peer.serve()
+
+    session = open_session(script)
+    session.wait_event(EventFilter("HEARD"), since=0, timeout=SOON)
     with pytest.raises(errors.CommandError, match="parse error"):
         session.execute("x")
     assert session.execute("y") == {}
@@ -285,7 +294,7 @@ def test_unread_events_do_not_count(open_session: Opener) -> None:
     session = open_session(script)
     ready.wait(SOON)
     with pytest.raises(errors.CommandTimeout) as caught:
-        session.execute("stop", wait_for=EventFilter("STOP"), timeout=0.2)
+        session.execute("stop", wait_for=EventFilter("STOP"), timeout=0.5)
     assert caught.value.phase == "event"
     assert [event.name for event in session.events] == ["STOP"]
     with pytest.raises(errors.CommandTimeout) as caught:
@@ -333,11 +342,11 @@ def test_cursors_and_listeners(open_session: Opener) -> None:
     session.execute("x")
     every = session.events
     assert ([event.data["n"] for event in every], start) == ([0, 1, 2], 1)
-    assert session.wait_event(EventFilter("E", n=1), since=0, timeout=0.1).data == {"n": 1}
-    assert session.wait_event(EventFilter("E"), since=start, timeout=0.1) == every[1]
+    assert session.wait_event(EventFilter("E", n=1), since=0, timeout=SOON).data == {"n": 1}
+    assert session.wait_event(EventFilter("E"), since=start, timeout=SOON) == every[1]
     assert session.events_since(2) == every[2:]
     assert session.events_since(3) == []
-    assert listener.next(timeout=1) == every[1]
+    assert listener.next(timeout=SOON) == every[1]
     assert listener.pending() == [every[2]]
     assert listener.pending() == []
     assert session.wait_event(lambda event: event.data["n"] == 2, since=0).name == "E"
@@ -381,10 +390,10 @@ def test_timeout_in_each_phase(open_session: Opener) -> None:
 
     session = open_session(script)
     with pytest.raises(errors.CommandTimeout, match="first") as caught:
-        session.execute("first", timeout=0.1)
+        session.execute("first", timeout=0.5)
     assert caught.value.phase == "reply"
     with pytest.raises(errors.CommandTimeout) as caught:
-        session.execute("second", timeout=0.1)
+        session.execute("second", timeout=0.5)
     assert caught.value.phase == "queue"
     assert caught.value.command == "second"
     late.set()
@@ -452,7 +461,7 @@ def test_blocked_write(open_session: Opener) -> None:
         session.execute("big", {"x": "a" * 5_000_000}, timeout=2.0)
     assert caught.value.phase == "write"
     with pytest.raises(errors.CommandTimeout) as caught:
-        session.execute("after", timeout=0.1)
+        session.execute("after", timeout=0.5)
     assert caught.value.phase == "queue"
     go.set()
     assert session.execute("after") == {}
@@ -585,13 +594,13 @@ def test_close_drains(open_session: Opener) -> None:
 
     def script(peer: Peer) -> None:
         command = peer.command()
-        time.sleep(0.3)
+        time.sleep(0.7)
         peer.reply(command)
         states.append(peer.closed())
 
     session = open_session(script)
     with pytest.raises(errors.CommandTimeout):
-        session.execute("slow", timeout=0.05)
+        session.execute("slow", timeout=0.5)
     session.close()
     session.close()
     assert session.closed
@@ -605,7 +614,7 @@ def test_close_drains(open_session: Opener) -> None:
 def test_close_gives_up_after_the_grace(open_session: Opener) -> None:
     session = open_session(lambda peer: (peer.command(), peer.closed()))
     with pytest.raises(errors.CommandTimeout):
-        session.execute("never", timeout=0.05)
+        session.execute("never", timeout=0.5)
     start = time.monotonic()
     session.close()
     assert 1.5 < time.monotonic() - start < SOON

@@ -69,10 +69,10 @@ def test_any_moment(alarm: Any, others: int) -> None:
     cut = 0
     until = time.monotonic() + 2
     number = 0
-    while time.monotonic() < until:
+    while time.monotonic() < until or cut <= 50:
         try:
             alarm(chance.random() * chance.choice((0.0004, 0.002)) + 1e-6)
-            while True:
+            for _turn in range(200):  # an exception in a callback of the garbage collection's is lost
                 number += 1
                 big = chance.random() < 0.05
                 arguments: dict[str, Any] = {"n": number, "x": "y" * (300_000 if big else 1), "event": number % 3 == 0}
@@ -91,7 +91,6 @@ def test_any_moment(alarm: Any, others: int) -> None:
     for thread in threads:
         thread.join(30)
     assert not wrong
-    assert cut > 50
     assert not others or ran
     seen = [event.data["n"] for event in session.events]
     assert len(seen) == len(set(seen)), "an event was recorded twice"
@@ -130,7 +129,7 @@ def test_a_written_command_stays_owned(alarm: Any) -> None:
         with pytest.raises(TaskTimeout):
             session.execute("first")
         with pytest.raises(errors.CommandTimeout) as caught:
-            session.execute("never", timeout=0.05)
+            session.execute("never", timeout=0.5)
         assert caught.value.phase == "queue"
         go.set()
         assert session.execute("second") == "second"
