@@ -8,8 +8,8 @@ loads in each task's worker alone. It keeps no compiled files of collections, so
 each task more than all its other work. What is imported here is there once, before workers are forked.
 """
 
-from ansible_collections.vmm.qemu.plugins.action import qemu  # noqa: F401
-from ansible_collections.vmm.qemu.plugins.module_utils import _instance, _machine  # noqa: F401  # with all kinds
-from ansible_collections.vmm.qemu.plugins.module_utils._converge import apply  # noqa: F401
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import plug, survey  # noqa: F401
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import schema  # noqa: F401
+from ansible_collections.vmm.qemu.plugins.action import qemu
+from ansible_collections.vmm.qemu.plugins.module_utils import _instance, _machine  # with all kinds
+from ansible_collections.vmm.qemu.plugins.module_utils._converge import apply
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import plug, survey
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import schema

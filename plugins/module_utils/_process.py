@@ -143,11 +143,22 @@ def wait_gone(pid: int | None, name: str, address: Address, deadline: Deadline) 
         if deadline.expired:
             return False
         time.sleep(POLL)
-    # It is dead; its pid goes when the host's init takes notice, which in a container may be never.
+    # Its memory goes, and with it its command line, before its files, locks and sockets do.
     end = time.monotonic() + _BURIAL
-    while pid is not None and os.path.exists(f"/proc/{pid}") and not command_line(pid) and time.monotonic() < end:
+    while pid is not None and not command_line(pid) and not is_dead(pid) and time.monotonic() < end:
         time.sleep(POLL)
     return True
+
+
+def is_dead(pid: int) -> bool:
+    """Whether all of a process has ended, noticed or not by its parent (a container's init may never look)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state = file.read().rpartition(b") ")[2][:1]
+        # the first thread can end before the others, which go on using the files
+        return state in b"ZX" and len(os.listdir(f"/proc/{pid}/task")) == 1
+    except OSError:
+        return True
 
 
 def new_mark() -> str:

@@ -74,7 +74,7 @@ class Call:
 
     def rouse(self) -> None:
         """End `park`, now or the next time. Takes no lock: a signal handler may call it."""
-        try:  # noqa: SIM105
+        try:
             self.park.release()
         except RuntimeError:
             pass

@@ -166,7 +166,7 @@ class Pump:
         woken = self._wake_in.fileno()
         for number, _what in poll.poll(limit.remaining() * 1000):
             if number == woken:
-                try:  # noqa: SIM105
+                try:
                     self._wake_in.recv(4096)
                 except OSError:
                     pass
@@ -219,7 +219,7 @@ class Pump:
     # -- waking ------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
-        try:  # noqa: SIM105
+        try:
             self._wake_out.send(b"\0")
         except OSError:
             pass  # full: the leader is being woken already

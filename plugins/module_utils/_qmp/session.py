@@ -362,7 +362,7 @@ class QMPSession:
             if first and pump.busy and pump.failure is None:
                 drain = Call(None)
                 drain.done = lambda: not pump.busy
-                try:  # noqa: SIM105
+                try:
                     pump.run(drain, Limit(grace, None, GRACE))
                 except errors.QMPError:
                     pass

@@ -1,0 +1,58 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When a process is dead: the moment from which its files and locks are free."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmm.qemu.plugins.module_utils import _process
+
+# The first thread ends; another holds the process until stdin does.
+HALF_DEAD = """
+import ctypes, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+print(flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def state(pid: int) -> str:
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return file.read().rpartition(") ")[2][0]
+
+
+def test_one_that_nobody_noticed_is_dead() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert not _process.is_dead(process.pid)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert state(process.pid) == "Z"
+        assert _process.is_dead(process.pid)
+    assert _process.is_dead(process.pid)
+
+
+def test_one_with_a_thread_left_is_not_dead() -> None:
+    command: Any = [sys.executable, "-c", HALF_DEAD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdin
+        process.stdout.readline()
+        while state(process.pid) != "Z":
+            pass
+        assert _process.command_line(process.pid) == []
+        assert not _process.is_dead(process.pid)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert _process.is_dead(process.pid)
+
+
+def test_no_process_holds_nothing() -> None:
+    with pytest.raises(ProcessLookupError):
+        os.kill(2**22 + 1, 0)
+    assert _process.is_dead(2**22 + 1)
