@@ -52,6 +52,24 @@ notes:
   - The module runs where the monitor's socket is. It needs nothing there but Python.
 """
 
+    # of modules that need no virtual machine
+    UNUSED = r"""
+options:
+  socket:
+    description: Not used.
+    type: str
+  connect_timeout:
+    description: Not used.
+    type: float
+    default: 10.0
+  tls:
+    description: Not used.
+    type: dict
+notes:
+  - O(socket), O(connect_timeout) and O(tls) are accepted and not used, so that C(module_defaults) of the action group can cover
+    this module, too.
+"""
+
     RESOURCE = r"""
 options:
   state:

@@ -20,6 +20,7 @@ description:
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
+  - vmm.qemu._qmp.unused
 attributes:
   check_mode:
     support: full
@@ -96,22 +97,10 @@ options:
     description: Seconds for all of the task's work. Preallocation may take long.
     type: float
     default: 600.0
-  socket:
-    description: Not used.
-    type: str
-  connect_timeout:
-    description: Not used.
-    type: float
-    default: 10.0
-  tls:
-    description: Not used.
-    type: dict
 requirements:
   - Python 3.8 or later
   - C(qemu-img) 5.2 or later, from the packages C(qemu-utils) or C(qemu-img). O(state=absent) does without.
 notes:
-  - O(socket), O(connect_timeout) and O(tls) are accepted and not used, so that C(module_defaults) of the action group can cover
-    this module, too.
   - Whether an image is in use is told by the locks that QEMU keeps on it. A file system without such locks tells nothing.
 seealso:
   - module: vmm.qemu.qemu_disk

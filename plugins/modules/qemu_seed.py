@@ -19,6 +19,7 @@ description:
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
+  - vmm.qemu._qmp.unused
 options:
   path:
     description: The image file. An absolute path. Its directory must be there.
@@ -48,24 +49,12 @@ options:
     type: str
     default: '0600'
   timeout:
-    description: Not used.
+    description: Not used, as O(socket) is not.
     type: float
     default: 60.0
-  socket:
-    description: Not used.
-    type: str
-  connect_timeout:
-    description: Not used.
-    type: float
-    default: 10.0
-  tls:
-    description: Not used.
-    type: dict
 requirements:
   - Python 3.8 or later
 notes:
-  - O(socket), O(timeout), O(connect_timeout) and O(tls) are accepted and not used, so that C(module_defaults) of the action group can
-    cover this module, too.
   - A virtual machine that runs keeps the seed that it was started with.
 seealso:
   - module: vmm.qemu.qemu_image
