@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set, Tuple
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, State, Want, nest
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
 
 _REOPENED = frozenset(["read_only", "cache.direct", "cache.no_flush", "detect_zeroes"])

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, List
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, Part, Want, properties
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
 
 SERIAL_PORT = {

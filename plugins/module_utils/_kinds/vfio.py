@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, List
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, Part, State, Want, properties
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
 
 VFIO = {

@@ -13,10 +13,10 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHA
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, Part, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
 
 VHOST_USER = {
