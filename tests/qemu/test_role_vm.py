@@ -110,6 +110,21 @@ def test_a_restart_is_told_and_done_when_allowed(roles: Roles) -> None:
     roles.done(False, memory="96M")
 
 
+def test_a_changed_seed_is_told_until_the_guest_has_it(roles: Roles) -> None:
+    was: dict[str, Any] = {"user_data": {"packages": ["old"]}}
+    new: dict[str, Any] = {"user_data": {"packages": ["new"]}}
+    assert "older seed" not in roles.done(True, **was).output
+    pid = roles.processes()["vm1"]
+    assert "older seed" in roles.done(True, check=True, **new).output
+    assert "older seed" not in roles.done(False, **was).output
+    for changed in (True, False):
+        assert "vm1 runs with an older seed" in roles.done(changed, **new).output
+    assert roles.processes() == {"vm1": pid}
+    roles.done(True, **new, restart_allowed=True)
+    assert roles.processes()["vm1"] != pid
+    assert "older seed" not in roles.done(False, **new).output
+
+
 def test_a_disk_stands_on_an_image(roles: Roles) -> None:
     base, checksum = image(roles)
     before = Path(base).read_bytes()
