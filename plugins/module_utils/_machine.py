@@ -12,10 +12,10 @@ from ansible_collections.vmm.qemu.plugins.module_utils._converge.engine import O
 from ansible_collections.vmm.qemu.plugins.module_utils._document import SECTIONS, Entry, entries, ordered
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._power import decide
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._module import Task
 
@@ -41,7 +41,8 @@ def work(task: Task) -> Dict[str, Any]:
     items = ordered([item for entry in document for item in entry.items])
     before = vm.status
     power, after = _power(vm, params)
-    outcome = converge(vm, items, recreate=params["recreate"], check_mode=task.check_mode, last=power)
+    runs = params["power"] == "running"
+    outcome = converge(vm, items, recreate=params["recreate"], check_mode=task.check_mode, last=power, runs=runs)
     if power:
         outcome.diff["before"]["power"], outcome.diff["after"]["power"] = before, after
     return _result(outcome, document, power, before, after)
@@ -55,6 +56,8 @@ def _power(vm: VM, params: Dict[str, Any]) -> tuple[List[Step], str]:
     move = decide(vm.ask("query-status"), wanted)
     for step in move.plan.steps:
         step.place = "power"
+        if step.execute == "cont":
+            step.undo = (Step("stop"),)
     return move.plan.steps, move.after
 
 

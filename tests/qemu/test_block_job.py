@@ -129,7 +129,7 @@ def test_begun_joined_hurried_and_cancelled(vm: VM) -> None:
     same(vm, state="running", speed="64k", **options)
     # another one of that id
     refused(vm, "there is a job j0 already", "backup", id="j0", operation="mirror", device="source", target="target")
-    late = refused_late(vm, "it goes on, and the next run joins it", timeout=0.5, **options)
+    late = refused_late(vm, "it goes on, and the next run joins it", timeout=2, **options)
     assert late["job"]["status"] == "running" and late["changed"] is False
     step(vm, "block-job-set-speed", state="running", speed=0, **options)
     done = job(vm, **options)

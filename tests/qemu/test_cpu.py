@@ -150,7 +150,7 @@ def test_a_guest_that_refuses_and_one_that_has_not_answered(live: Life) -> None:
     assert "pending" not in result
     vm.observer.execute("stop")
     with pytest.raises(ModuleFailed) as failed:
-        run_module(vm, "qemu_cpu_hotplug", vcpus=1, timeout=0.6)
+        run_module(vm, "qemu_cpu_hotplug", vcpus=1, timeout=2.5)
     assert failed.value.result["pending"] is True
     assert "paused" in failed.value.result["msg"]
     assert cores(vm) == {0, 1}

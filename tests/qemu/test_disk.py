@@ -182,6 +182,19 @@ def _settings(vm: VM, ident: str) -> dict[str, Any]:
     return {item["name"]: vm.observer.qom_get(path, item["name"]) for item in known if "link<" not in item["type"]}
 
 
+def test_a_node_that_goes_with_its_device(disk: Life) -> None:
+    """The overlay of a snapshot belongs to no monitor: it ends when nothing uses it any more."""
+    vm = disk.vm
+    bus: dict[str, Any] = {"driver": "virtio-blk-pci", "bus": "rp0"}
+    disk.step(id="d0", filename=vm.image("a.raw"), **bus)
+    overlay = {"snapshot-file": f"{vm.directory}/overlay.qcow2", "snapshot-node-name": "over", "format": "qcow2"}
+    vm.observer.execute("blockdev-snapshot-sync", **{"node-name": "d0-node"}, **overlay)
+    assert names(disk.step(id="d0", node_name="over", state="absent")) == ["device_del", "blockdev-del"]
+    assert "d0" not in vm.observer.devices() and "over" not in vm.observer.nodes()
+    disk.step(id="d0", state="absent")
+    assert "d0-node" not in vm.observer.nodes()
+
+
 def test_a_failed_creation_leaves_the_image_as_it_was(disk: Life) -> None:
     image = disk.vm.image("a.img")
     bad: dict[str, Any] = {"id": "d0", "filename": image, "bus": "rp0", "size": "32M"}
@@ -259,7 +272,7 @@ def test_an_unplug_that_the_guest_does_not_answer_is_pending(paused_vm: VM) -> N
     run_module(paused_vm, "qemu_disk", **given)
     for _run in range(2):
         with pytest.raises(ModuleFailed) as failed:
-            run_module(paused_vm, "qemu_disk", id="d0", state="absent", timeout=0.7)
+            run_module(paused_vm, "qemu_disk", id="d0", state="absent", timeout=2.5)
         result = failed.value.result
         assert result["pending"] is True
         assert "pending" in result["msg"] and "prelaunch" in result["msg"]

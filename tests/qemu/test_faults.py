@@ -77,8 +77,8 @@ def test_a_monitor_that_is_gone_for_good_is_left_half_done_and_completed_by_the_
 @pytest.mark.parametrize("at", ["query-named-block-nodes", "blockdev-add", "device_add", "qmp_capabilities"])
 def test_an_answer_that_never_comes(scsi_vm: VM, at: str) -> None:
     given = disk(scsi_vm)
-    with no_hang(1.5), Proxy(scsi_vm.qmp, "stall", at) as proxy, pytest.raises(ModuleFailed) as failed:
-        run_module(proxy.address, "qemu_disk", timeout=1.5, **given)
+    with no_hang(4), Proxy(scsi_vm.qmp, "stall", at) as proxy, pytest.raises(ModuleFailed) as failed:
+        run_module(proxy.address, "qemu_disk", timeout=4, **given)
     assert at in failed.value.result["msg"]
 
 
@@ -86,8 +86,8 @@ def test_a_removal_is_pending_though_qemu_can_not_be_asked_why(start_vm: Any) ->
     """At the deadline it is asked for its status; that it does not answer is the reason then."""
     vm = start_vm()
     run_module(vm, "qemu_disk", id="d0", bus="rp0", filename=vm.image("a.img"))
-    with no_hang(1.5), Proxy(vm.qmp, "stall", "query-status") as proxy, pytest.raises(ModuleFailed) as failed:
-        run_module(proxy.address, "qemu_disk", id="d0", state="absent", timeout=1.5)
+    with no_hang(4), Proxy(vm.qmp, "stall", "query-status") as proxy, pytest.raises(ModuleFailed) as failed:
+        run_module(proxy.address, "qemu_disk", id="d0", state="absent", timeout=4)
     assert proxy.struck and failed.value.result["pending"] is True
     for word in ("device d0 is pending", "does not answer"):
         assert word in failed.value.result["msg"]
@@ -97,7 +97,7 @@ def test_a_removal_is_pending_though_qemu_can_not_be_asked_why(start_vm: Any) ->
 def test_a_step_whose_end_can_not_be_seen_since_qemu_does_not_answer(start_vm: Any) -> None:
     vm = start_vm(args=["-device", "virtio-balloon-pci,bus=rp7"])
     with Proxy(vm.qmp, "stall", "query-status") as proxy, pytest.raises(ModuleFailed) as failed:
-        run_module(proxy.address, "qemu_balloon", size="128M", timeout=1.5)
+        run_module(proxy.address, "qemu_balloon", size="128M", timeout=4)
     assert proxy.struck
     assert "balloon was sent, but QEMU does not answer" in failed.value.result["msg"]
 

@@ -230,7 +230,7 @@ def test_a_qemu_img_that_hangs_or_dies_leaves_nothing(tmp_path: Path) -> None:
     program.chmod(0o755)
     (tmp_path / "d").mkdir()
     path = tmp_path / "d" / "disk"
-    refused(path, "timeout", "ended", foretold=False, size="1M", qemu_img=str(program), timeout=0.5)
+    refused(path, "timeout", "ended", foretold=False, size="1M", qemu_img=str(program), timeout=3)
     program.write_text(f"#!/bin/sh\n{real}kill -9 $$\n")
     failed = refused(path, "does not say why", foretold=False, size="1M", qemu_img=str(program))
     assert failed["rc"] == -9

@@ -25,6 +25,12 @@ LIVE_VM = {"args": ["-device", "virtio-balloon-pci,id=balloon0"], "memory": "256
 
 
 @pytest.fixture
+def paused_guest(live_vm: VM) -> VM:
+    live_vm.observer.execute("stop")
+    return live_vm
+
+
+@pytest.fixture
 def scsi_vm(start_vm: Callable[..., VM]) -> VM:
     """No guest, and a bus that gives devices back without one."""
     return start_vm(scsi=True, memory="256,slots=4,maxmem=2G")
@@ -287,6 +293,62 @@ def test_a_live_guest(live_vm: VM) -> None:
     emptied = run_module(vm, "qemu_machine", disks=[], nics=[], memory=[], balloon="256M", purge=True)
     assert emptied["summary"] == {"add": 0, "change": 1, "remove": 3, "unchanged": 0}
     assert vm.plugged() == {}
+
+
+def test_a_guest_that_has_to_follow_runs_before(paused_guest: VM) -> None:
+    """What it can do without the guest comes first, or where nothing goes, all of it."""
+    vm, life = paused_guest, Life(paused_guest, "qemu_machine")
+    image = vm.image("a.raw")
+    disk = {"id": "d0", "filename": image, "bus": "rp0"}
+    made = life.step(disks=[disk], balloon="200M", power="running")
+    assert names(made) == ["blockdev-add", "device_add", "cont", "balloon"]
+    vm.observer.execute("stop")
+    done = life.step(disks=[{**disk, "state": "absent"}], chardevs=[{"id": "c0", "type": "null"}], power="running")
+    assert names(done) == ["cont", "device_del", "blockdev-del", "chardev-add"]
+    assert vm.observer.status() == "running" and "d0" not in vm.observer.devices()
+    life.step(chardevs=[{"id": "c0", "state": "absent"}], balloon="256M")
+
+
+def test_a_failure_after_the_guest_was_let_run_stops_it_again(paused_guest: VM) -> None:
+    vm = paused_guest
+    run_module(vm, "qemu_machine", devices=[{"id": "r0", "driver": "virtio-rng-pci", "bus": "rp0"}])
+    vm.observer.execute("cont")
+    vm.guest_has_rng()
+    vm.observer.execute("stop")
+    bad = {"id": "bad", "driver": "virtio-net-pci", "bus": "rp1", "options": {"romfile": "/none"}}
+    document: dict[str, Any] = {"devices": [{"id": "r0", "state": "absent"}, bad], "power": "running"}
+    failed = Life(vm, "qemu_machine").refused("devices[1]", "romfile", foretold=False, **document)
+    assert [step["execute"] for step in failed["rolled_back"]] == ["device_add", "stop"]
+    assert vm.observer.status() == "paused"
+
+
+def test_what_is_stuck_keeps_what_it_stands_on_and_no_more(start_vm: Callable[..., VM]) -> None:
+    """A guest that never ran gives no PCI device back."""
+    vm = start_vm(memory="256")
+    document: dict[str, Any] = {
+        "objects": [{"id": "io0", "qom_type": "iothread"}],
+        "chardevs": [{"id": "c0", "type": "null"}],
+        "disks": [{"id": "d0", "filename": vm.image("a.raw"), "bus": "rp0"}],
+        "nics": [{"id": "n0", "netdev": {"type": "user"}, "bus": "rp1", "romfile": "/none"}],
+    }
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(vm, "qemu_machine", timeout=5, **document)
+    stuck = failed.value.result["not_rolled_back"]
+    assert [text.split(" (")[0] for text in stuck] == ["device_del d0", "blockdev-del d0-node"]
+    assert "prelaunch" in stuck[0]
+    assert "d0-node" in vm.observer.nodes() and "io0" not in vm.observer.objects()
+    assert "c0" not in vm.observer.chardevs()
+
+
+def test_what_stands_on_a_recreated_thing_is_recreated_named_or_not(scsi_vm: VM) -> None:
+    life = Life(scsi_vm, "qemu_machine")
+    (disk,) = disks(scsi_vm, 1)
+    life.step(disks=[disk])
+    nodes = [{"node_name": "d0-node", "filename": scsi_vm.image("b.raw")}]
+    life.refused("filename", "recreate", blockdevs=nodes, devices=[{"id": "d0"}])
+    done = life.step(blockdevs=nodes, devices=[{"id": "d0"}], recreate=True)
+    assert names(done) == ["device_del", "blockdev-del", "blockdev-add", "device_add"]
+    assert scsi_vm.observer.qom_get("/machine/peripheral/d0", "serial") == "SERIAL0"
 
 
 def test_as_ansible_runs_it(scsi_vm: VM, ansible_task: Callable[..., TaskResult]) -> None:

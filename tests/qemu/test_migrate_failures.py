@@ -61,7 +61,7 @@ def test_a_destination_that_does_not_answer(start_vm: Callable[..., VM]) -> None
             swallow.start()
             if source.version == "10.0":
                 wait_for(source, "device")
-                refused(source, "goes on", uri=uri, timeout=0.5)
+                refused(source, "goes on", uri=uri, timeout=2)
                 refused(source, "destination_socket", state="cancelled")
                 refused(source, "destination_socket", state="cancelled", destination_socket=runs.qmp)
             migrate(source, state="cancelled", destination_socket=waits.qmp)
@@ -81,7 +81,7 @@ def test_an_address_that_swallows_all(start_vm: Callable[..., VM]) -> None:
             client.setblocking(False)
             client.connect_ex(full.getsockname())
         uri = f"tcp:127.0.0.1:{full.getsockname()[1]}"
-        first = refused(vm, "not over after", uri=uri, timeout=1)
+        first = refused(vm, "not over after", uri=uri, timeout=3)
         assert names(first)[-1] == "migrate_cancel"
         refused(vm, "run", uri=uri, timeout=20)
         assert vm.observer.look("query-migrate")["status"] in ("cancelling", "cancelled")

@@ -107,7 +107,7 @@ def test_any_device(live_vm: VM) -> None:
     vm.guest_has_rng()
     vm.observer.execute("stop")
     with pytest.raises(ModuleFailed) as failed:
-        run_module(vm, "qemu_device", id="r2", state="absent", timeout=0.6)
+        run_module(vm, "qemu_device", id="r2", state="absent", timeout=2.5)
     assert failed.value.result["pending"] and "paused" in failed.value.result["msg"]
     vm.observer.execute("cont")
     run_module(vm, "qemu_device", id="r2", state="absent")

@@ -237,10 +237,10 @@ def test_a_guest_that_ignores_the_button_and_one_that_obeys(
     vm.observer.wait_event("POWERDOWN")
     vm.observer.forget_events()
 
-    with no_hang(1):
-        failed = refused(vm, "shutdown", "did not shut down", "force_after", foretold=False, timeout=1)
+    with no_hang(2):
+        failed = refused(vm, "shutdown", "did not shut down", "force_after", foretold=False, timeout=2)
     assert (failed["changed"], names(failed)) == (True, ["system_powerdown"])
-    assert events(vm).count("POWERDOWN") == 2  # pressed again
+    assert events(vm).count("POWERDOWN") >= 2  # pressed again
     assert vm.observer.status() == "running"
 
     watch_the_button(vm)

@@ -308,7 +308,7 @@ def test_a_load_that_fails_half_way(start_vm: Callable[..., VM], qemu_version: s
 def test_a_qemu_that_answers_too_late(disks: VM) -> None:
     """QEMU may not answer while it copies memory: the run gives up, the job goes on, and the next run joins it."""
     with Proxy(disks.qmp, "stall", "snapshot-save") as proxy, pytest.raises(ModuleFailed) as failed:
-        run_module(proxy.address, "qemu_snapshot", name="s", timeout=1.5)
+        run_module(proxy.address, "qemu_snapshot", name="s", timeout=4)
     assert "joins" in failed.value.result["msg"]
     assert names(failed.value.result) == ["snapshot-save"] and failed.value.result["changed"]
     done = snapshot(disks, name="s")

@@ -120,8 +120,8 @@ def test_no_agent(paused_vm: VM) -> None:
     backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
     paused_vm.observer.send("chardev-add", {"id": "qga", "backend": backend})
     for path, word in ((f"{paused_vm.directory}/qga", "guest-sync-delimited"), ("/nosuch/qga", "/nosuch/qga")):
-        with no_hang(1.5), pytest.raises(ModuleFailed) as failed:
-            run_module(paused_vm, "qemu_wait", guest_agent=path, timeout=1.5)
+        with no_hang(4), pytest.raises(ModuleFailed) as failed:
+            run_module(paused_vm, "qemu_wait", guest_agent=path, timeout=4)
         assert word in failed.value.result["msg"]
 
 
@@ -143,7 +143,7 @@ def test_an_agent_that_others_wait_for_or_that_goes(paused_vm: VM, how: str) -> 
         else:
             threading.Thread(target=leave, args=(server,), daemon=True).start()
         with pytest.raises(ModuleFailed) as failed:
-            run_module(paused_vm, "qemu_wait", guest_agent=path, timeout=1.5)
+            run_module(paused_vm, "qemu_wait", guest_agent=path, timeout=4)
     assert ("other clients hold its socket" if how == "line" else "agent's socket") in failed.value.result["msg"]
 
 

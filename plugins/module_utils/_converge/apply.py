@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import PlanFailed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Rolling back has time of its own, even when the task's own is up.
 UNDO_SECONDS = 1.5
 UNDO_AT_MOST = 10.0
+_SHARE = 0.75
 _RETRY_SECONDS = 2.0
 _RETRY_PAUSE = 0.05
 _LOOK_SECONDS = 0.5
@@ -35,20 +36,30 @@ def apply(plan: Plan, vm: VM) -> None:
     # all of it before the first step, while what was read still holds
     undos = [_takes_back(step, vm, last=step is plan.steps[-1]) for step in plan.steps]
     for step, takes_back in zip(plan.steps, undos):
+        mark = None
         try:
-            perform(step, vm, vm.deadline)
+            mark = _ask(step, vm, vm.deadline)
+            _see_through(step, vm, vm.deadline, mark)
         except (errors.QMPError, Refusal) as exc:
-            if _may_have_run(exc) and not step.removes:
-                undo[:0] = takes_back
+            # QEMU may work on it, or have taken it: a balloon's target stays, whether the guest got there or not
+            if not step.removes and (mark is not None or _may_have_run(exc)):
+                _keep_account(step, takes_back, undo, kept)
             raise PlanFailed(step, exc, *_roll_back(undo, kept, vm)) from exc
         except BaseException:  # the task was told to stop
             _roll_back(undo if step.removes else [*takes_back, *undo], kept, vm)
             raise
         finally:
             vm.forget()
-        undo[:0] = takes_back
-        if not takes_back and not step.hidden:
-            kept.append(_named(step))
+        _keep_account(step, takes_back, undo, kept)
+
+
+def _keep_account(step: Step, takes_back: List[Step], undo: List[Step], kept: List[str]) -> None:
+    """Put what takes a step back before what takes back the earlier ones, or note that nothing does."""
+    for back in takes_back:
+        back.about, back.needs = step.about, step.needs
+    undo[:0] = takes_back
+    if not takes_back and not step.hidden:
+        kept.append(_named(step))
 
 
 def _takes_back(step: Step, vm: VM, last: bool) -> List[Step]:
@@ -68,23 +79,33 @@ def _may_have_run(exc: Exception) -> bool:
 
 def perform(step: Step, vm: VM, deadline: Deadline) -> None:
     """Send one step and see it through. Raises the session's errors, and Refusal from what it waits for."""
+    _see_through(step, vm, deadline, _ask(step, vm, deadline))
+
+
+def _ask(step: Step, vm: VM, deadline: Deadline) -> int | None:
+    """Send one step: the number of the first event that may end it, None if there is nothing to wait for."""
     patience = time.monotonic() + _RETRY_SECONDS
     mark = vm.session.event_count
     while True:
         try:
             _send(step, vm, deadline)
-            break
+            return mark
         except errors.CommandError as exc:
             meaning = step.wait.already(exc) if step.wait else ""
-            if meaning == "done":
-                return
             if meaning == "pending":
-                break
-            if not (step.retry and step.retry(exc) and time.monotonic() < patience and not deadline.expired):
+                return mark
+            passes = step.retry is not None and step.retry(exc)
+            if meaning == "done" or (step.removes and not passes and not _is_there(step, vm)):
+                return None
+            if not passes or time.monotonic() > patience or deadline.expired:
                 raise
             time.sleep(_RETRY_PAUSE)
-    if step.wait and not step.wait.asks_only:
-        _see_through(step, step.wait, vm, deadline, mark)
+
+
+def _is_there(step: Step, vm: VM) -> bool:
+    """Whether there is anything for the step to do. True where nothing tells."""
+    vm.forget()
+    return step.there is None or step.there(vm)
 
 
 def _send(step: Step, vm: VM, deadline: Deadline) -> None:
@@ -97,8 +118,11 @@ def _send(step: Step, vm: VM, deadline: Deadline) -> None:
             os.close(fd)
 
 
-def _see_through(step: Step, wait: Wait, vm: VM, deadline: Deadline, mark: int) -> None:
+def _see_through(step: Step, vm: VM, deadline: Deadline, mark: int | None) -> None:
     """Wait for the event that ends the step, look at the VM now and then, and send it again where requests get lost."""
+    wait = step.wait
+    if mark is None or wait is None or wait.asks_only:
+        return
     again = time.monotonic() + wait.again_every
     while True:
         try:
@@ -106,7 +130,8 @@ def _see_through(step: Step, wait: Wait, vm: VM, deadline: Deadline, mark: int) 
         except errors.CommandTimeout:
             vm.forget()
         else:
-            return wait.judge(event)
+            wait.judge(event)
+            return
         if deadline.expired:
             raise _overdue(step, wait, vm)
         try:
@@ -155,18 +180,23 @@ def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[
             if getattr(exc, "nobody", False):
                 return [], []  # the VM is gone, and what was made with it
             return [], [*kept, *(f"{_named(step)} ({exc})" for step in undo if not step.hidden)]
+    needed: Set[Tuple[str, str]] = set()
+    whole = vm.deadline
     for step in undo:
-        vm.forget()
+        # a guest that gives one thing back late, or never, leaves time for the others
+        vm.deadline = Deadline((whole.remaining() or 0.0) * _SHARE) if step.wait else whole
         try:
-            if step.there is not None and not step.there(vm):
+            if not _is_there(step, vm):
                 continue
-            if stuck and step.removes:  # what stands on something stuck must stay: a netdev below its NIC, say
+            if step.removes and step.about in needed:  # what a stuck thing stands on must stay: a NIC's netdev, say
+                needed |= step.needs
                 stuck.append(_named(step))
                 continue
             perform(step, vm, vm.deadline)
         except (errors.QMPError, Refusal) as exc:
             if isinstance(exc, errors.DeviceNotFound) and not step.execute.endswith(("_add", "-add")):
                 continue  # what should go, or be set back, is not there; else it lacks what it stood on
+            needed |= step.needs
             if not step.hidden:
                 stuck.append(f"{_named(step)} ({exc})")
             continue

@@ -102,16 +102,22 @@ class Outcome(NamedTuple):
     readings: List[Reading]
 
 
-def converge(vm: VM, items: Sequence[Item], *, recreate: bool, check_mode: bool, last: Sequence[Step] = ()) -> Outcome:
+def converge(
+    vm: VM, items: Sequence[Item], *, recreate: bool, check_mode: bool, last: Sequence[Step] = (), runs: bool = False
+) -> Outcome:
     """Make the items so. Backends come before their frontends in ``items``; they are removed the other way round.
 
-    Each has passed its kind's ``check``. ``last`` are steps that follow when all is there. Raises Refusal for what
-    reading tells can't be done, PlanFailed for a step that failed (and was undone), and the session's errors.
+    Each has passed its kind's ``check``. ``last`` are steps that follow when all is there. If they let the guest run
+    (``runs``), they come before the first step that needs it to run. Raises Refusal for what reading tells can't be
+    done, PlanFailed for a step that failed (and was undone), and the session's errors.
     """
     _survey(items, vm)
     readings = [_read(item, vm) for item in items]
     _settle(readings, vm, recreate)
-    plan = Plan([*_steps(readings, vm), *last])
+    steps = _steps(readings, vm)
+    waits = (number for number, step in enumerate(steps) if runs and _needs_guest(step))
+    place = next(waits, len(steps))
+    plan = Plan([*steps[:place], *last, *steps[place:]])
     diff = before_after(readings)
     if not check_mode and plan.steps:
         from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import apply  # most runs change nothing
@@ -136,6 +142,10 @@ def converge(vm: VM, items: Sequence[Item], *, recreate: bool, check_mode: bool,
         if check_mode or not plan.steps:
             raise
         raise NotReadBack(plan, exc) from exc
+
+
+def _needs_guest(step: Step) -> bool:
+    return step.wait is not None and step.wait.of_guest and not step.wait.asks_only
 
 
 def _survey(items: Sequence[Item], vm: VM) -> None:
@@ -168,11 +178,16 @@ def _settle(readings: List[Reading], vm: VM, recreate: bool) -> None:
         reading.again = bool(cold)
     below: Set[Tuple[str, str]] = set()
     for reading in readings:
-        if reading.have is not None and reading.item.present and below & reading.item.kind.needs(reading.item.want):
+        if below and reading.have is not None and reading.item.present and below & _below(reading, vm):
             reading.again = True
         if reading.goes:
             below.add(reading.name)
     vm.leaving.update(reading.name for reading in readings if reading.goes)
+
+
+def _below(reading: Reading, vm: VM) -> Set[Tuple[str, str]]:
+    """What it shall stand on, and does."""
+    return reading.item.kind.needs(reading.item.want) | reading.item.kind.stands_on(vm, reading.item.want)
 
 
 def _steps(readings: List[Reading], vm: VM) -> List[Step]:
@@ -225,8 +240,9 @@ def _made(reading: Reading, vm: VM) -> List[Step]:
 
 
 def _placed(reading: Reading, steps: List[Step]) -> List[Step]:
+    needs = frozenset(reading.item.kind.needs(reading.full))
     for step in steps:
-        step.place = reading.item.place
+        step.place, step.about, step.needs = reading.item.place, reading.name, needs
     reading.steps += steps
     return steps
 

@@ -26,6 +26,8 @@ _TOLERANCE = "1M"
 class Reached(Wait):
     """The guest has given back, or taken, what was asked. Events are limited to one a second, so the balloon is looked at."""
 
+    of_guest = True
+
     def __init__(self, size: int, tolerance: int) -> None:
         self.size = size
         self.tolerance = tolerance

@@ -32,7 +32,6 @@ def create(vm: VM, want: Want) -> List[Step]:
         raise Refusal(f"filename: block node {name} does not exist yet, and to add it its filename must be given")
     arguments = vm.schema.coerce("blockdev-add", _definition(want, vm))
     undo = _delete(name)
-    undo.there = lambda vm: name in nodes(vm)
     steps = [Step("blockdev-add", arguments, undo=[undo], hint=_hint)]
     if "size" in want:
         size, now = sectors(want["size"]), _image_size(want)
@@ -249,9 +248,14 @@ def _words(used: List[tuple[str, str]]) -> str:
 
 
 def _delete(name: str, undo: List[Step] | None = None) -> Step:
-    # A node stays "in use" for a moment after its device has left the device tree.
+    # A node stays "in use" for a moment after its device has left the device tree; one that is not the monitor's goes with it.
     return Step(
-        "blockdev-del", {"node-name": name}, retry=lambda error: "in use" in error.desc, undo=undo or [], removes=True
+        "blockdev-del",
+        {"node-name": name},
+        retry=lambda error: "in use" in error.desc,
+        undo=undo or [],
+        removes=True,
+        there=lambda vm: name in nodes(vm),
     )
 
 

@@ -35,6 +35,7 @@ CPU = {
 class Unplugged(Wait):
     """The end of a CPU's ``device_del``: its slot is free. Under emulation no ``DEVICE_DELETED`` names the CPU."""
 
+    of_guest = True
     again_every = 2.5
 
     def __init__(self, path: str) -> None:

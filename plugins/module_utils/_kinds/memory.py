@@ -87,6 +87,8 @@ class Released(Unplugged):
 class Resized(Wait):
     """A ``virtio-mem`` device has the size that was requested. The guest does it, block by block, and may stop short."""
 
+    of_guest = True
+
     def __init__(self, ident: str, size: int) -> None:
         self.ident = ident
         self.size = size

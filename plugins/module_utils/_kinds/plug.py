@@ -43,6 +43,7 @@ class Unplugged(Wait):
     A request made while the guest boots is lost, so it is made again.
     """
 
+    of_guest = True
     again_every = 2.5
 
     def __init__(self, ident: str) -> None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Sequence, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 
@@ -50,6 +50,8 @@ class Wait:
 
     poll_every = 0.25
     """Seconds between two looks at the VM while no event tells the end."""
+    of_guest = False
+    """The guest brings it about, and must run for that."""
     asks_only = False
     """The task does not wait for the end; ``already`` still tells what a refusal means."""
     again_every = 0.0
@@ -82,7 +84,11 @@ class Step:
     """
 
     place = ""
-    """Which item of a document it is for; the engine says so."""
+    """Which item of a document it is for; the engine says so, and the next two."""
+    about: Tuple[str, str] = ("", "")
+    """Kind and id of that item."""
+    needs: FrozenSet[Tuple[str, str]] = frozenset()
+    """What that item stands on."""
 
     def __init__(
         self,
