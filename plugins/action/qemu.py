@@ -23,7 +23,7 @@ from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face, unexpected
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Face, told_to_stop, unexpected
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
 
 _MODULES = "ansible_collections.vmm.qemu.plugins.modules."
@@ -70,7 +70,8 @@ class ActionModule(ActionBase):
     def _call(self, face: Face, name: str, params: dict[str, Any], host: str) -> dict[str, Any]:
         lines = Lines(lambda text: Display().display(f"[{host}] {text}"))
         try:
-            return face.run(params, self._task.check_mode, self._task.diff, tell=lines.tell)
+            with told_to_stop():
+                return face.run(params, self._task.check_mode, self._task.diff, tell=lines.tell)
         except Exception as exc:
             return unexpected(name, exc)
 
