@@ -49,7 +49,9 @@ class ActionModule(ActionBase):
         """Whether the module's process would be on this host, as this user, with this Python or one that nobody chose."""
         if self._connection.transport != "local" or self._connection.become or self._task.async_val:
             return False
-        python = task_vars.get("ansible_python_interpreter", "auto")
+        delegate = self._task.delegate_to
+        where = task_vars.get("ansible_delegated_vars", {}).get(delegate, {}) if delegate else task_vars
+        python = where.get("ansible_python_interpreter", "auto")
         if hasattr(python, "__ansible_template__") or "{{" in str(python):
             python = self._templar.template(python)
         return str(python).startswith("auto") or os.path.realpath(str(python)) == os.path.realpath(sys.executable)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -160,6 +161,20 @@ def test_async_goes_the_ordinary_way(start_vm: Callable[..., VM], playbook: Play
     run = playbook(play(vm, {"vmm.qemu.qemu_dump": {"path": str(dump)}, "async": 60, "poll": 1}), here=True)
     assert run["task 0"].changed, run.output
     assert dump.stat().st_size > 256 << 20
+
+
+def test_the_interpreter_of_the_host_that_a_task_is_delegated_to(playbook: Playbook, tmp_path: Path) -> None:
+    chosen = tmp_path / "python"
+    hosts = {"plain": sys.executable, "own": str(chosen)}
+    add = [{"add_host": {"name": name, "ansible_python_interpreter": python}} for name, python in hosts.items()]
+    with VM("10.0") as vm:
+        both(playbook, play(vm, {"vmm.qemu.qemu_qom": {"path": "/machine", "property": "type"}}))  # makes `chosen`, too
+        for host, delegate in (("own", "plain"), ("plain", "own")):
+            task = {"vmm.qemu.qemu_qom": {"path": "/machine", "property": "type"}, "delegate_to": delegate}
+            plays = [{"hosts": "localhost", "gather_facts": False, "tasks": add}, *play(vm, task, hosts=host)]
+            run = playbook(plays, "-vvv", variables={"ansible_python_interpreter": None})
+            assert run["task 0"].status == "ok", run.output
+            assert ("AnsiballZ_" in run.output) == (delegate == "own")
 
 
 @pytest.fixture
