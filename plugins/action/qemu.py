@@ -23,7 +23,7 @@ from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face, unexpected
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Face, told_to_stop, unexpected
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
 
 _MODULES = "ansible_collections.vmm.qemu.plugins.modules."
@@ -49,7 +49,9 @@ class ActionModule(ActionBase):
         """Whether the module's process would be on this host, as this user, with this Python or one that nobody chose."""
         if self._connection.transport != "local" or self._connection.become or self._task.async_val:
             return False
-        python = task_vars.get("ansible_python_interpreter", "auto")
+        delegate = self._task.delegate_to
+        where = task_vars.get("ansible_delegated_vars", {}).get(delegate, {}) if delegate else task_vars
+        python = where.get("ansible_python_interpreter", "auto")
         if hasattr(python, "__ansible_template__") or "{{" in str(python):
             python = self._templar.template(python)
         return str(python).startswith("auto") or os.path.realpath(str(python)) == os.path.realpath(sys.executable)
@@ -70,7 +72,8 @@ class ActionModule(ActionBase):
     def _call(self, face: Face, name: str, params: dict[str, Any], host: str) -> dict[str, Any]:
         lines = Lines(lambda text: Display().display(f"[{host}] {text}"))
         try:
-            return face.run(params, self._task.check_mode, self._task.diff, tell=lines.tell)
+            with told_to_stop():
+                return face.run(params, self._task.check_mode, self._task.diff, tell=lines.tell)
         except Exception as exc:
             return unexpected(name, exc)
 

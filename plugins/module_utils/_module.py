@@ -10,8 +10,11 @@ module process. An action plugin can call ``Face.run`` in the controller's own p
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.engine import Item, converge
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import NotReadBack, PlanFailed
@@ -207,7 +210,8 @@ class Face:
 
         module = Module(argument_spec=self.argument_spec, supports_check_mode=True, **self.constraints)
         try:
-            result = self.run(module.params, module.check_mode, module._diff)
+            with told_to_stop():
+                result = self.run(module.params, module.check_mode, module._diff)
         except Exception as exc:
             result = unexpected(module._name, exc)
         for warning in result.pop("warnings", []):
@@ -215,6 +219,37 @@ class Face:
         if result.pop("failed", False):
             module.fail_json(**result)
         module.exit_json(**result)
+
+
+@contextmanager
+def told_to_stop() -> Iterator[None]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt in here, so that what was begun is taken back; then they take their course.
+
+    Later ones count for nothing: after a Ctrl-C Ansible sends its workers SIGTERM at once, and taking back has an end of
+    its own. Does nothing outside of the main thread, nor to a signal that is ignored.
+    """
+    came: List[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        if came:
+            return
+        came.append(number)
+        signal.alarm(0)  # nor does a task's "timeout" cut that short
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def unexpected(name: str, exc: Exception) -> Dict[str, Any]:

@@ -5,10 +5,17 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from support.collection import REPO
 from support.plays import PlayRun
@@ -154,6 +161,79 @@ def test_async_goes_the_ordinary_way(start_vm: Callable[..., VM], playbook: Play
     run = playbook(play(vm, {"vmm.qemu.qemu_dump": {"path": str(dump)}, "async": 60, "poll": 1}), here=True)
     assert run["task 0"].changed, run.output
     assert dump.stat().st_size > 256 << 20
+
+
+def test_the_interpreter_of_the_host_that_a_task_is_delegated_to(playbook: Playbook, tmp_path: Path) -> None:
+    chosen = tmp_path / "python"
+    hosts = {"plain": sys.executable, "own": str(chosen)}
+    add = [{"add_host": {"name": name, "ansible_python_interpreter": python}} for name, python in hosts.items()]
+    with VM("10.0") as vm:
+        both(playbook, play(vm, {"vmm.qemu.qemu_qom": {"path": "/machine", "property": "type"}}))  # makes `chosen`, too
+        for host, delegate in (("own", "plain"), ("plain", "own")):
+            task = {"vmm.qemu.qemu_qom": {"path": "/machine", "property": "type"}, "delegate_to": delegate}
+            plays = [{"hosts": "localhost", "gather_facts": False, "tasks": add}, *play(vm, task, hosts=host)]
+            run = playbook(plays, "-vvv", variables={"ansible_python_interpreter": None})
+            assert run["task 0"].status == "ok", run.output
+            assert ("AnsiballZ_" in run.output) == (delegate == "own")
+
+
+@pytest.fixture
+def balloon_vm() -> Iterator[VM]:
+    """One that has a balloon, and no guest that would answer it. What it is asked is traced."""
+    with VM("10.0", args=["-device", "virtio-balloon-pci,bus=rp7", "-trace", "virtio_balloon_to_target"]) as vm:
+        yield vm
+
+
+def waiting(vm: VM) -> dict[str, Any]:
+    """A document that is not done before its timeout: what is quickly made and taken back, and then the balloon."""
+    return {
+        "objects": [{"id": "io0", "qom_type": "iothread"}],
+        "blockdevs": [{"node_name": "x", "filename": vm.image("x.raw")}],
+        "balloon": "128M",
+        "timeout": 120,
+    }
+
+
+def targets(vm: VM) -> list[int]:
+    """What the balloon was asked for, in MiB."""
+    return [int(size, 16) >> 20 for size in re.findall(r"balloon target: *(?:0x)?([0-9a-f]+)", vm.stderr)]
+
+
+def until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_task_that_is_told_to_stop_takes_back_what_it_did(
+    balloon_vm: VM, playbook: Playbook, tmp_path: Path, number: signal.Signals, here: bool
+) -> None:
+    vm = balloon_vm
+    before = vm.fingerprint()
+
+    def stop() -> None:
+        until(lambda: targets(vm) == [128])
+        os.killpg(int((tmp_path / "pid").read_text()), number)
+
+    leader = ("setsid", "sh", "-c", f'echo $$ >{tmp_path}/pid; exec "$@"', "sh")
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    run = playbook(play(vm, {"vmm.qemu.qemu_machine": waiting(vm)}), here=here, prefix=leader)
+    stopper.join()
+    assert run.rc and not run.tasks, run.output
+    until(lambda: not vm.attended())  # Ansible may end before its task does
+    assert vm.fingerprint() == before
+    assert targets(vm) == [128, 256]
+
+
+def test_a_tasks_own_timeout(balloon_vm: VM, playbook: Playbook) -> None:
+    before = balloon_vm.fingerprint()
+    run = playbook(play(balloon_vm, {"vmm.qemu.qemu_machine": waiting(balloon_vm), "timeout": 3}), here=True)
+    assert run["task 0"].status == "failed" and run["task 0"].result["timedout"], run.output
+    assert balloon_vm.fingerprint() == before
 
 
 def test_lines_while_it_works(start_vm: Callable[..., VM], playbook: Playbook) -> None:

@@ -90,7 +90,7 @@ def run_playbook(
     """Run a playbook: its path, or its plays as data. `arguments` go to ansible-playbook as they are.
 
     Each module has a process of its own, as on another host, unless `here`: then the action plugin may do without.
-    `prefix` are words before `ansible-playbook`, nsenter's for example.
+    `prefix` are words before `ansible-playbook`, nsenter's for example. A variable that is None is not given.
     """
     if isinstance(play, (str, Path)):
         path = Path(play)
@@ -102,6 +102,7 @@ def run_playbook(
     results.unlink(missing_ok=True)
     python = sys.executable if here else str(another_python(home))
     given = {"ansible_python_interpreter": python, "ansible_connection": "local", **(variables or {})}
+    given = {name: value for name, value in given.items() if value is not None}
     command = [
         *prefix,
         str(Path(sys.executable).with_name("ansible-playbook")),

@@ -218,7 +218,7 @@ def wait_for(sock: socket.socket, what: int, limit: Limit, address: Address, bus
         if limit.expired:
             text = f"{address}: no connection within {limit.seconds:.4g} s"
             if busy:
-                raise errors.MonitorBusy(text + ": connected, but the TLS handshake gets no answer: " + BUSY)
+                raise errors.MonitorBusy(text + ": connected, but the TLS handshake gets no answer: " + BUSY + SILENT)
             raise errors.ConnectError(text)
 
 
@@ -247,9 +247,9 @@ def no_greeting(where: Address | str, limit: Limit, sock: socket.socket | None) 
 
     holder = find_holder(where, sock) if not isinstance(where, str) else None
     text = f"{where}: connected, but no greeting within {limit.seconds:.4g} s: {BUSY}"
-    if holder is not None:
-        text += f": process {holder[0]} ({holder[1]})"
+    text += SILENT if holder is None else f": process {holder[0]} ({holder[1]})"
     return errors.MonitorBusy(text + "; end that client, or give the VM a second monitor", holder)
 
 
 BUSY = "another client is attached to this monitor (QEMU serves one at a time)"
+SILENT = ", or QEMU does not answer"  # the two look alike where nothing tells who the client is
