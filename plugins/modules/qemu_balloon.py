@@ -29,9 +29,9 @@ options:
     required: true
   wait:
     description:
-      - Wait until the guest has got there. At the deadline (O(timeout)) the task fails and says where the guest stands;
-        what was asked for stays asked for, and the next run waits again.
-      - If false, the task is over when the guest has been asked.
+      - Wait until the guest has got there. At the deadline (O(timeout)) the task fails, says where the guest stands, and asks it for
+        what it had before.
+      - If false, the task is over when the guest has been asked, and what was asked for stays asked for.
     type: bool
     default: true
   tolerance:

@@ -64,7 +64,8 @@ options:
     type: str
   power:
     description:
-      - Whether the guest shall run, when all else is done.
+      - Whether the guest shall run, when all else is done. A guest that does not run is let run before that where it has to do something
+        itself, such as to give a device back or to follow the balloon.
       - If not set, it stays as it is.
     type: str
     choices: [running, paused]
