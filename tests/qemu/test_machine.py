@@ -133,6 +133,21 @@ def test_what_the_vm_was_started_with_stays(start_vm: Callable[..., VM]) -> None
     life.same(disks=[], objects=[], devices=[], chardevs=[], netdevs=[], blockdevs=[], nics=[], memory=[], purge=True)
 
 
+def test_what_qemu_named_by_itself_stays(start_vm: Callable[..., VM]) -> None:
+    """Short forms on the command line, of which some would go without a word."""
+    arguments = ["-serial", "null", "-serial", "mon:null", "-parallel", "null", "-monitor", "null", "-debugcon", "null"]
+    arguments += ["-chardev", "null,id=split,mux=on", "-serial", "chardev:split", "-mon", "split", "-gdb", "null"]
+    arguments += ["-net", "nic", "-net", "user", "-nic", "user,model=virtio"]
+    vm = start_vm(args=arguments)
+    assert {"serial2-base", "compat_monitor0", "gdb", "split-base"} <= set(vm.observer.chardevs())
+    assert "hub0port0" in vm.observer.hmp("info network")
+    lists: dict[str, Any] = {name: [] for name in ("objects", "chardevs", "netdevs", "blockdevs", "nics", "devices")}
+    life = Life(vm, "qemu_machine")
+    life.same(**lists, purge=True)
+    run_module(vm, "qemu_machine", chardevs=[{"id": "c0", "type": "null"}], netdevs=[{"id": "n0", "type": "user"}])
+    assert {entry["id"] for entry in life.step(**lists, purge=True)["plan"]} == {"c0", "n0"}
+
+
 def test_one_bad_item_among_many(scsi_vm: VM) -> None:
     vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
     document = disks(vm, 20)
