@@ -199,6 +199,18 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
         ),
         ({"devices": [{"id": "a", "driver": "no-such"}]}, ("devices[0] a", "no-such")),
         ({"memory": [{"id": "m", "size": "3"}]}, ("memory[0] m", "multiple")),
+        (
+            {"memory": [{"id": f"m{place}", "size": "64M"} for place in range(5)]},
+            ("memory[4] m4", "all 4 slots", "m0, m1, m2, m3 of the same task"),
+        ),
+        (
+            {
+                "memory": [
+                    {"id": f"m{place}", "size": "768M", "kind": "virtio-mem", "bus": f"rp{place}"} for place in range(3)
+                ]
+            },
+            ("memory[2] m2", "805306368 bytes do not fit", "1610612736 are taken (with m0, m1 of the same task)"),
+        ),
     ],
 )
 def test_a_bad_document(start_vm: Callable[..., VM], document: dict[str, Any], words: tuple[str, ...]) -> None:
