@@ -229,6 +229,21 @@ def test_a_node_comes_after_what_it_is_named_to_stand_on(paused_vm: VM) -> None:
     life.same(blockdevs=[above, below])
 
 
+def test_functions_of_one_slot_in_one_document(paused_vm: VM) -> None:
+    life = Life(paused_vm, "qemu_machine")
+    first, second, zeroth = (
+        {"id": f"f{function}", "driver": "virtio-rng-pci", "bus": "rp0", "addr": f"00.{function}"}
+        for function in (1, 2, 0)
+    )
+    zeroth["options"] = {"multifunction": True}
+    life.refused("devices[1] f1", "rp0 is wanted by f0 too", "function 0 comes last", devices=[zeroth, first])
+    life.refused("devices[1] f2", "rp0 is wanted by f1 too", devices=[first, {**second, "addr": "00.1"}])
+    made = life.step(devices=[first, second, zeroth])
+    assert [command["arguments"]["id"] for command in made["commands"]] == ["f1", "f2", "f0"]
+    assert set(paused_vm.plugged()) == {"f0", "f1", "f2"}
+    life.refused("devices[0] f3", "rp0 is occupied by device", devices=[{**first, "id": "f3", "addr": "00.0"}])
+
+
 def test_drift_needs_leave(scsi_vm: VM) -> None:
     vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
     document = disks(vm, 3)
