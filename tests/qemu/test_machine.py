@@ -197,6 +197,16 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
             {"nics": [{"id": f"n{place}", "netdev": {"type": "user"}, "bus": "rp0"} for place in range(2)]},
             ("nics[1] n1", "port rp0 is wanted by n0 too"),
         ),
+        (
+            {"devices": [{"id": "a", "driver": "scsi-hd", "options": {"drive": ["x"]}}]},
+            ("devices[0] a", "drive: ['x']"),
+        ),
+        ({"nics": [{"id": "a", "netdev": {"type": "user"}, "bus": "rp0", "options": {"netdev": {}}}]}, ("netdev: {}",)),
+        (
+            {"devices": [{"id": "a", "driver": "virtio-rng-pci", "bus": "rp0", "options": {"rng": ["x"]}}]},
+            ("devices[0] a", "rng: ['x'] is no id"),
+        ),
+        ({"disks": [{"id": "a", "filename": "/x", "blockdev": {1: 2}}]}, ("disks[0] a", "1 is no name")),
         ({"devices": [{"id": "a", "driver": "no-such"}]}, ("devices[0] a", "no-such")),
         ({"memory": [{"id": "m", "size": "3"}]}, ("memory[0] m", "multiple")),
         (

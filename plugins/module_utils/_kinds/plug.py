@@ -33,6 +33,7 @@ _DERIVED = {
 }
 # Read-only, or told by other means.
 _APART = ("addr", "devno", "dev_id", "subch_id", "size")
+_BACKENDS = ("drive", "netdev", "chardev")
 _REFUSED = ("DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR")
 
 
@@ -158,6 +159,9 @@ def _driver(vm: VM, ident: str, name: str | None) -> Tuple[str, Properties]:
 
 def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Properties) -> None:
     """Raise Refusal for a backend that isn't there, or that another device holds. QEMU says so too, but not in check mode."""
+    for name, value in arguments.items():
+        if (name in _BACKENDS or _is_link(known, name)) and not isinstance(value, str):
+            raise Refusal(f"options: {name}: {value!r} is no id")
     if arguments.get("drive"):
         blocknode.check_free(vm, arguments["drive"], ident, shared=arguments.get("share-rw", False))
     if arguments.get("netdev"):
@@ -165,9 +169,14 @@ def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Proper
     if arguments.get("chardev"):
         chardev.check_free(vm, arguments["chardev"], ident)
     for name, value in arguments.items():
-        is_link = known.get(name, {}).get("type", "").startswith("link<") and not value.startswith("/")
-        if is_link and ("object", value) not in vm.coming and value not in vm.children("/objects"):
+        if not _is_link(known, name) or value.startswith("/"):
+            continue
+        if ("object", value) not in vm.coming and value not in vm.children("/objects"):
             raise Refusal(f"options: {name}: there is no object {value!r}")
+
+
+def _is_link(known: Properties, name: str) -> bool:
+    return bool(known.get(name, {}).get("type", "").startswith("link<"))
 
 
 def riders(vm: VM, ident: str) -> List[str]:
