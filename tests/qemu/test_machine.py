@@ -254,6 +254,52 @@ def test_functions_of_one_slot_in_one_document(paused_vm: VM) -> None:
     life.refused("devices[0] f3", "rp0 is occupied by device", devices=[{**first, "id": "f3", "addr": "00.0"}])
 
 
+@pytest.mark.parametrize(
+    ("list_of", "backend", "driver", "bus", "option"),
+    [
+        (
+            "blockdevs",
+            {"node_name": "b0", "driver": "null-co", "options": {"read-zeroes": True}},
+            "scsi-hd",
+            "scsi0.0",
+            "drive",
+        ),
+        ("chardevs", {"id": "b0", "type": "null"}, "virtserialport", "ports.0", "chardev"),
+        ("netdevs", {"id": "b0", "type": "user"}, "usb-net", "usb.0", "netdev"),
+    ],
+)
+def test_two_devices_on_one_backend(
+    scsi_vm: VM, list_of: str, backend: dict[str, Any], driver: str, bus: str, option: str
+) -> None:
+    life = Life(scsi_vm, "qemu_machine")
+    life.step(
+        devices=[
+            {"id": "ports", "driver": "virtio-serial-pci", "bus": "rp0"},
+            {"id": "usb", "driver": "qemu-xhci", "bus": "rp1"},
+        ]
+    )
+    pair = [{"id": f"x{place}", "driver": driver, "bus": bus, "options": {option: "b0"}} for place in range(2)]
+    life.refused("devices[1] x1", f"{option}: b0 is wanted by device x0 too", **{list_of: [backend]}, devices=pair)
+
+
+def test_two_devices_that_share_a_backend(scsi_vm: VM) -> None:
+    life = Life(scsi_vm, "qemu_machine")
+    life.step(devices=[{"id": "ports", "driver": "virtio-serial-pci", "bus": "rp0"}])
+    node = {"driver": "null-co", "options": {"read-zeroes": True}}
+    disk = {"driver": "scsi-hd", "bus": "scsi0.0"}
+    port = {"driver": "virtserialport", "bus": "ports.0", "options": {"chardev": "mux0"}}
+    life.step(
+        blockdevs=[{"node_name": "written", **node}, {"node_name": "read", "read_only": True, **node}],
+        chardevs=[{"id": "c0", "type": "null"}, {"id": "mux0", "type": "mux", "options": {"chardev": "c0"}}],
+        devices=[
+            *({"id": f"w{place}", **disk, "options": {"drive": "written", "share_rw": True}} for place in range(2)),
+            *({"id": f"r{place}", **disk, "options": {"drive": "read"}} for place in range(2)),
+            *({"id": f"c{place}", **disk, "driver": "scsi-cd", "options": {"drive": "read"}} for place in range(2)),
+            *({"id": f"p{place}", **port} for place in range(2)),
+        ],
+    )
+
+
 def test_drift_needs_leave(scsi_vm: VM) -> None:
     vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
     document = disks(vm, 3)
