@@ -171,7 +171,16 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
             {"devices": [{"id": "a", "driver": "scsi-hd"}], "nics": [{"id": "a", "netdev": {"type": "user"}}]},
             ("devices[0] a", "already", "nics[0] a"),
         ),
-        ({"disks": [{"id": "a", "filenam": "/x"}]}, ("disks[0] a", "unknown option filenam")),
+        (
+            {"disks": [{"id": "a", "filenam": "/x"}]},
+            ("disks[0] a", "unknown option filenam (did you mean 'filename'?)"),
+        ),
+        ({"disks": [{"id": "a", "recreate": True}]}, ("unknown option recreate. There are: addr, blockdev, bus",)),
+        (
+            {"disks": [{"id": "a", "cache": {"dirct": True, "zzz": 1}}]},
+            ("option cache.dirct (did you mean 'direct'?); unknown option cache.zzz. There are: direct, no_flush",),
+        ),
+        ({"disks": [{"id": "", "filename": "/x"}]}, ("disks[0]: id: ''",)),
         ({"disks": [{"filename": "/x"}]}, ("disks[0]", "missing required arguments: id")),
         ({"disks": [{"id": "9a", "filename": "/x"}]}, ("disks[0] 9a", "must start with a letter")),
         ({"devices": [{"id": "a", "driver": "scsi-hd", "options": {"drive": "none"}}]}, ("devices[0] a", "none")),
@@ -241,10 +250,11 @@ def test_a_node_comes_after_what_it_is_named_to_stand_on(paused_vm: VM) -> None:
 
 def test_functions_of_one_slot_in_one_document(paused_vm: VM) -> None:
     life = Life(paused_vm, "qemu_machine")
-    first, second, zeroth = (
+    functions: tuple[dict[str, Any], ...] = tuple(
         {"id": f"f{function}", "driver": "virtio-rng-pci", "bus": "rp0", "addr": f"00.{function}"}
         for function in (1, 2, 0)
     )
+    first, second, zeroth = functions
     zeroth["options"] = {"multifunction": True}
     life.refused("devices[1] f1", "rp0 is wanted by f0 too", "function 0 comes last", devices=[zeroth, first])
     life.refused("devices[1] f2", "rp0 is wanted by f1 too", devices=[first, {**second, "addr": "00.1"}])
@@ -279,7 +289,8 @@ def test_two_devices_on_one_backend(
         ]
     )
     pair = [{"id": f"x{place}", "driver": driver, "bus": bus, "options": {option: "b0"}} for place in range(2)]
-    life.refused("devices[1] x1", f"{option}: b0 is wanted by device x0 too", **{list_of: [backend]}, devices=pair)
+    document: dict[str, Any] = {list_of: [backend], "devices": pair}
+    life.refused("devices[1] x1", f"{option}: b0 is wanted by device x0 too", **document)
 
 
 def test_two_devices_that_share_a_backend(scsi_vm: VM) -> None:
@@ -298,6 +309,12 @@ def test_two_devices_that_share_a_backend(scsi_vm: VM) -> None:
             *({"id": f"p{place}", **port} for place in range(2)),
         ],
     )
+
+
+def test_a_balloon_that_stays_where_it_is_is_named_once(start_vm: Callable[..., VM]) -> None:
+    vm = start_vm(args=LIVE_VM["args"])
+    told = Life(vm, "qemu_machine").refused("prelaunch", foretold=False, balloon="200M", timeout=0.6)
+    assert told["msg"].startswith(f"balloon: size: {200 << 20} bytes")
 
 
 def test_drift_needs_leave(scsi_vm: VM) -> None:
