@@ -26,6 +26,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import (
     Want,
     argument_spec,
     check_id,
+    suggestion,
 )
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.memory import MEMORY, memory
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV
@@ -94,7 +95,7 @@ def _single(name: str, part: Part) -> Entry:
 def _entry(name: str, number: int, written: Dict[str, Any]) -> Entry:
     section, place = SECTIONS[name], f"{name}[{number}]"
     key = "node_name" if name == "blockdevs" else "id"
-    if isinstance(written, dict) and isinstance(written.get(key), str):
+    if isinstance(written, dict) and isinstance(written.get(key), str) and written[key]:
         place = f"{place} {written[key]}"
     options = {**section.options, **_STATE}
     params = _validated(place, options, written)
@@ -117,13 +118,20 @@ def _validated(place: str, options: Dict[str, Option], written: Any) -> Dict[str
         raise Refusal(f"{place}: {written!r} is no dictionary of options")
     checked = ArgumentSpecValidator(argument_spec(options)).validate(written)
     if checked.unsupported_parameters:
-        found = checked.unsupported_parameters
-        unknown = ", ".join(sorted(name if isinstance(name, str) else ".".join(name) for name in found))
-        raise Refusal(f"{place}: unknown option {unknown}. There are: {', '.join(sorted(options))}")
+        paths = sorted([name] if isinstance(name, str) else list(name) for name in checked.unsupported_parameters)
+        raise Refusal(f"{place}: {'; '.join(_unknown(options, path) for path in paths)}")
     if checked.error_messages:
         raise Refusal(f"{place}: {'; '.join(checked.error_messages)}")
     params: Dict[str, Any] = checked.validated_parameters
     return params
+
+
+def _unknown(options: Dict[str, Option], path: List[str]) -> str:
+    """What to say of an option that isn't there, or of one inside another."""
+    for name in path[:-1]:
+        options = options[name].fields["options"]
+    instead = suggestion(path[-1], options) or f". There are: {', '.join(sorted(options))}"
+    return f"unknown option {'.'.join(path)}{instead}"
 
 
 def _names(item: Item) -> Tuple[str, str]:

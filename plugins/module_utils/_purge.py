@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
 
 _MEMORY = ("pc-dimm", "nvdimm", "virtio-mem-pci", "virtio-pmem-pci")
-# -drive and others make nodes and backends under names of QEMU's own; those are never purged.
+# What QEMU names by itself (-serial, -monitor, -net and others) is never purged. All else of that sort starts with no letter.
+_OWN = {
+    "chardev": re.compile(r"(?:(?:serial|parallel|compat_monitor)\d+|gdb|debugcon|braille)(?:-base)?\Z"),
+    "netdev": re.compile(r"hub\d+port\d+\Z"),
+}
 _NAMES = re.compile(r"(?:^|,)(?:id|node-name)=((?:,,|[^,])*)")
 _CONFIGURED = ("-readconfig", "--readconfig")
 
@@ -47,6 +51,7 @@ def unnamed(vm: VM, params: Dict[str, Any], document: Sequence[Entry]) -> List[E
     if backends or any(len(entry.items) > 1 for entry in found):
         started = _started_with(vm)
         keep = known | {(kind, name) for name in started for kind in ("object", "chardev", "netdev", "blockdev")}
+        keep |= {("chardev", f"{name}-base") for name in started}  # below a multiplexer
         keep.add(("object", str(vm.prop("/machine", "memory-backend", "")).rpartition("/")[2]))  # of the machine itself
         found = [entry._replace(items=_without(entry.items, keep)) for entry in found]
         keep |= {_key(item) for entry in found for item in entry.items}
@@ -102,7 +107,12 @@ def _key(item: Item) -> Tuple[str, str]:
 
 def _without(items: Sequence[Item], keep: Set[Tuple[str, str]]) -> List[Item]:
     """The items but for backends that stay."""
-    return [item for item in items if isinstance(item.kind, Device) or _key(item) not in keep]
+    return [item for item in items if isinstance(item.kind, Device) or not _stays(_key(item), keep)]
+
+
+def _stays(key: Tuple[str, str], keep: Set[Tuple[str, str]]) -> bool:
+    kind, name = key
+    return key in keep or not name[:1].isalpha() or (kind in _OWN and _OWN[kind].match(name) is not None)
 
 
 def _devices(vm: VM, listed: Set[str], known: Set[Tuple[str, str]]) -> Iterator[Entry]:
@@ -154,11 +164,11 @@ def _backends(vm: VM, listed: Set[str], keep: Set[Tuple[str, str]]) -> Iterator[
         "objects": (OBJECT, list(objects(vm)) if "objects" in listed else []),
         "chardevs": (CHARDEV, list(chardevs(vm)) if "chardevs" in listed else []),
         "netdevs": (NETDEV, list(wiring(vm)) if "netdevs" in listed else []),
-        "blockdevs": (BLOCKDEV, [name for name in nodes(vm) if name[0] != "#"] if "blockdevs" in listed else []),
+        "blockdevs": (BLOCKDEV, list(nodes(vm)) if "blockdevs" in listed else []),
     }
     for kind, idents in there.values():
         for ident in idents:
-            if (kind.name, ident) not in keep:
+            if not _stays((kind.name, ident), keep):
                 place = f"purge of {kind.name} {ident}"
                 yield Entry(kind.name, ident, place, [Item(kind, kind.identity({kind.key: ident}), False, place)])
 

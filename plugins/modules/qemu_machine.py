@@ -73,7 +73,7 @@ options:
     description:
       - Whether to remove what the document does not name.
       - Only of the kinds whose lists are in the document (an empty list is one), and only what was hot-plugged. What the virtual
-        machine was started with always stays.
+        machine was started with always stays, and so does what bears a name that QEMU itself gives (V(serial0), V(hub0port0)).
       - The backend of a removed disk, NIC or memory module goes with it.
       - The command line of QEMU's process must be readable for backends, so the task must run on its host.
     type: bool

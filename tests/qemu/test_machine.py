@@ -139,6 +139,21 @@ def test_what_the_vm_was_started_with_stays(start_vm: Callable[..., VM]) -> None
     life.same(disks=[], objects=[], devices=[], chardevs=[], netdevs=[], blockdevs=[], nics=[], memory=[], purge=True)
 
 
+def test_what_qemu_named_by_itself_stays(start_vm: Callable[..., VM]) -> None:
+    """Short forms on the command line, of which some would go without a word."""
+    arguments = ["-serial", "null", "-serial", "mon:null", "-parallel", "null", "-monitor", "null", "-debugcon", "null"]
+    arguments += ["-chardev", "null,id=split,mux=on", "-serial", "chardev:split", "-mon", "split", "-gdb", "null"]
+    arguments += ["-net", "nic", "-net", "user", "-nic", "user,model=virtio"]
+    vm = start_vm(args=arguments)
+    assert {"serial2-base", "compat_monitor0", "gdb", "split-base"} <= set(vm.observer.chardevs())
+    assert "hub0port0" in vm.observer.hmp("info network")
+    lists: dict[str, Any] = {name: [] for name in ("objects", "chardevs", "netdevs", "blockdevs", "nics", "devices")}
+    life = Life(vm, "qemu_machine")
+    life.same(**lists, purge=True)
+    run_module(vm, "qemu_machine", chardevs=[{"id": "c0", "type": "null"}], netdevs=[{"id": "n0", "type": "user"}])
+    assert {entry["id"] for entry in life.step(**lists, purge=True)["plan"]} == {"c0", "n0"}
+
+
 def test_one_bad_item_among_many(scsi_vm: VM) -> None:
     vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
     document = disks(vm, 20)
@@ -162,7 +177,16 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
             {"devices": [{"id": "a", "driver": "scsi-hd"}], "nics": [{"id": "a", "netdev": {"type": "user"}}]},
             ("devices[0] a", "already", "nics[0] a"),
         ),
-        ({"disks": [{"id": "a", "filenam": "/x"}]}, ("disks[0] a", "unknown option filenam")),
+        (
+            {"disks": [{"id": "a", "filenam": "/x"}]},
+            ("disks[0] a", "unknown option filenam (did you mean 'filename'?)"),
+        ),
+        ({"disks": [{"id": "a", "recreate": True}]}, ("unknown option recreate. There are: addr, blockdev, bus",)),
+        (
+            {"disks": [{"id": "a", "cache": {"dirct": True, "zzz": 1}}]},
+            ("option cache.dirct (did you mean 'direct'?); unknown option cache.zzz. There are: direct, no_flush",),
+        ),
+        ({"disks": [{"id": "", "filename": "/x"}]}, ("disks[0]: id: ''",)),
         ({"disks": [{"filename": "/x"}]}, ("disks[0]", "missing required arguments: id")),
         ({"disks": [{"id": "9a", "filename": "/x"}]}, ("disks[0] 9a", "must start with a letter")),
         ({"devices": [{"id": "a", "driver": "scsi-hd", "options": {"drive": "none"}}]}, ("devices[0] a", "none")),
@@ -188,8 +212,30 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
             {"nics": [{"id": f"n{place}", "netdev": {"type": "user"}, "bus": "rp0"} for place in range(2)]},
             ("nics[1] n1", "port rp0 is wanted by n0 too"),
         ),
+        (
+            {"devices": [{"id": "a", "driver": "scsi-hd", "options": {"drive": ["x"]}}]},
+            ("devices[0] a", "drive: ['x']"),
+        ),
+        ({"nics": [{"id": "a", "netdev": {"type": "user"}, "bus": "rp0", "options": {"netdev": {}}}]}, ("netdev: {}",)),
+        (
+            {"devices": [{"id": "a", "driver": "virtio-rng-pci", "bus": "rp0", "options": {"rng": ["x"]}}]},
+            ("devices[0] a", "rng: ['x'] is no id"),
+        ),
+        ({"disks": [{"id": "a", "filename": "/x", "blockdev": {1: 2}}]}, ("disks[0] a", "1 is no name")),
         ({"devices": [{"id": "a", "driver": "no-such"}]}, ("devices[0] a", "no-such")),
         ({"memory": [{"id": "m", "size": "3"}]}, ("memory[0] m", "multiple")),
+        (
+            {"memory": [{"id": f"m{place}", "size": "64M"} for place in range(5)]},
+            ("memory[4] m4", "all 4 slots", "m0, m1, m2, m3 of the same task"),
+        ),
+        (
+            {
+                "memory": [
+                    {"id": f"m{place}", "size": "768M", "kind": "virtio-mem", "bus": f"rp{place}"} for place in range(3)
+                ]
+            },
+            ("memory[2] m2", "805306368 bytes do not fit", "1610612736 are taken (with m0, m1 of the same task)"),
+        ),
     ],
 )
 def test_a_bad_document(start_vm: Callable[..., VM], document: dict[str, Any], words: tuple[str, ...]) -> None:
@@ -206,6 +252,75 @@ def test_a_node_comes_after_what_it_is_named_to_stand_on(paused_vm: VM) -> None:
     done = life.step(blockdevs=[above, below])
     assert [command["arguments"]["node-name"] for command in done["commands"]] == ["base", "top"]
     life.same(blockdevs=[above, below])
+
+
+def test_functions_of_one_slot_in_one_document(paused_vm: VM) -> None:
+    life = Life(paused_vm, "qemu_machine")
+    functions: tuple[dict[str, Any], ...] = tuple(
+        {"id": f"f{function}", "driver": "virtio-rng-pci", "bus": "rp0", "addr": f"00.{function}"}
+        for function in (1, 2, 0)
+    )
+    first, second, zeroth = functions
+    zeroth["options"] = {"multifunction": True}
+    life.refused("devices[1] f1", "rp0 is wanted by f0 too", "function 0 comes last", devices=[zeroth, first])
+    life.refused("devices[1] f2", "rp0 is wanted by f1 too", devices=[first, {**second, "addr": "00.1"}])
+    made = life.step(devices=[first, second, zeroth])
+    assert [command["arguments"]["id"] for command in made["commands"]] == ["f1", "f2", "f0"]
+    assert set(paused_vm.plugged()) == {"f0", "f1", "f2"}
+    life.refused("devices[0] f3", "rp0 is occupied by device", devices=[{**first, "id": "f3", "addr": "00.0"}])
+
+
+@pytest.mark.parametrize(
+    ("list_of", "backend", "driver", "bus", "option"),
+    [
+        (
+            "blockdevs",
+            {"node_name": "b0", "driver": "null-co", "options": {"read-zeroes": True}},
+            "scsi-hd",
+            "scsi0.0",
+            "drive",
+        ),
+        ("chardevs", {"id": "b0", "type": "null"}, "virtserialport", "ports.0", "chardev"),
+        ("netdevs", {"id": "b0", "type": "user"}, "usb-net", "usb.0", "netdev"),
+    ],
+)
+def test_two_devices_on_one_backend(
+    scsi_vm: VM, list_of: str, backend: dict[str, Any], driver: str, bus: str, option: str
+) -> None:
+    life = Life(scsi_vm, "qemu_machine")
+    life.step(
+        devices=[
+            {"id": "ports", "driver": "virtio-serial-pci", "bus": "rp0"},
+            {"id": "usb", "driver": "qemu-xhci", "bus": "rp1"},
+        ]
+    )
+    pair = [{"id": f"x{place}", "driver": driver, "bus": bus, "options": {option: "b0"}} for place in range(2)]
+    document: dict[str, Any] = {list_of: [backend], "devices": pair}
+    life.refused("devices[1] x1", f"{option}: b0 is wanted by device x0 too", **document)
+
+
+def test_two_devices_that_share_a_backend(scsi_vm: VM) -> None:
+    life = Life(scsi_vm, "qemu_machine")
+    life.step(devices=[{"id": "ports", "driver": "virtio-serial-pci", "bus": "rp0"}])
+    node = {"driver": "null-co", "options": {"read-zeroes": True}}
+    disk = {"driver": "scsi-hd", "bus": "scsi0.0"}
+    port = {"driver": "virtserialport", "bus": "ports.0", "options": {"chardev": "mux0"}}
+    life.step(
+        blockdevs=[{"node_name": "written", **node}, {"node_name": "read", "read_only": True, **node}],
+        chardevs=[{"id": "c0", "type": "null"}, {"id": "mux0", "type": "mux", "options": {"chardev": "c0"}}],
+        devices=[
+            *({"id": f"w{place}", **disk, "options": {"drive": "written", "share_rw": True}} for place in range(2)),
+            *({"id": f"r{place}", **disk, "options": {"drive": "read"}} for place in range(2)),
+            *({"id": f"c{place}", **disk, "driver": "scsi-cd", "options": {"drive": "read"}} for place in range(2)),
+            *({"id": f"p{place}", **port} for place in range(2)),
+        ],
+    )
+
+
+def test_a_balloon_that_stays_where_it_is_is_named_once(start_vm: Callable[..., VM]) -> None:
+    vm = start_vm(args=LIVE_VM["args"])
+    told = Life(vm, "qemu_machine").refused("prelaunch", foretold=False, balloon="200M", timeout=0.6)
+    assert told["msg"].startswith(f"balloon: size: {200 << 20} bytes")
 
 
 def test_drift_needs_leave(scsi_vm: VM) -> None:

@@ -44,7 +44,7 @@ class Reached(Wait):
             if status == "running"
             else f"the VM is {status}"
         )
-        return Refusal(f"balloon: {self.size} bytes were asked for, the guest stands at {actual}: {why}")
+        return Refusal(f"size: {self.size} bytes were asked for, the guest stands at {actual}: {why}")
 
 
 class Balloon(Kind):

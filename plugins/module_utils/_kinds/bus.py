@@ -42,14 +42,15 @@ def check_bus(vm: VM, want: Want, known: Dict[str, Any]) -> None:
         raise Refusal(f"bus: this VM has no bus {bus!r}{ports}")
     if not hotpluggable(vm, path):
         raise Refusal(f"bus: {bus} takes no hot-plug{ports}")
-    holder = _port_holder(vm, bus)
-    if holder and _other_function(vm, holder, want.get("addr")):
-        holder = None
-    if holder and ("device", holder) not in vm.leaving:
+    if not _is_port(vm, bus):
+        return
+    addr, holder = want.get("addr"), _port_holder(vm, bus)
+    if holder and ("device", holder) not in vm.leaving and not _apart(_address(vm, holder), addr):
         raise Refusal(f"bus: port {bus} is occupied by device {holder}{_free_ports(vm)}")
-    rivals = [ident for (kind, ident), other in vm.coming.items() if kind == "device" and other.get("bus") == bus]
-    if _is_port(vm, bus) and [rival for rival in rivals if rival != want["id"]]:
-        raise Refusal(f"bus: port {bus} is wanted by {rivals[0]} too, and has one slot")
+    for (kind, ident), other in vm.coming.items():
+        if kind == "device" and other.get("bus") == bus and ident != want["id"] and not _apart(other.get("addr"), addr):
+            last = ", whose function 0 comes last" if _function(addr) and _function(other.get("addr")) == "0" else ""
+            raise Refusal(f"bus: port {bus} is wanted by {ident} too, and has one slot{last}")
 
 
 def bus_path(vm: VM, bus: str) -> str | None:
@@ -92,10 +93,19 @@ def _port_holder(vm: VM, bus: str) -> str | None:
     return os.path.basename(str(vm.prop(f"{bus}/{bus}", slots[0]))) if slots else None
 
 
-def _other_function(vm: VM, holder: str, addr: Any) -> bool:
-    """Whether an address names another function of the same slot: those may share a port, the zeroth coming last."""
-    have = str(vm.prop(f"/machine/peripheral/{holder}", "legacy-addr", ""))
-    return "." in str(addr or "") and have.rpartition(".")[2] != str(addr).rpartition(".")[2]
+def _address(vm: VM, ident: str) -> Any:
+    return vm.prop(f"/machine/peripheral/{ident}", "legacy-addr")
+
+
+def _apart(first: Any, addr: Any) -> bool:
+    """Whether a device may follow another into its slot: as another function of it, the zeroth coming last."""
+    function = _function(first)
+    return function not in ("", "0") and _function(addr) not in ("", function)
+
+
+def _function(addr: Any) -> str:
+    """The function in a PCI address, empty where none is named: ``1`` of ``00.1``."""
+    return str(addr).partition(".")[2]
 
 
 def _free_ports(vm: VM) -> str:

@@ -49,7 +49,7 @@ def disk(want: Want, present: bool) -> List[Part]:
     if "format" in want:
         node["driver"] = want["format"]
     for key, value in want.get("blockdev", {}).items():
-        option = key.replace("-", "_")  # as qemu_blockdev calls it
+        option = str(key).replace("-", "_")  # as qemu_blockdev calls it
         if option in ("node_name", "driver"):
             raise Refusal(f"blockdev: {key} is said by {'node_name' if 'name' in key else 'format'}")
         if option in BLOCKDEV.options:

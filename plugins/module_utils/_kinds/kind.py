@@ -113,6 +113,8 @@ class Kind:
         """Raise Refusal for a request that is wrong whatever the VM looks like."""
         check_id(self.name, self.key, self.ident(want))
         for name in want.get("options", {}):
+            if not isinstance(name, str):
+                raise Refusal(f"options: {name!r} is no name of an option")
             if name in self.own or name.replace("_", "-") in self.own:
                 raise Refusal(f"options: {name} has an option of its own: {name.replace('-', '_')}")
 

@@ -252,14 +252,23 @@ def _check_room(vm: VM, want: Want) -> None:
         raise Refusal(
             "this VM has no room for memory modules: start it with slots and maxmem (-m 1G,slots=4,maxmem=4G)"
         )
-    there = vm.ask("query-memory-devices")
-    slots = [entry for entry in there if entry["type"] in ("dimm", "nvdimm") and not _goes(vm, entry)]
-    if not virtio and len(slots) >= machine.get("slots", 0):
-        raise Refusal(f"memory {ident}: all {machine.get('slots', 0)} slots of this VM are taken")
+    there = [entry for entry in vm.ask("query-memory-devices") if not _goes(vm, entry)]
+    coming = _coming(vm)
+    slots = sum(entry["type"] in ("dimm", "nvdimm") for entry in there)
+    slots += sum(not other["driver"].startswith("virtio-mem") for other in coming)
+    theirs = f" (with {', '.join(other['id'] for other in coming)} of the same task)" if coming else ""
+    if not virtio and slots >= machine.get("slots", 0):
+        raise Refusal(f"memory {ident}: all {machine.get('slots', 0)} slots of this VM are taken{theirs}")
     room = machine["max-size"] - machine["size"]
-    used = sum(entry["data"].get("max-size", entry["data"].get("size", 0)) for entry in there if not _goes(vm, entry))
+    used = sum(entry["data"].get("max-size", entry["data"].get("size", 0)) for entry in there)
+    used += sum(other["size"] for other in coming)
     if size > room - used:
-        raise Refusal(f"size: {size} bytes do not fit: of {room} bytes for modules, {used} are taken")
+        raise Refusal(f"size: {size} bytes do not fit: of {room} bytes for modules, {used} are taken{theirs}")
+
+
+def _coming(vm: VM) -> List[Want]:
+    """The modules that the same plan brings, each with its size and driver."""
+    return [want for (kind, ident), want in vm.coming.items() if kind == "device" and (Module.name, ident) in vm.coming]
 
 
 def _goes(vm: VM, entry: Dict[str, Any]) -> bool:

@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode, chardev, netdev, typed
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import node_of
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import node_of, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.bus import check_bus, hotpluggable
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import ALIASES, Properties, address, property_name
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Pending, Refusal
@@ -33,6 +33,7 @@ _DERIVED = {
 }
 # Read-only, or told by other means.
 _APART = ("addr", "devno", "dev_id", "subch_id", "size")
+_BACKENDS = ("drive", "netdev", "chardev")
 _REFUSED = ("DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR")
 
 
@@ -159,6 +160,10 @@ def _driver(vm: VM, ident: str, name: str | None) -> Tuple[str, Properties]:
 
 def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Properties) -> None:
     """Raise Refusal for a backend that isn't there, or that another device holds. QEMU says so too, but not in check mode."""
+    for name, value in arguments.items():
+        if (name in _BACKENDS or _is_link(known, name)) and not isinstance(value, str):
+            raise Refusal(f"options: {name}: {value!r} is no id")
+    _check_rivals(vm, ident, arguments)
     if arguments.get("drive"):
         blocknode.check_free(vm, arguments["drive"], ident, shared=arguments.get("share-rw", False))
     if arguments.get("netdev"):
@@ -166,9 +171,40 @@ def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Proper
     if arguments.get("chardev"):
         chardev.check_free(vm, arguments["chardev"], ident)
     for name, value in arguments.items():
-        is_link = known.get(name, {}).get("type", "").startswith("link<") and not value.startswith("/")
-        if is_link and ("object", value) not in vm.coming and value not in vm.children("/objects"):
+        if not _is_link(known, name) or value.startswith("/"):
+            continue
+        if ("object", value) not in vm.coming and value not in vm.children("/objects"):
             raise Refusal(f"options: {name}: there is no object {value!r}")
+
+
+def _check_rivals(vm: VM, ident: str, arguments: Dict[str, Any]) -> None:
+    """Raise Refusal for a backend that another device of the same plan has, and can't share."""
+    for (kind, rival), other in vm.coming.items():
+        if kind != "device" or rival == ident:
+            continue
+        theirs = {name.replace("_", "-"): value for name, value in other.get("options", {}).items()}
+        theirs["driver"] = other.get("driver", "")
+        for name in _BACKENDS:
+            wanted = arguments.get(name)
+            if wanted and theirs.get(name) == wanted and not _shared(vm, name, wanted, (arguments, theirs)):
+                more = ": both need share-rw to share it" if name == "drive" else ""
+                raise Refusal(f"{name}: {wanted} is wanted by device {rival} too{more}")
+
+
+def _shared(vm: VM, name: str, backend: str, devices: Sequence[Dict[str, Any]]) -> bool:
+    """Whether two devices may have one backend: a multiplexer, a node that is only read, or one that both share."""
+    if name == "chardev":
+        return vm.coming.get((name, backend), {}).get("type", chardev.chardevs(vm).get(backend)) in ("mux", "hub")
+    if name != "drive":
+        return False
+    node = vm.coming.get(("blockdev", backend), nodes(vm).get(backend, {}))
+    reads = (node.get("read_only"), node.get("ro"), node.get("options", {}).get("read-only"))
+    cdrom = any(device["driver"].endswith("-cd") for device in devices)
+    return any(reads) or cdrom or all(typed.same(True, device.get("share-rw")) for device in devices)
+
+
+def _is_link(known: Properties, name: str) -> bool:
+    return bool(known.get(name, {}).get("type", "").startswith("link<"))
 
 
 def riders(vm: VM, ident: str) -> List[str]:
