@@ -81,7 +81,8 @@ options:
     type: str
   wait:
     description:
-      - Wait until the guest has O(requested_size). At the deadline (O(timeout)) the task fails and says where it stands.
+      - Wait until the guest has O(requested_size). At the deadline (O(timeout)) the task fails, says where it stands, and takes the
+        request back.
       - A removal is always waited for.
     type: bool
     default: true
