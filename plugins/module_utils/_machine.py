@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.engine import Outcome, Reading, converge
 from ansible_collections.vmm.qemu.plugins.module_utils._document import SECTIONS, Entry, entries, ordered
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
@@ -53,7 +54,10 @@ def _power(vm: VM, params: Dict[str, Any]) -> tuple[List[Step], str]:
     if params["power"] is None:
         return [], vm.status
     wanted = {"state": params["power"], "wait": True, "force": False, "force_after": None, "timeout": params["timeout"]}
-    move = decide(vm.ask("query-status"), wanted)
+    try:
+        move = decide(vm.ask("query-status"), wanted)
+    except Refusal as exc:
+        raise Refusal(f"power: {exc}") from exc
     for step in move.plan.steps:
         step.place = "power"
         if step.execute == "cont":

@@ -424,6 +424,11 @@ def test_a_guest_that_has_to_follow_runs_before(paused_guest: VM) -> None:
     life.step(chardevs=[{"id": "c0", "state": "absent"}], balloon="256M")
 
 
+def test_a_run_state_that_can_not_be_is_told_as_an_item_is(start_vm: Callable[..., VM]) -> None:
+    waits = start_vm(args=["-incoming", "defer"])
+    Life(waits, "qemu_machine").refused("power: ", "incoming migration", objects=[], power="running")
+
+
 def test_a_failure_after_the_guest_was_let_run_stops_it_again(paused_guest: VM) -> None:
     vm = paused_guest
     run_module(vm, "qemu_machine", devices=[{"id": "r0", "driver": "virtio-rng-pci", "bus": "rp0"}])
