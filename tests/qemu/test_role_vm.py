@@ -110,6 +110,52 @@ def test_a_restart_is_told_and_done_when_allowed(roles: Roles) -> None:
     roles.done(False, memory="96M")
 
 
+def test_cpus_up_to_all(roles: Roles) -> None:
+    roles.done(True, vcpus=1, vcpus_max=2)
+    pid = roles.processes()["vm1"]
+    assert "vm_vcpus is 4" in roles.refused(vcpus=4, vcpus_max=2)
+    for changed in (True, False):
+        assert "vm1 runs with" not in roles.done(changed, vcpus=2, vcpus_max=2).output
+    with roles.observer() as observer:
+        assert len(observer.execute("query-cpus-fast")) == 2
+    assert roles.processes() == {"vm1": pid}
+
+
+def test_one_more_device_without_a_list(roles: Roles) -> None:
+    roles.done(True, disk_size="1M", arguments={"device": {"driver": "virtio-keyboard-pci", "id": "kbd"}})
+    with roles.observer() as observer:
+        assert {"kbd", "disk", "rp0", "agent0"} <= set(observer.devices())
+
+
+def test_a_disk_for_a_machine_that_runs_without_or_with_another(roles: Roles) -> None:
+    roles.done(True)
+    for changed in (True, False):  # its image is made
+        assert "vm1 runs with other arguments" in roles.done(changed, disk_size="8M").output
+    roles.done(True, disk_size="8M", restart_allowed=True)
+    other = {"disk": f"{roles.base}/vm1/other.qcow2", "disk_size": "16M"}
+    assert "vm1 runs with other arguments" in roles.done(True, **other).output
+    with roles.observer() as observer:
+        (disk,) = observer.execute("query-block")
+    assert disk["inserted"]["image"]["virtual-size"] == 8 * MIB
+    roles.done(False, disk_size="8M")
+
+
+def test_a_data_disk_that_is_named_present_and_values_that_are_empty(roles: Roles) -> None:
+    data = {"id": "data", "filename": f"{roles.base}/vm1/data", "size": "1M", "bus": "rp0", "state": "present"}
+    roles.done(True, disks=[data], user_data=None, disk_size=None)
+    assert roles.files() == {"data", *RUN}
+
+
+def test_directories_that_others_can_pass(roles: Roles) -> None:
+    directory = roles.base / "deep" / "vm1"
+    roles.done(True, directory=str(directory))
+    modes = [path.stat().st_mode & 0o777 for path in (directory.parent, directory, directory / "run")]
+    assert modes == [0o711, 0o700, 0o700]
+    directory.chmod(0o755)
+    roles.done(True, directory=str(directory))
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_changed_seed_is_told_until_the_guest_has_it(roles: Roles) -> None:
     was: dict[str, Any] = {"user_data": {"packages": ["old"]}}
     new: dict[str, Any] = {"user_data": {"packages": ["new"]}}
@@ -140,6 +186,39 @@ def test_a_disk_stands_on_an_image(roles: Roles) -> None:
         assert disk["inserted"]["backing_file"] == stands_on
     roles.done(False, name="vm2", image=base, image_checksum="sha256:" + "0" * 64)  # it has its disk
     assert Path(base).read_bytes() == before
+
+
+def test_what_a_disk_stands_on_never_changes(roles: Roles) -> None:
+    """A newer image under the URL of an older one, another URL with the same last part, and a list of checksums."""
+    base, checksum = image(roles)
+    published = roles.base / "published"
+    others = roles.base / "other"
+    sums = roles.base / "SUMS"
+    for directory in (published, others):
+        directory.mkdir()
+    (published / "disk.qcow2").write_bytes(Path(base).read_bytes())
+    sums.write_text(f"{checksum.removeprefix('sha256:')}  disk.qcow2\n")
+    first = {"image": f"file://{published}/disk.qcow2"}
+    listed = {**first, "image_checksum": f"sha256:file://{sums}"}
+    roles.done(True, **first)
+    roles.done(True, name="vm2", **listed)
+    kept = {path: path.read_bytes() for path in (roles.base / ".images").iterdir()}
+    assert set(kept.values()) == {Path(base).read_bytes()} and len(kept) == 2
+
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(others / "disk.qcow2"), "16M"], check=True)
+    newer = (others / "disk.qcow2").read_bytes()
+    (published / "disk.qcow2").write_bytes(newer)
+    sums.write_text(f"{hashlib.sha256(newer).hexdigest()}  disk.qcow2\n")
+    later = time.time() + 3600
+    os.utime(published / "disk.qcow2", (later, later))
+    for number, variables in enumerate((first, listed, {"image": f"file://{others}/disk.qcow2"}), 3):
+        roles.done(True, name=f"vm{number}", **variables)
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert len(list((roles.base / ".images").iterdir())) == 3
+    (damaged,) = [path for path in (roles.base / ".images").iterdir() if path not in kept]
+    assert damaged.read_bytes() == newer
+    said = roles.refused(name="vm6", image=f"file://{base}", image_checksum=checksum.removeprefix("sha256:"))
+    assert "write it as sha256:HEX" in said
 
 
 @pytest.mark.parametrize("where", ["url", "path"])
