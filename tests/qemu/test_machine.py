@@ -183,8 +183,8 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
         ),
         ({"disks": [{"id": "a", "recreate": True}]}, ("unknown option recreate. There are: addr, blockdev, bus",)),
         (
-            {"disks": [{"id": "a", "cache": {"dirct": True, "zzz": 1}}]},
-            ("option cache.dirct (did you mean 'direct'?); unknown option cache.zzz. There are: direct, no_flush",),
+            {"disks": [{"id": "a", "cache": {"directo": True, "zzz": 1}}]},
+            ("option cache.directo (did you mean 'direct'?); unknown option cache.zzz. There are: direct, no_flush",),
         ),
         ({"disks": [{"id": "", "filename": "/x"}]}, ("disks[0]: id: ''",)),
         ({"disks": [{"filename": "/x"}]}, ("disks[0]", "missing required arguments: id")),
