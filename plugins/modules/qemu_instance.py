@@ -50,6 +50,7 @@ options:
       - V(stopped) asks a running guest to shut down, as its power button does, gives it O(shutdown_timeout) for that, and then ends
         QEMU. A guest that isn't running (paused, or never started) can't shut down, so QEMU is ended at once.
       - V(restarted) is V(stopped), then V(started), with what O(arguments) say now. Always a change. It starts what is not running.
+        If the start fails, it stays stopped.
     type: str
     choices: [started, stopped, restarted]
     default: started

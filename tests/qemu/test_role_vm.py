@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,54 @@ def test_directories_that_others_can_pass(roles: Roles) -> None:
     assert directory.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_restart_that_fails_brings_back_what_ran(roles: Roles) -> None:
+    data = {"id": "data", "filename": f"{roles.base}/vm1/data", "size": "1M", "bus": "rp0"}
+    has: dict[str, Any] = {"power": "running", "disk_size": "8M", "disks": [data]}
+    roles.done(True, **has)
+    before, files = roles.processes(), roles.files()
+    again = "it was started again with the arguments that it had"
+    said = roles.refused(**has, arguments={"nosuch": True}, restart_allowed=True)
+    assert "-nosuch: invalid option" in said and said.endswith(again)
+    assert roles.processes() != before and roles.files() == files
+    with roles.observer() as observer:
+        assert observer.execute("query-status")["status"] == "running" and "data" in observer.devices()
+    roles.done(False, **has)
+
+    # the arguments are good, and a device is not: no disk that was made for it stays
+    new = {"id": "new", "filename": f"{roles.base}/vm1/new", "size": "1M", "bus": "rp1"}
+    bad = {"id": "bad", "filename": "/nonexistent.img", "bus": "rp2"}
+    said = roles.refused(**{**has, "disks": [data, new, bad]}, memory="96M", restart_allowed=True)
+    assert "/nonexistent.img" in said and f"{again}, and without what had been plugged in" in said
+    assert roles.files() == files
+    with roles.observer() as observer:
+        assert observer.execute("query-status")["status"] == "running"
+        assert observer.execute("query-memory-size-summary")["base-memory"] == 64 * MIB
+    roles.done(True, **has)
+    with roles.observer() as observer:
+        assert "data" in observer.devices()
+
+
+def test_check_mode_on_a_machine_that_runs(roles: Roles) -> None:
+    """What check mode neither makes, starts nor ends is no reason to fail."""
+    roles.done(True, disk_size="8M")
+    before, files = roles.processes(), roles.files()
+    disk = {"id": "d0", "filename": f"{roles.base}/vm1/d0", "size": "1M"}
+    ported: dict[str, Any] = {"root_ports": 10, "restart_allowed": True, "disks": [{**disk, "bus": "rp9"}]}
+    roles.done(True, check=True, disk_size="8M", disks=[{**disk, "bus": "rp0"}])
+    roles.done(True, check=True, disk_size="8M", **ported)
+    roles.done(True, check=True, disk_size="8M", state="absent", remove_data=True)
+    assert roles.processes() == before and roles.files() == files
+    roles.done(True, disk_size="8M", **ported)
+    roles.done(True, state="absent", remove_data=True)
+    nothing_is_there(roles)
+
+
+def test_a_balloon_of_a_guest_that_does_not_run(roles: Roles) -> None:
+    roles.done(True, balloon="32M")
+    roles.done(False, balloon="32M")
+    roles.done(True, name="vm2", balloon="32M", power="running", incoming=True)
+
+
 def test_a_changed_seed_is_told_until_the_guest_has_it(roles: Roles) -> None:
     was: dict[str, Any] = {"user_data": {"packages": ["old"]}}
     new: dict[str, Any] = {"user_data": {"packages": ["new"]}}
@@ -274,7 +323,8 @@ def test_a_later_run_that_fails_leaves_what_was_there(roles: Roles) -> None:
     roles.done(True, disk_size="8M")
     before, files = roles.processes(), roles.files()
     bad = [{"id": "d0", "filename": "/nonexistent.img", "bus": "rp0"}]
-    assert "/nonexistent.img" in roles.refused(disk_size="8M", disks=bad)
+    new = [{"id": "new", "filename": f"{roles.base}/vm1/new", "size": "1M", "bus": "rp1"}]
+    assert "/nonexistent.img" in roles.refused(disk_size="8M", disks=new + bad)
     assert roles.processes() == before and roles.files() == files
     assert "8388608" in roles.refused(disk_size="4M")
     assert roles.processes() == before and roles.files() == files
@@ -356,29 +406,28 @@ elif verb == "start":
         if os.path.exists(path.lstrip("-")):
             given.update(line.strip().split("=", 1) for line in open(path.lstrip("-")))
     words = []
-    for word in shlex.split(entries("ExecStart")[0]):
-        name = re.fullmatch(r"[$]([A-Z_]+)", word)
-        words += given.get(name[1], "").split() if name else [word.replace("%%", "%").replace("$$", "$")]
+    for quoted, name in re.findall(r'"((?:[^"\\\\]|\\\\.)*)"|[$]([A-Z_]+)', entries("ExecStart")[0]):
+        word = re.sub(r"\\\\(.)", lambda found: dict(n="\\n").get(found[1], found[1]), quoted)
+        words += given.get(name, "").split() if name else [word.replace("%%", "%").replace("$$", "$")]
     sys.exit(subprocess.run(words, cwd="/").returncode)
 """
 
 
-def test_a_unit(roles: Roles) -> None:
+def systemd(roles: Roles) -> tuple[Path, dict[str, Any]]:
+    """The directory of this systemd's units, and what the role must be told to use it."""
     units = roles.base / "units"
-    units.mkdir()
     systemctl = units / "bin" / "systemctl"
-    systemctl.parent.mkdir()
+    systemctl.parent.mkdir(parents=True)
     systemctl.write_text(SYSTEMCTL.format(python=sys.executable, units=units))
     systemctl.chmod(0o755)
     roles.environment = {"PATH": f"{systemctl.parent}:{os.environ['PATH']}"}
-    has: dict[str, Any] = {
-        "service": "systemd",
-        "disk_size": "1M",
-        "append": 'a "quoted" 100% $HOME \\ word',
-        "kernel": f"{BED}/guest/vmlinuz",
-        "__vm_unit_directory": str(units),
-        "__vm_unit_environment": f"{units}/begin.env",
-    }
+    own = {"__vm_unit_directory": str(units), "__vm_unit_environment": f"{units}/begin.env"}
+    return units, {"service": "systemd", "disk_size": "1M", **own}
+
+
+def test_a_unit(roles: Roles) -> None:
+    units, has = systemd(roles)
+    has |= {"append": 'a "quoted" 100% $HOME \\ word\nExecStart=\\n', "kernel": f"{BED}/guest/vmlinuz"}
     unit = units / "vmm-qemu-vm1.service"
     nowhere = {"blockdev": [{"driver": "file", "node-name": "n0", "filename": "/nonexistent.img"}]}
     assert "/nonexistent.img" in roles.refused(**has, arguments=nowhere)
@@ -392,6 +441,8 @@ def test_a_unit(roles: Roles) -> None:
         ["systemd-analyze", "verify", "--man=no", str(unit)], check=False, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+    text = unit.read_text()
+    assert "TimeoutStartSec=60\nTimeoutStopSec=1\n" in text  # 0 would be no limit
     words = Path(f"/proc/{roles.processes()['vm1']}/cmdline").read_text().split("\0")
     assert words[-2] == "-S" and words[words.index("-append") + 1] == has["append"]
     assert not (units / "begin.env").exists()
@@ -400,17 +451,35 @@ def test_a_unit(roles: Roles) -> None:
 
     # without the role its guest runs at once, and systemd's way to stop it is the power button
     roles.done(True, **has, state="stopped")
-    subprocess.run([systemctl, "start", unit.name], check=True)
+    subprocess.run([units / "bin" / "systemctl", "start", unit.name], check=True)
     with roles.observer() as observer:
         assert observer.execute("query-status")["status"] == "running"
-        command = shlex.split(re.findall("^ExecStop=(.*)$", unit.read_text(), re.M)[0])
-        stopping = subprocess.Popen([word.replace("%%", "%") for word in command])
+        command = [word.replace("%%", "%") for word in shlex.split(re.findall("^ExecStop=-(.*)$", text, re.M)[0])]
+        stopping = subprocess.Popen(command)
         observer.wait_event("POWERDOWN")
         assert stopping.poll() is None
         observer.execute("quit")
     assert stopping.wait(30) == 0
+    # systemd runs it also when QEMU has ended by itself
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
     roles.done(True, **has)
     roles.done(True, **has, state="absent", remove_data=True)
     nothing_is_there(roles, "units")
     assert {path.name for path in units.iterdir()} == {"bin", "log"}
+
+
+def test_a_unit_whose_restart_fails(roles: Roles) -> None:
+    units, has = systemd(roles)
+    unit = units / "vmm-qemu-vm1.service"
+    # a process can't tell of the script that the test bed starts it by
+    has |= {"binary": shutil.which("qemu-system-x86_64"), "power": "running"}
+    roles.done(True, **has)
+    before, text = roles.processes(), unit.read_text()
+    said = roles.refused(**has, arguments={"nosuch": True}, restart_allowed=True)
+    assert "-nosuch: invalid option" in said and "it was started again" in said
+    assert roles.processes() != before and unit.read_text() == text
+    with roles.observer() as observer:
+        assert observer.execute("query-status")["status"] == "running"
+    roles.done(False, **has)
