@@ -82,7 +82,9 @@ def work(task: Task) -> Dict[str, Any]:
     want, whose = check(task.params), owner(task.params)
     tool = QemuImg(task.params["qemu_img"], task.deadline)
     there = _beside.existing("path", want.path)
-    have = None if there is None else describe(tool.info(want.path))
+    # what a guest has written to its raw disk can look like any other format
+    known = "raw" if want.format == "raw" else None
+    have = None if there is None else describe(tool.info(want.path, known))
     move = _create(tool, want) if have is None else decide(tool.binary, want, have)
     given = whose.commands(there, want.path)
     before = {"path": want.path, "state": "absent"} if have is None else _shown(have)

@@ -230,7 +230,7 @@ class Instance:
         mark = _process.new_mark()
         log_before = self._log_state()
         try:
-            said = _process.launch(wanted, mark, self.task.deadline)
+            said = _process.launch(wanted, mark, self.task.deadline, lambda: self._logged(log_before))
             if said:
                 self.warnings.append(f"{wanted[0]}: {said}")
             return self._running(self._reconnect())
@@ -245,8 +245,8 @@ class Instance:
                 _process.remove_remains(self.address, self.pidfile, self.name)
             if not isinstance(exc, (Refusal, errors.QMPError)):
                 raise
-            text = "; ".join(filter(None, [str(exc), self._logged(log_before)]))
-            raise Refusal(f"{self.name}: {text}") from exc
+            logged = self._logged(log_before) if isinstance(exc, errors.QMPError) else ""
+            raise Refusal(f"{self.name}: {'; '.join(filter(None, [str(exc), logged]))}") from exc
 
     def _reconnect(self) -> VM:
         """A session with the QEMU that was just started."""

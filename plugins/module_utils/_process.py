@@ -16,7 +16,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from typing import IO, TYPE_CHECKING, Iterator, List, Sequence
+from typing import IO, TYPE_CHECKING, Callable, Iterator, List, Sequence
 
 from ansible_collections.vmm.qemu.plugins.module_utils._command_line import guest_name
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
@@ -166,11 +166,11 @@ def new_mark() -> str:
     return f"{os.getpid()}.{os.urandom(8).hex()}"
 
 
-def launch(argv: Sequence[str], mark: str, deadline: Deadline) -> str:
+def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[[], str]) -> str:
     """Start QEMU, which returns as soon as the VM runs on its own (``-daemonize``). Its stderr, mostly empty.
 
-    Raises Refusal with QEMU's own words if it fails, or isn't through by the deadline. Whatever is raised, the caller
-    ends what was started with ``kill(mark)``.
+    ``logged()``: what it wrote to its log by then. Raises Refusal with QEMU's own words if it fails, or isn't through by
+    the deadline. Whatever is raised, the caller ends what was started with ``kill(mark)``.
     """
     # A file and no pipe: the end of a pipe would come only when every process that inherited it has ended.
     with tempfile.TemporaryFile() as heard:
@@ -194,16 +194,17 @@ def launch(argv: Sequence[str], mark: str, deadline: Deadline) -> str:
             process.wait()
             if isinstance(exc, subprocess.TimeoutExpired):
                 text = f"QEMU was not ready within {deadline.seconds:.4g} s, and was ended"
-                raise Refusal(_sentence(text, tail(heard))) from None
+                raise Refusal(_sentence(text, tail(heard), logged())) from None
             raise
         if status:
             how = f"with status {status}" if status > 0 else f"by signal {-status}"
-            raise Refusal(_sentence(f"QEMU did not start, it ended {how}", tail(heard)))
+            raise Refusal(_sentence(f"QEMU did not start, it ended {how}", tail(heard), logged()))
         return tail(heard)
 
 
-def _sentence(text: str, detail: str) -> str:
-    return f"{text}: {detail}" if detail else f"{text}, and said nothing"
+def _sentence(text: str, *details: str) -> str:
+    said = "; ".join(filter(None, details))
+    return f"{text}: {said}" if said else f"{text}, and said nothing"
 
 
 def tail(file: IO[bytes]) -> str:

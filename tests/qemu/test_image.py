@@ -163,7 +163,7 @@ def test_a_backing_file(tmp_path: Path) -> None:
 def test_what_is_there_is_never_made_into_something_else(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     create(path)
-    refused(path, "qcow2", "raw", "convert", format="raw", size="8M")
+    refused(path, "qcow2", "vmdk", "convert", format="vmdk", size="8M")
     refused(path, "cluster_size", "65536", options={"cluster_size": 4096})
     refused(path, "lazy_refcounts", "off", "on", options={"lazy_refcounts": True})
     step(path, options={"lazy_refcounts": False, "cluster_size": "64k", "preallocation": "off"})
@@ -272,6 +272,16 @@ def test_by_real_ansible(tmp_path: Path, playbook: Callable[..., Any]) -> None:
     assert info(path)["virtual-size"] == 4 * MIB
     assert (run["again"].changed, run["again"].result["commands"]) == (False, [])
     assert "shrink" in run["wrong"].result["msg"]
+
+
+def test_a_raw_image_is_one_whatever_a_guest_wrote_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(Path(create(tmp_path / "qcow2", size="64M")).read_bytes().ljust(MIB, b"\0"))
+    refused(path, "1048576 bytes", format="raw", size="512k")
+    done = step(path, "resize", format="raw", size="2M")
+    assert (done["image"]["format"], done["image"]["virtual_size"]) == ("raw", 2 * MIB)
+    assert path.stat().st_size == 2 * MIB and info(path)["virtual-size"] == 64 * MIB
+    step(path, format="raw")
 
 
 # -- with a VM that uses the image ----------------------------------------------

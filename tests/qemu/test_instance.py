@@ -195,7 +195,8 @@ def test_suboptions_arrive_as_they_were_written(instance: Instance) -> None:
 def test_a_failed_start_says_why_and_leaves_nothing(instance: Instance) -> None:
     for log in (None, str(instance.directory / "log")):
         said = instance.fail(arguments={**BARE, "drive": "file=/nonexistent.img"}, log=log)
-        assert "Could not open '/nonexistent.img'" in said and "status 1" in said
+        assert "Could not open '/nonexistent.img'" in said and "status 1: " in said
+        assert said.count("Could not open") == 1 and "said nothing" not in said
         assert instance.files <= {"log"} and instance.processes() == set()
         said = instance.fail(arguments={**BARE, "nosuch": True}, log=log)
         assert "-nosuch: invalid option" in said and said.count("nonexistent") == 0
