@@ -270,6 +270,13 @@ def test_what_a_disk_stands_on_never_changes(roles: Roles) -> None:
     assert "write it as sha256:HEX" in said
 
 
+@pytest.mark.parametrize("checksum", ["sha256:0123...", "sha256:file:///nonexistent/SUMS"])
+def test_a_checksum_that_could_not_be_checked(roles: Roles, checksum: str) -> None:
+    base, _checksum = image(roles)
+    assert "write it as sha256:HEX" in roles.refused(image=base, image_checksum=checksum)
+    nothing_is_there(roles, "base.qcow2")
+
+
 @pytest.mark.parametrize("where", ["url", "path"])
 def test_a_wrong_checksum(roles: Roles, where: str) -> None:
     base, checksum = image(roles)
