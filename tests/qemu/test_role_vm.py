@@ -144,7 +144,8 @@ def test_a_disk_for_a_machine_that_runs_without_or_with_another(roles: Roles) ->
 
 def test_a_data_disk_that_is_named_present_and_values_that_are_empty(roles: Roles) -> None:
     data = {"id": "data", "filename": f"{roles.base}/vm1/data", "size": "1M", "bus": "rp0", "state": "present"}
-    roles.done(True, disks=[data], user_data=None, disk_size=None)
+    empty = dict.fromkeys(("user_data", "network_config", "image", "image_checksum", "disk_size"))
+    roles.done(True, disks=[data], **empty)
     assert roles.files() == {"data", *RUN}
 
 
@@ -156,6 +157,17 @@ def test_a_disk_is_grown_if_it_is_the_one_that_it_runs_on(roles: Roles) -> None:
         with roles.observer() as observer:
             (disk,) = observer.execute("query-block")
         assert disk["inserted"]["image"]["virtual-size"] == size * MIB
+
+
+def test_a_directory_that_is_a_link(roles: Roles) -> None:
+    """All in a virtual machine's directory goes with it, and of a link only the link would."""
+    (roles.base / "elsewhere").mkdir()
+    (roles.base / "elsewhere" / "disk.qcow2").touch()
+    (roles.base / "vm1").symlink_to("elsewhere")
+    for variables in ({"disk_size": "1M"}, {"state": "absent", "remove_data": True}):
+        assert "no symbolic link" in roles.refused(**variables)
+    nothing_is_there(roles, "vm1", "elsewhere")
+    assert [path.name for path in (roles.base / "elsewhere").iterdir()] == ["disk.qcow2"]
 
 
 def test_directories_that_others_can_pass(roles: Roles) -> None:
@@ -309,6 +321,7 @@ def test_a_wrong_checksum(roles: Roles, where: str) -> None:
         ({"binary": "/nonexistent/qemu"}, "there is no /nonexistent/qemu"),
         ({"user": "nosuchuser"}, "no user nosuchuser"),
         ({"firmware": "uefi", "uefi_code": "/nonexistent.fd"}, "no /nonexistent.fd"),
+        ({"firmware": "uefi", "uefi_vars": "/nonexistent.fd"}, "vm_uefi_vars is /nonexistent.fd"),
         ({"arguments": {"drive": "file=/nonexistent.img"}}, "Could not open '/nonexistent.img'"),
         ({"arguments": {"nosuch": True}, "disk_size": "1M"}, "-nosuch: invalid option"),
         (
