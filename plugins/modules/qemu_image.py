@@ -43,7 +43,7 @@ options:
     description:
       - The format, V(raw), V(qcow2) or another that C(qemu-img) has.
       - If not set, a new image is V(qcow2) if it has a O(backing_file), else V(raw), and one that is there may be any.
-      - An image of another format makes the task fail. With V(raw) it can't be told: what the image begins with is not looked at,
+      - An image of another format makes the task fail. With V(raw) it can't be told. What the image begins with is not looked at,
         since a guest can make its raw disk look like another format.
       - Set it to V(raw) for raw images that guests write to.
     type: str
