@@ -13,10 +13,10 @@ from ansible_collections.vmm.qemu.plugins.module_utils._document import SECTIONS
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._power import decide
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._module import Task
 
@@ -60,8 +60,6 @@ def _power(vm: VM, params: Dict[str, Any]) -> tuple[List[Step], str]:
         raise Refusal(f"power: {exc}") from exc
     for step in move.plan.steps:
         step.place = "power"
-        if step.execute == "cont":
-            step.undo = (Step("stop"),)
     return move.plan.steps, move.after
 
 

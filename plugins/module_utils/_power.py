@@ -182,7 +182,7 @@ def decide(now: Dict[str, Any], params: Dict[str, Any]) -> Move:
 
 def _run(status: str, force: bool, wait: bool) -> Move:
     """To ``running`` from a state in which the guest does not run."""
-    cont = Step("cont", wait=Reached(True) if wait else None)
+    cont = Step("cont", wait=Reached(True) if wait else None, undo=[Step("stop")])
     reset = Step("system_reset", wait=WasReset())
     if status == "inmigrate":
         raise Refusal(

@@ -287,8 +287,8 @@ def test_what_a_disk_stands_on_never_changes(roles: Roles) -> None:
         roles.done(True, name=f"vm{number}", **variables)
     assert {path: path.read_bytes() for path in kept} == kept
     assert len(list((roles.base / ".images").iterdir())) == 3
-    (damaged,) = [path for path in (roles.base / ".images").iterdir() if path not in kept]
-    assert damaged.read_bytes() == newer
+    (fetched,) = [path for path in (roles.base / ".images").iterdir() if path not in kept]
+    assert fetched.read_bytes() == newer
     said = roles.refused(name="vm6", image=f"file://{base}", image_checksum=checksum.removeprefix("sha256:"))
     assert "write it as sha256:HEX" in said
 

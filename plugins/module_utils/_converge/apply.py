@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Rolling back has time of its own, even when the task's own is up.
 UNDO_SECONDS = 1.5
 UNDO_AT_MOST = 10.0
-_SHARE = 0.75
+_SHARE = 0.75  # of what is left of it, for one step that waits
 _RETRY_SECONDS = 2.0
 _RETRY_PAUSE = 0.05
 _LOOK_SECONDS = 0.5
@@ -46,7 +46,9 @@ def apply(plan: Plan, vm: VM) -> None:
                 _keep_account(step, takes_back, undo, kept)
             raise PlanFailed(step, exc, *_roll_back(undo, kept, vm)) from exc
         except BaseException:  # the task was told to stop
-            _roll_back(undo if step.removes else [*takes_back, *undo], kept, vm)
+            if not step.removes:
+                _keep_account(step, takes_back, undo, kept)
+            _roll_back(undo, kept, vm)
             raise
         finally:
             vm.forget()
