@@ -31,12 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """The tests of a file on one QEMU share a guest, so they stay on one worker."""
+    """The tests of a file on one QEMU share a guest, so they stay on one worker. Those of the roles share nothing."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByGuest(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file, _colons, test = nodeid.partition("::")
+            if "/test_role_" in file:
+                return nodeid
             return file + next((version for version in VERSIONS if f"[{version}" in test), "")
 
     return ByGuest(config, log)
