@@ -329,27 +329,26 @@ def _carry_out(vm: VM, task: Task, params: Dict[str, Any], move: Move) -> _jobs.
     sender = _jobs.Sender(vm)
     job: _jobs.Job | None = None
     until = {"started": ("running", "ready", "paused", "standby"), "ready": ("ready",)}.get(move.until, ())
-    with sender.telling():
-        try:
-            for step in move.start:
+    try:
+        for step in move.start:
+            sender.send(step)
+        if move.complete:
+            job = _jobs.see_through(vm, ident, what, task.tell, ("ready",))
+            if job["status"] == "ready":
+                sender.send(move.complete)
+        job = _jobs.see_through(vm, ident, what, task.tell, until)
+        cancelled = params["state"] == "cancelled"
+        if move.last and (cancelled or _jobs.over(job)):
+            for step in move.last:
                 sender.send(step)
-            if move.complete:
-                job = _jobs.see_through(vm, ident, what, task.tell, ("ready",))
-                if job["status"] == "ready":
-                    sender.send(move.complete)
-            job = _jobs.see_through(vm, ident, what, task.tell, until)
-            cancelled = params["state"] == "cancelled"
-            if move.last and (cancelled or _jobs.over(job)):
-                for step in move.last:
-                    sender.send(step)
-        except Overdue as exc:
-            raise Refusal(
-                f"{what}: not {params['state']} within {params['timeout']:.4g} s ({_jobs.figures(exc.found or job)}); "
-                "it goes on, and the next run joins it",
-                job=_jobs.describe(exc.found or job),
-            ) from exc
-        if "error" in job and not cancelled:
-            _fail(vm, what, job, move, sender)
+    except Overdue as exc:
+        raise Refusal(
+            f"{what}: not {params['state']} within {params['timeout']:.4g} s ({_jobs.figures(exc.found or job)}); "
+            "it goes on, and the next run joins it",
+            job=_jobs.describe(exc.found or job),
+        ) from exc
+    if "error" in job and not cancelled:
+        _fail(vm, what, job, move, sender)
     return job
 
 

@@ -15,7 +15,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Pla
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._progress import Overdue, Progress, after, watch
+from ansible_collections.vmm.qemu.plugins.module_utils._progress import Overdue, Progress, watch
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import EventFilter
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
@@ -88,13 +88,12 @@ def work(task: Task) -> Dict[str, Any]:
     if task.check_mode or not move.changed:
         known = {"size": found.size} if not move.changed else {"format": want.format}
         return _result(want, found, move, known)
-    with after(move.plan.commands):
-        if move.plan.steps:
-            _begin(vm, move.plan.steps[0], want, found)
-        dump = _see_through(task, vm, want, mark) if found.part != "whole" else found.dump
-        if found.local:
-            _beside.place("path", want.path, replace=want.force)
-            dump = {**dump, "size": os.stat(want.path).st_size}
+    if move.plan.steps:
+        _begin(vm, move.plan.steps[0], want, found)
+    dump = _see_through(task, vm, want, mark) if found.part != "whole" else found.dump
+    if found.local:
+        _beside.place("path", want.path, replace=want.force)
+        dump = {**dump, "size": os.stat(want.path).st_size}
     return _result(want, found, move, {"format": want.format, **dump})
 
 
@@ -237,9 +236,7 @@ def _begin(vm: VM, step: Step, want: Want, found: Found) -> None:
         if found.local:
             _beside.remove(part)  # QEMU opens it before it looks at the rest
         error = {"class": exc.error_class, "desc": exc.desc}
-        raise Refusal(
-            f"path: {want.path} could not be dumped to: {exc}", changed=False, commands=[], error=error
-        ) from exc
+        raise Refusal(f"path: {want.path} could not be dumped to: {exc}", error=error) from exc
 
 
 def _see_through(task: Task, vm: VM, want: Want, mark: int) -> Dict[str, Any]:

@@ -105,13 +105,20 @@ def work(task: Task) -> Dict[str, Any]:
         )
     if task.check_mode or not result["changed"]:
         return result
-    if have is None:
-        _make(tool, want, move, whose)
-    else:
-        if move.commands:
-            tool.run(move.commands[0], f"path: {want.path} could not be resized")
-        whose.give(want.path)
+    _carry_out(task, tool, want, move, whose, new=have is None)
     return {**result, "image": describe(tool.info(want.path, str(move.after["format"])))}
+
+
+def _carry_out(task: Task, tool: QemuImg, want: Want, move: Move, whose: Owner, *, new: bool) -> None:
+    if new:
+        _make(tool, want, move, whose)
+        for command in [*move.commands, *whose.commands(None, want.path)]:
+            task.account.did(command)
+        return
+    if move.commands:
+        tool.run(move.commands[0], f"path: {want.path} could not be resized")
+        task.account.did(move.commands[0])
+    whose.give(want.path, task.account.did)
 
 
 def _ownership(found: os.stat_result) -> Dict[str, Any]:

@@ -23,7 +23,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._migration import (
     status,
     two_way,
 )
-from ansible_collections.vmm.qemu.plugins.module_utils._progress import Overdue, Progress, after, watch
+from ansible_collections.vmm.qemu.plugins.module_utils._progress import Overdue, Progress, watch
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
@@ -50,11 +50,7 @@ def work(task: Task) -> Dict[str, Any]:
         if plan.steps:
             apply(plan, vm)
             vm.forget()
-        if params["wait"]:
-            with after(plan.commands):
-                found = _arrive(task, vm)
-        else:
-            found = vm.ask("query-migrate")
+        found = _arrive(task, vm) if params["wait"] else vm.ask("query-migrate")
     said = _state(before, plan)
     return {
         "changed": bool(plan.steps),

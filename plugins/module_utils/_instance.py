@@ -10,9 +10,10 @@ import os
 import pwd
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils import _command_line, _process
+from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import perform
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
@@ -22,9 +23,6 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import parse
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import EventFilter
-
-if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 
 OPTIONS = {
     "name": Option("str", required=True),
@@ -196,11 +194,11 @@ class Instance:
         """End QEMU and wait until its process is gone; then remove what is left of it. Raises Refusal, QMPError."""
         deadline = self.task.deadline
         if running is not None and self.vm is not None:
-            session = self.vm.session
             try:
-                if len(commands) > 1 and not self._shut_down(session):
+                *press, quit_ = commands
+                if press and not self._shut_down(self.vm, press[0]):
                     self.warnings.append(f"{self.name}: the guest did not shut down in time, so QEMU was ended")
-                session.execute("quit", deadline=deadline)
+                perform(quit_, self.vm, deadline)
             except errors.Disconnected:
                 pass  # that is what was wanted, whoever was faster
             if not _process.wait_gone(running.pid, self.name, self.address, deadline):
@@ -210,16 +208,17 @@ class Instance:
                 )
         _process.remove_remains(self.address, self.pidfile, self.name)
 
-    def _shut_down(self, session: QMPSession) -> bool:
+    def _shut_down(self, vm: VM, press: Step) -> bool:
         """Ask the guest to shut down; whether it did, within half of the time that is left. Raises QMPError."""
         left = self.task.deadline.remaining() or 0.0
         patience = Deadline(min(self.params["shutdown_timeout"], left / 2))
-        mark = session.event_count
+        mark = vm.session.event_count
         while True:
             # A guest that is still booting loses it, and one that is shutting down doesn't mind a second one.
-            session.execute("system_powerdown", deadline=self.task.deadline)
+            vm.account.drop(press)
+            perform(press, vm, self.task.deadline)
             try:
-                session.wait_event(EventFilter("SHUTDOWN"), _PRESS_AGAIN, patience, since=mark)
+                vm.session.wait_event(EventFilter("SHUTDOWN"), _PRESS_AGAIN, patience, since=mark)
                 return True
             except errors.CommandTimeout:
                 if patience.expired:

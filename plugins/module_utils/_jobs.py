@@ -10,14 +10,13 @@ somebody dismisses it: that is how the next run learns what became of it.
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import perform
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import node_of, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._progress import Overdue, Progress, after, watch
+from ansible_collections.vmm.qemu.plugins.module_utils._progress import Overdue, Progress, watch
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
@@ -82,36 +81,19 @@ def dismiss(ident: str) -> Step:
 class Sender:
     """Sends steps one by one, without taking any back: what they began goes on without this task."""
 
-    def __init__(self, vm: VM, before: Iterable[Dict[str, Any]] = ()) -> None:
-        """``before``: what was sent already."""
+    def __init__(self, vm: VM) -> None:
         self.vm = vm
-        self.sent: List[Dict[str, Any]] = list(before)
-        """The public forms of the steps that QEMU took, or may have taken."""
 
     def send(self, step: Step) -> None:
         """Raises CommandError when QEMU refuses, and Overdue when it has not answered at the deadline."""
-        self.sent.append(step.public())
         try:
             perform(step, self.vm, self.vm.deadline)
-        except errors.CommandError:
-            self.sent.pop()
-            raise
         except errors.CommandTimeout as exc:
             if exc.phase != "reply":
-                self.sent.pop()
                 raise
             raise Overdue(None) from exc
         finally:
             self.vm.forget()
-
-    @contextlib.contextmanager
-    def telling(self, **details: Any) -> Iterator[None]:
-        """What fails in here says in its result what had been sent by then."""
-        try:
-            yield
-        except (Refusal, errors.QMPError):
-            with after(self.sent, **details):
-                raise
 
 
 def node_named(vm: VM, option: str, name: str) -> str:

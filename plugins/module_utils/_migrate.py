@@ -79,14 +79,12 @@ def work(task: Task) -> Dict[str, Any]:
         if params["state"] == "recovered":
             let_recover(task)
         begin(vm, move.begin)
-    sender = Sender(vm, move.begin.commands)
-    with sender.telling():
-        try:
-            end = {"cancelled": until_cancelled, "paused": until_paused}.get(params["state"], see_through)
-            done = end(task, sender, found, move)
-        except Overdue as exc:
-            raise Refusal(f"QEMU has not answered within {params['timeout']:.4g} s") from exc
-        return {**_result(task, found, move, done), "commands": sender.sent}
+    try:
+        end = {"cancelled": until_cancelled, "paused": until_paused}.get(params["state"], see_through)
+        done = end(task, Sender(vm), found, move)
+    except Overdue as exc:
+        raise Refusal(f"QEMU has not answered within {params['timeout']:.4g} s") from exc
+    return {**_result(task, found, move, done), "commands": task.account.commands}
 
 
 def _check(params: Dict[str, Any]) -> None:

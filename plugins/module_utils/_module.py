@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.engine import Item, converge
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import NotReadBack, PlanFailed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.account import Account
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Pending, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import (
     Kind,
@@ -76,7 +77,10 @@ class Task:
     def __init__(
         self, params: Dict[str, Any], check_mode: bool, open_session: OpenSession, tell: Callable[[Progress], None]
     ) -> None:
-        """``tell`` is called with how far long work is, as often as it is looked at."""
+        """``tell`` is called with how far long work is, as often as it is looked at.
+
+        ``account``: what was sent or done so far. ``details``: what else the result has if the task fails.
+        """
         self.tell = tell
         self.params = params
         self.check_mode = check_mode
@@ -84,6 +88,8 @@ class Task:
             if not params.get(name, 1.0) > 0:  # "not >": nan, too
                 raise Refusal(f"{name}: {params[name]} is not a positive number of seconds")
         self.deadline = Deadline(params.get("timeout", 60.0))
+        self.account = Account()
+        self.details: Dict[str, Any] = {}
         self._open = open_session
         self._vm: VM | None = None
 
@@ -99,14 +105,15 @@ class Task:
                 session.close()
                 found = ".".join(str(number) for number in session.version[:3])
                 raise Refusal(f"this virtual machine runs on QEMU {found}: 5.2 is the oldest that is supported")
-            self._vm = VM(session, self.deadline, local=address.path is not None, reopen=self._session)
+            local = address.path is not None
+            self._vm = VM(session, self.deadline, local=local, reopen=self._session, account=self.account)
         return self._vm
 
     def connect_to(self, address: str) -> VM:
         """Another VM that the task has to do with, at a monitor of its own; the caller closes its session."""
         left = min(self.params["connect_timeout"], max(self.deadline.remaining() or 0.0, 0.1))
         session = self._open(address, timeout=left, tls=self.params.get("tls"), read_only=self.check_mode)
-        return VM(session, self.deadline, local=False, reopen=lambda seconds: session)
+        return VM(session, self.deadline, local=False, reopen=lambda seconds: session, account=self.account)
 
     def _session(self, seconds: float) -> QMPSession:
         left = self.deadline.remaining() or 0.0
@@ -170,12 +177,12 @@ class Face:
             task = Task(params, check_mode, open_session, tell)
             result = self._work(task)
         except PlanFailed as exc:
-            result = _plan_failure(exc)
+            result = _plan_failure(exc, task)
         except NotReadBack as exc:
-            result = {**_failure(exc.cause), "changed": True, "commands": exc.plan.commands}
+            result = _failure(exc.cause, task)
             result["msg"] = f"all was done, but the result could not be read back: {result['msg']}"
         except (Refusal, errors.QMPError) as exc:
-            result = _failure(exc)
+            result = _failure(exc, task)
         finally:
             if task is not None:
                 task.close()
@@ -316,9 +323,15 @@ def _given(value: Any, option: Option) -> Any:
     return given(value, declared) if declared and isinstance(value, dict) else value
 
 
-def _failure(exc: Exception) -> Dict[str, Any]:
-    """A failed task's result; QEMU's own words go into ``error``."""
-    result: Dict[str, Any] = {"failed": True, "msg": str(exc), "changed": False, "commands": []}
+def _failure(exc: Exception, task: Task | None) -> Dict[str, Any]:
+    """A failed task's result: ``commands`` are those that were sent, or done on the host, and not taken back.
+
+    QEMU's own words go into ``error``.
+    """
+    commands = task.account.commands if task is not None else []
+    result: Dict[str, Any] = {"failed": True, "msg": str(exc), "changed": bool(commands), "commands": commands}
+    if task is not None:
+        result.update(task.details)
     if isinstance(exc, errors.Disconnected):
         result["msg"] = f"lost QEMU: {exc}. Has the virtual machine ended?"
     if isinstance(exc, errors.CommandError):
@@ -329,9 +342,9 @@ def _failure(exc: Exception) -> Dict[str, Any]:
     return result
 
 
-def _plan_failure(exc: PlanFailed) -> Dict[str, Any]:
+def _plan_failure(exc: PlanFailed, task: Task | None) -> Dict[str, Any]:
     """A failed plan's result: the first error, what was undone, and what could not be."""
-    result = _failure(exc.cause)
+    result = _failure(exc.cause, task)
     if isinstance(exc.cause, errors.Disconnected) and exc.cause.command != exc.step.execute:
         result["msg"] = f"{exc.step.execute}: {result['msg']}"
     parts = [f"{exc.step.place}: {result['msg']}" if exc.step.place else result["msg"]]
@@ -346,7 +359,6 @@ def _plan_failure(exc: PlanFailed) -> Dict[str, Any]:
             )
     if exc.stuck:
         result["not_rolled_back"] = exc.stuck
-        result["changed"] = True
         parts.append("could not be taken back: " + ", ".join(exc.stuck))
     result["msg"] = "; ".join(part for part in parts if part)
     return result

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Callable, Dict, List, NamedTuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
@@ -34,13 +34,15 @@ class Owner(NamedTuple):
             lines.append(["chown", self.owner, path])
         return lines
 
-    def give(self, path: str) -> None:
-        """Make it so. Raises Refusal."""
+    def give(self, path: str, did: Callable[[List[str]], None] = lambda command: None) -> None:
+        """Make it so; ``did`` is called with each command line whose work is done. Raises Refusal."""
         try:
-            if self.mode is not None:
-                os.chmod(path, self.mode)
-            if self.uid is not None and os.stat(path).st_uid != self.uid:
-                os.chown(path, self.uid, -1)
+            for command in self.commands(os.stat(path), path):
+                if command[0] == "chmod":
+                    os.chmod(path, self.mode or 0)
+                else:
+                    os.chown(path, -1 if self.uid is None else self.uid, -1)
+                did(command)
         except OSError as exc:
             raise Refusal(
                 f"owner, mode: {path} can't be given to {self.owner or 'nobody else'}: {exc.strerror}"

@@ -137,6 +137,7 @@ def work(task: Task) -> Dict[str, Any]:
     move = decide(now, params)
     if task.check_mode or not move.plan.steps:
         return _result(now["status"], move, state, move.after)
+    task.details["status"] = {"before": now["status"]}
     if ends:
         return _end(vm, process, now["status"], move, params)
     return _carry_out(vm, now["status"], move, state)
@@ -225,50 +226,41 @@ def _shut_down(now: Dict[str, Any], params: Dict[str, Any]) -> Move:
 
 def _carry_out(vm: VM, before: str, move: Move, state: str) -> Dict[str, Any]:
     """Do the steps of a VM that lives on."""
-    sent: List[Dict[str, Any]] = []
-    try:
-        for step in move.plan.steps:
-            vm.forget()
-            sent.append(step.public())
-            perform(step, vm, vm.deadline)
+    for step in move.plan.steps:
         vm.forget()
-        return _result(before, move, state, vm.status)
-    except (errors.QMPError, Refusal) as exc:
-        return _failed(exc, sent, before)
+        perform(step, vm, vm.deadline)
+    vm.forget()
+    return _result(before, move, state, vm.status)
 
 
 def _end(vm: VM, process: Process, before: str, move: Move, params: Dict[str, Any]) -> Dict[str, Any]:
     """Do the steps that end a VM. A connection that breaks on the way is what was wanted."""
-    sent: List[Dict[str, Any]] = []
     wait = params["wait"]
     try:
-        try:
-            _ask_to_end(vm, move.plan, params["force_after"], sent)
-            after = _settle(vm, sent[-1]["execute"] == "quit") if wait else _glance(vm)
-        except errors.Disconnected:
-            after = gone(vm, process) if wait else OFF
-    except (errors.QMPError, Refusal) as exc:
-        return _failed(exc, sent, before)
+        last = _ask_to_end(vm, move.plan, params["force_after"])
+        after = _settle(vm, last.execute == "quit") if wait else _glance(vm)
+    except errors.Disconnected:
+        after = gone(vm, process) if wait else OFF
     result = _result(before, move, params["state"], after)
-    return {**result, "forced": len(sent) > 1}
+    return {**result, "forced": len(vm.account.commands) > 1}
 
 
-def _ask_to_end(vm: VM, plan: Plan, patience: float | None, sent: List[Dict[str, Any]]) -> None:
+def _ask_to_end(vm: VM, plan: Plan, patience: float | None) -> Step:
     """Send the plan's first step, and its second when the first was not answered after ``patience`` seconds.
 
-    ``sent`` grows by what is sent. Raises Ignored where there is no second step, and the session's errors.
+    Returns the one that was sent last. Raises Ignored where there is no second step, and the session's errors.
     """
     first, *forced = plan.steps
     deadline = vm.deadline
-    sent.append(first.public())
     try:
         perform(first, vm, Deadline(max(patience or 0, 0.1)) if forced else deadline)
+        return first
     except (Ignored, errors.CommandTimeout):
         if not forced:
             raise
         vm.deadline = deadline
-        sent.append(forced[0].public())
         perform(forced[0], vm, deadline)
+        return forced[0]
 
 
 def _glance(vm: VM) -> str:
@@ -357,21 +349,3 @@ def _result(before: str, move: Move, state: str, after: str) -> Dict[str, Any]:
         "diff": {"before": {"status": before}, "after": aim},
         "warnings": move.warnings,
     }
-
-
-def _failed(exc: Exception, sent: List[Dict[str, Any]], before: str) -> Dict[str, Any]:
-    """Nothing here can be taken back: the result says what was sent before it failed."""
-    unsent = isinstance(exc, errors.CommandTimeout) and exc.phase in ("queue", "write") and exc.command
-    if isinstance(exc, errors.CommandError) or (unsent and unsent == sent[-1]["execute"]):
-        sent = sent[:-1]
-    lost = isinstance(exc, errors.Disconnected)
-    result: Dict[str, Any] = {
-        "failed": True,
-        "msg": f"lost QEMU: {exc}. Has the virtual machine ended?" if lost else str(exc),
-        "changed": bool(sent),
-        "commands": sent,
-        "status": {"before": before},
-    }
-    if isinstance(exc, errors.CommandError):
-        result["error"] = {"class": exc.error_class, "desc": exc.desc}
-    return result

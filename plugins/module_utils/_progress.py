@@ -11,9 +11,8 @@ it when the task is stopped: the next run finds it and joins it.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Tuple, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Tuple, TypeVar
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
@@ -89,20 +88,3 @@ class Overdue(Exception):
         super().__init__("not over in time")
         self.found = found
         """What the last look returned; None when there was no time for one."""
-
-
-@contextlib.contextmanager
-def after(commands: List[Dict[str, Any]], **details: Any) -> Iterator[None]:
-    """What fails in here fails after ``commands`` were sent, and its result says so (``details``: what else it says)."""
-    told = {"changed": bool(commands), "commands": commands, **details}
-    try:
-        yield
-    except Refusal as exc:
-        exc.details = {**told, **exc.details}
-        raise
-    except errors.Disconnected as exc:
-        raise Refusal(f"lost QEMU: {exc}. Has the virtual machine ended?", **told) from exc
-    except errors.QMPError as exc:
-        if isinstance(exc, errors.CommandError):
-            told["error"] = {"class": exc.error_class, "desc": exc.desc}
-        raise Refusal(str(exc), **told) from exc

@@ -15,7 +15,6 @@ from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Pla
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._progress import after
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
@@ -40,15 +39,14 @@ def work(task: Task) -> Dict[str, Any]:
     plan = decide(vm, params)
     if task.check_mode:
         return _result(params, plan, vm.local, before, _NOT_YET, True)
-    with after(plan.commands):
-        _take(vm, plan, path)
-        if not vm.local:
-            return _result(params, plan, False, before, _NOT_YET, True)
-        picture = _sha256(_beside.part_of(path))
-        if picture == before:
-            _beside.remove(_beside.part_of(path))
-        else:
-            _beside.place("path", path, replace=True)
+    _take(vm, plan, path)
+    if not vm.local:
+        return _result(params, plan, False, before, _NOT_YET, True)
+    picture = _sha256(_beside.part_of(path))
+    if picture == before:
+        _beside.remove(_beside.part_of(path))
+    else:
+        _beside.place("path", path, replace=True)
     result = _result(params, plan, True, before, picture, picture != before)
     return {**result, "sha256": picture}
 
@@ -102,7 +100,7 @@ def _take(vm: VM, plan: Plan, path: str) -> None:
         if vm.local:
             _beside.remove(part)
         error = {"class": exc.error_class, "desc": exc.desc}
-        raise Refusal(f"the screen could not be dumped: {exc}", changed=False, commands=[], error=error) from exc
+        raise Refusal(f"the screen could not be dumped: {exc}", error=error) from exc
 
 
 def _sha256(path: str) -> str:

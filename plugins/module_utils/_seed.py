@@ -14,7 +14,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils import _beside
 from ansible_collections.vmm.qemu.plugins.module_utils._iso9660 import volume
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
-from ansible_collections.vmm.qemu.plugins.module_utils._owner import OWNER, owner
+from ansible_collections.vmm.qemu.plugins.module_utils._owner import OWNER, Owner, owner
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._module import Task
@@ -58,8 +58,9 @@ def work(task: Task) -> Dict[str, Any]:
         commands = [["mv", _beside.part_of(path), path], *whose.commands(None, path)]
     if commands and not task.check_mode:
         if before != content:
-            _write(path, content)
-        whose.give(path)
+            _write(path, content, whose)
+        else:
+            whose.give(path, task.account.did)
     return {
         "changed": bool(commands),
         "commands": commands,
@@ -76,17 +77,21 @@ def _read(path: str) -> bytes:
         raise Refusal(f"path: {path} can't be read: {exc.strerror}") from exc
 
 
-def _write(path: str, content: bytes) -> None:
-    """All or nothing; nobody else can read it on the way."""
+def _write(path: str, content: bytes, whose: Owner) -> None:
+    """All or nothing, its owner and mode included; nobody else can read it on the way."""
     part = _beside.part_of(path)
     _beside.remove(part)
     try:
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
+        whose.give(part)
         _beside.place("path", path, replace=True)
     except OSError as exc:
         _beside.remove(part)
         raise Refusal(f"path: {path} can't be written: {exc.strerror}") from exc
+    except Refusal:
+        _beside.remove(part)
+        raise
 
 
 def _told(path: str, content: bytes | None) -> Dict[str, Any]:

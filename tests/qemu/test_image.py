@@ -257,6 +257,23 @@ def test_a_full_disk(small_disk: Path) -> None:
     assert os.listdir(small_disk) == []
 
 
+def test_an_image_that_grew_and_can_not_be_given_away_says_that_it_grew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(create(tmp_path / "disk", size="1M"))
+
+    def refuse(*arguments: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    monkeypatch.setattr(os, "fchown", refuse)
+    with pytest.raises(ModuleFailed, match="Operation not permitted") as failed:
+        run_module(None, "qemu_image", path=str(path), size="2M", owner="nobody")
+    assert info(path)["virtual-size"] == 2 * MIB
+    result = failed.value.result
+    assert result["changed"] and [command[1] for command in result["commands"]] == ["resize"]
+
+
 def test_by_real_ansible(tmp_path: Path, playbook: Callable[..., Any]) -> None:
     path = tmp_path / "disk"
     made = {"vmm.qemu.qemu_image": {"path": str(path), "format": "qcow2", "size": "4M"}}

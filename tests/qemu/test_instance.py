@@ -100,6 +100,14 @@ def wait_dead(pid: int) -> None:
         time.sleep(0.02)
 
 
+def test_a_restart_that_ends_qemu_and_does_not_start_it_says_what_was_sent(instance: Instance) -> None:
+    pid = instance.run()["pid"]
+    with pytest.raises(ModuleFailed, match="no-such-device") as failed:
+        instance.run(state="restarted", arguments={**BARE, "device": "no-such-device"})
+    wait_dead(pid)
+    assert (failed.value.result["changed"], failed.value.result["commands"]) == (True, [QUIT])
+
+
 def test_its_life(instance: Instance) -> None:
     foretold = instance.run(check=True)
     assert instance.files == set() and instance.processes() == set()

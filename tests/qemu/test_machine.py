@@ -460,6 +460,19 @@ def test_what_is_stuck_keeps_what_it_stands_on_and_no_more(start_vm: Callable[..
     assert "c0" not in vm.observer.chardevs()
 
 
+def test_a_removal_that_nothing_takes_back_is_told_as_what_was_done(scsi_vm: VM) -> None:
+    """QEMU does not tell a ring buffer's size, so that nothing can make it again."""
+    run_module(scsi_vm, "qemu_chardev", id="ring", type="ringbuf", options={"size": "4k"})
+    bad = {"id": "bad", "driver": "scsi-hd", "bus": "scsi0.0", "filename": scsi_vm.image("a.raw")}
+    document = {"chardevs": [{"id": "ring", "state": "absent"}], "disks": [{**bad, "options": {"werror": "bogus"}}]}
+    with pytest.raises(ModuleFailed, match="bogus") as failed:
+        run_module(scsi_vm, "qemu_machine", **document)
+    gone = "ring" not in scsi_vm.observer.chardevs()
+    result = failed.value.result
+    assert result["changed"] is gone
+    assert names(result) == (["chardev-remove"] if gone else [])
+
+
 def test_what_stands_on_a_recreated_thing_is_recreated_named_or_not(scsi_vm: VM) -> None:
     life = Life(scsi_vm, "qemu_machine")
     (disk,) = disks(scsi_vm, 1)

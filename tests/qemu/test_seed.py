@@ -91,3 +91,19 @@ def test_bad_requests(tmp_path: Path, options: dict[str, str], words: str, check
     with pytest.raises(ModuleFailed, match=words):
         seed(options.get("path", tmp_path / "seed.iso"), check, **{k: v for k, v in options.items() if k != "path"})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_seed_that_can_not_be_given_away_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "seed.iso"
+    seed(path)
+    before = path.read_bytes()
+
+    def refuse(*arguments: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    monkeypatch.setattr(os, "fchown", refuse)
+    with pytest.raises(ModuleFailed, match="Operation not permitted") as failed:
+        seed(path, meta_data="instance-id: i2\n", owner="nobody")
+    assert (failed.value.result["changed"], failed.value.result["commands"]) == (False, [])
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
 
 # Rolling back has time of its own, even when the task's own is up.
 UNDO_SECONDS = 1.5
@@ -58,7 +59,7 @@ def apply(plan: Plan, vm: VM) -> None:
 def _keep_account(step: Step, takes_back: List[Step], undo: List[Step], kept: List[str]) -> None:
     """Put what takes a step back before what takes back the earlier ones, or note that nothing does."""
     for back in takes_back:
-        back.about, back.needs = step.about, step.needs
+        back.about, back.needs, back.undoes = step.about, step.needs, step
     undo[:0] = takes_back
     if not takes_back and not step.hidden:
         kept.append(_named(step))
@@ -76,12 +77,20 @@ def _may_have_run(exc: Exception) -> bool:
     """Whether QEMU may carry out, or have carried out, a command that it has not answered."""
     if isinstance(exc, errors.Disconnected):
         return exc.outcome_unknown
-    return isinstance(exc, errors.CommandTimeout) and exc.phase == "reply"
+    return isinstance(exc, (errors.CommandTimeout, errors.Cancelled)) and exc.phase == "reply"
 
 
 def perform(step: Step, vm: VM, deadline: Deadline) -> None:
     """Send one step and see it through. Raises the session's errors, and Refusal from what it waits for."""
     _see_through(step, vm, deadline, _ask(step, vm, deadline))
+
+
+def _transact(step: Step, vm: VM, deadline: Deadline) -> None:
+    """Perform a step that takes another one back: it counts with that one, and not by itself."""
+    try:
+        perform(step, vm, deadline)
+    finally:
+        vm.account.drop(step)
 
 
 def _ask(step: Step, vm: VM, deadline: Deadline) -> int | None:
@@ -90,7 +99,7 @@ def _ask(step: Step, vm: VM, deadline: Deadline) -> int | None:
     mark = vm.session.event_count
     while True:
         try:
-            _send(step, vm, deadline)
+            _enter(step, vm, deadline)
             return mark
         except errors.CommandError as exc:
             meaning = step.wait.already(exc) if step.wait else ""
@@ -102,6 +111,17 @@ def _ask(step: Step, vm: VM, deadline: Deadline) -> int | None:
             if not passes or time.monotonic() > patience or deadline.expired:
                 raise
             time.sleep(_RETRY_PAUSE)
+
+
+def _enter(step: Step, vm: VM, deadline: Deadline) -> None:
+    """Send a step, which is in the account from before that until it is certain that QEMU has not taken it."""
+    vm.account.add(step)
+    try:
+        _send(step, vm, deadline)
+    except (errors.QMPError, Refusal) as exc:
+        if not _may_have_run(exc):
+            vm.account.drop(step)
+        raise
 
 
 def _is_there(step: Step, vm: VM) -> bool:
@@ -132,7 +152,7 @@ def _see_through(step: Step, vm: VM, deadline: Deadline, mark: int | None) -> No
         except errors.CommandTimeout:
             vm.forget()
         else:
-            wait.judge(event)
+            _judge(step, wait, event, vm)
             return
         if deadline.expired:
             raise _overdue(step, wait, vm)
@@ -150,6 +170,15 @@ def _see_through(step: Step, vm: VM, deadline: Deadline, mark: int | None) -> No
                 return
             if not meaning:
                 raise
+
+
+def _judge(step: Step, wait: Wait, event: Event, vm: VM) -> None:
+    try:
+        wait.judge(event)
+    except Refusal:
+        if step.removes:  # the guest has kept it: all is as it was
+            vm.account.drop(step)
+        raise
 
 
 def _overdue(step: Step, wait: Wait, vm: VM) -> Exception:
@@ -179,10 +208,9 @@ def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[
         try:
             vm.session = vm.reopen(UNDO_SECONDS / 2)
         except errors.QMPError as exc:
-            if getattr(exc, "nobody", False):
-                return [], []  # the VM is gone, and what was made with it
             return [], [*kept, *(f"{_named(step)} ({exc})" for step in undo if not step.hidden)]
     needed: Set[Tuple[str, str]] = set()
+    standing: Set[int] = set()  # by id(): the steps whose undo failed
     whole = vm.deadline
     for step in undo:
         # a guest that gives one thing back late, or never, leaves time for the others
@@ -192,19 +220,29 @@ def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[
                 continue
             if step.removes and step.about in needed:  # what a stuck thing stands on must stay: a NIC's netdev, say
                 needed |= step.needs
+                standing.add(id(step.undoes))
                 stuck.append(_named(step))
                 continue
-            perform(step, vm, vm.deadline)
+            _transact(step, vm, vm.deadline)
         except (errors.QMPError, Refusal) as exc:
             if isinstance(exc, errors.DeviceNotFound) and not step.execute.endswith(("_add", "-add")):
                 continue  # what should go, or be set back, is not there; else it lacks what it stood on
             needed |= step.needs
+            standing.add(id(step.undoes))
             if not step.hidden:
                 stuck.append(f"{_named(step)} ({exc})")
             continue
         if not step.hidden:
             done.append(step.public())
+    _strike_out(undo, standing, vm)
     return done, [*kept, *stuck]
+
+
+def _strike_out(undo: Sequence[Step], standing: Set[int], vm: VM) -> None:
+    """Strike out of the account what was taken back; ``standing``: the ``id()`` of each step that was not."""
+    for step in undo:
+        if step.undoes is not None and id(step.undoes) not in standing:
+            vm.account.drop(step.undoes)
 
 
 def _named(step: Step) -> str:

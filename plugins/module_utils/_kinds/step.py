@@ -89,6 +89,8 @@ class Step:
     """Kind and id of that item."""
     needs: FrozenSet[Tuple[str, str]] = frozenset()
     """What that item stands on."""
+    undoes: Step | None = None
+    """The step that this one takes back; the engine says so."""
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Set, Tuple
 
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.account import Account
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
@@ -28,16 +29,24 @@ class VM:
     """
 
     def __init__(
-        self, session: QMPSession, deadline: Deadline, *, local: bool, reopen: Callable[[float], QMPSession]
+        self,
+        session: QMPSession,
+        deadline: Deadline,
+        *,
+        local: bool,
+        reopen: Callable[[float], QMPSession],
+        account: Account | None = None,
     ) -> None:
         """``local``: QEMU runs on this host, so that a path means the same here and there.
 
         ``reopen(seconds)`` connects once more, for when the connection broke and what was done must be taken back.
+        ``account``: where each step that is sent is entered.
         """
         self.session = session
         self.reopen = reopen
         self.deadline = deadline
         self.local = local
+        self.account = account or Account()
         self.leaving: Set[Tuple[str, str]] = set()
         self.coming: Dict[Tuple[str, str], Dict[str, Any]] = {}
         self._answers: Dict[_Question, Any] = {}

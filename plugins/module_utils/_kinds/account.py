@@ -1,0 +1,45 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The account of a task: what it has sent to QEMU, or done on the host, and has not taken back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, List, NamedTuple
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+
+
+class _Entry(NamedTuple):
+    owner: object
+    command: Any
+    hidden: bool
+
+
+class Account:
+    """What a failed task's result gives as ``changed`` and ``commands``.
+
+    The engine enters each step before it is sent, since a command without an answer may have run.
+    """
+
+    def __init__(self) -> None:
+        self._entries: List[_Entry] = []
+
+    @property
+    def commands(self) -> List[Any]:
+        """The public forms, in their order: ``{execute, arguments}``, or the words of a command line."""
+        return [entry.command for entry in self._entries if not entry.hidden]
+
+    def add(self, step: Step) -> None:
+        """Enter a step that is sent now."""
+        self._entries.append(_Entry(step, step.public(), step.hidden))
+
+    def drop(self, step: Step) -> None:
+        """Strike out a step that QEMU did not take, or that was taken back."""
+        self._entries = [entry for entry in self._entries if entry.owner is not step]
+
+    def did(self, command: List[str]) -> None:
+        """Enter what was done on the host, as a command line."""
+        self._entries.append(_Entry(None, command, False))
