@@ -114,10 +114,8 @@ def work(task: Task) -> Dict[str, Any]:
     result = _result(now, move, params)
     if task.check_mode or not move.plan.steps:
         return {**result, "snapshots": _shown(now)}
-    sender = _jobs.Sender(vm)
-    with sender.telling():
-        _carry_out(vm, task, move, sender)
-        return {**result, "snapshots": _shown(_read(vm, {**params, "devices": None}))}
+    _carry_out(vm, task, move, _jobs.Sender(vm))
+    return {**result, "snapshots": _shown(_read(vm, {**params, "devices": None}))}
 
 
 def _check(params: Dict[str, Any]) -> None:
@@ -220,21 +218,28 @@ def _clear(now: Now, name: str) -> tuple[List[Step], List[str], bool]:
     return first, warnings, ran
 
 
-def _devices(now: Now, params: Dict[str, Any], warnings: List[str]) -> List[str]:
-    """The nodes that the task is about."""
+def _devices(now: Now) -> List[str]:
+    """The nodes that the task is about.
+
+    Raises Refusal where a writable disk would be left out that the user has not left out, as QEMU's own savevm does.
+    """
     for node in now.named:
         if not now.disks[node].holds:
             raise Refusal(f"devices: {node} can't hold snapshots: it is no qcow2 image")
     if now.named:
         return now.named
-    left_out = [disk.node for disk in now.disks.values() if disk.attached and not disk.holds]
+    left_out = ", ".join(disk.node for disk in now.disks.values() if disk.attached and not disk.holds)
     if not now.meant:
         raise Refusal(
             "devices: the virtual machine has no writable disk that can hold a snapshot (a qcow2 image)"
-            + (f"; {', '.join(left_out)} can't" if left_out else "")
+            + (f"; {left_out} can't" if left_out else "")
         )
     if left_out:
-        warnings.append(f"{', '.join(left_out)} can't hold snapshots, and won't go back in time with the others")
+        raise Refusal(
+            f"devices: {left_out} can't hold a snapshot (only a qcow2 image can), but the guest can write to it. When the "
+            "guest's memory goes back in time and such a disk does not, its file systems are ruined. Make the disk "
+            f"read-only or a qcow2 image; or, if the guest does not use it, name the others: devices={now.meant}"
+        )
     return now.meant
 
 
@@ -247,7 +252,7 @@ def _vmstate(params: Dict[str, Any], devices: List[str], default: str) -> str:
 
 def _save(now: Now, params: Dict[str, Any], warnings: List[str]) -> Step | None:
     name, holders = params["name"], now.holders(params["name"])
-    devices = _devices(now, params, warnings)
+    devices = _devices(now)
     vmstate = _vmstate(params, devices, devices[0])
     if not holders:
         return Step("snapshot-save", {"tag": name, "vmstate": vmstate, "devices": devices})
@@ -274,7 +279,7 @@ def _delete(now: Now, params: Dict[str, Any], warnings: List[str]) -> Step | Non
 
 def _load(now: Now, params: Dict[str, Any], warnings: List[str]) -> Step:
     name = params["name"]
-    devices = _devices(now, params, warnings)
+    devices = _devices(now)
     trouble = _unloadable(now, name, devices)
     if trouble:
         raise Refusal(f"name: {trouble}")
@@ -282,9 +287,9 @@ def _load(now: Now, params: Dict[str, Any], warnings: List[str]) -> Step:
     vmstate = _vmstate(params, devices, state[0])
     if vmstate not in state:
         raise Refusal(f"vmstate: {vmstate} does not have the machine state of snapshot {name}: it is on {state[0]}")
-    left = [node for node in now.holders(name) if node not in devices]
+    left = [disk.node for disk in now.disks.values() if disk.node not in devices and (disk.attached or disk.find(name))]
     if left:
-        warnings.append(f"{', '.join(left)} has snapshot {name} too, and stays as it is")
+        warnings.append(f"{', '.join(left)} does not go back in time with the others: devices does not name it")
     return Step("snapshot-load", {"tag": name, "vmstate": vmstate, "devices": devices})
 
 

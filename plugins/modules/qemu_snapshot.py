@@ -57,7 +57,10 @@ options:
     description:
       - The disks, as names of block nodes, or ids of their devices or drives.
       - If not set, all writable nodes that can hold snapshots, which are those of format qcow2 that a device has or that
-        nothing uses. A device's disk that can't hold any is left out with a warning. It does not go back in time.
+        nothing uses.
+      - If a device has a writable disk that can't hold any (a raw image, also one with firmware variables), the task fails
+        unless O(devices) is set. When memory goes back in time and such a disk does not, the guest ruins the file systems
+        on it. Leave such a disk out only if the guest does not use it.
     type: list
     elements: str
 notes:

@@ -33,11 +33,11 @@ def disk(name: str, port: int) -> list[str]:
 
 @pytest.fixture
 def disks(qemu_version: str) -> Any:
-    """A VM without a guest: qcow2 `a` and `b` and a raw `r`, all of them disks, and a read-only `o` of its own."""
+    """A VM without a guest: qcow2 disks `a` and `b`, a raw node `r` that no device has, and a read-only one `o`."""
     vm = VM(qemu_version, start=False)
     for port, (name, driver) in enumerate((("a", "qcow2"), ("b", "qcow2"), ("r", "raw"))):
         vm.image(name, "4M", driver)
-        vm.command += node(vm, name, driver) + disk(name, port)
+        vm.command += node(vm, name, driver) + (disk(name, port) if name != "r" else [])
     vm.image("o", "4M", "qcow2")
     vm.command += node(vm, "o", **{"read-only": True})  # type: ignore[arg-type]
     with vm:
@@ -111,7 +111,6 @@ def test_taken_loaded_deleted(disks: VM) -> None:
     [shown] = done["snapshots"]
     assert (shown["name"], shown["devices"], shown["vmstate"]) == ("s1", ["a", "b"], "a")
     assert shown["vm_state_size"] > 0
-    assert any("r can't hold" in warning for warning in done["warnings"])
     life.same(name="s1", devices=["disk-b", "a"], vmstate="a")
 
     vm.observer.execute("stop")
@@ -132,6 +131,23 @@ def test_taken_loaded_deleted(disks: VM) -> None:
     assert names(done) == ["snapshot-delete", "job-dismiss"]
     assert tags(vm) == {"a": [], "b": []}
     assert done["snapshots"] == []
+
+
+def test_memory_never_goes_back_without_all_writable_disks_unless_told(disks: VM) -> None:
+    """A device has the raw node: QEMU's own savevm refuses that, too."""
+    vm = disks
+    vm.observer.execute("device_add", {"driver": "virtio-blk-pci", "id": "disk-r", "drive": "r", "bus": "rp2"})
+    assert "does not support snapshots" in vm.observer.hmp("savevm x")
+    life = Life(vm, "qemu_snapshot")
+    life.refused("devices: r can't hold", "devices=['a', 'b']", name="s")
+    assert tags(vm) == {"a": [], "b": []}
+    life.step(name="s", devices=["a", "b"])
+    write(vm, "r", 2)
+    life.refused("devices: r can't hold", name="s", state="loaded")
+    assert holds(vm, "r", 2)
+    done = both(vm, name="s", state="loaded", devices=["a", "b"])
+    assert any("r does not go back" in warning for warning in done["warnings"])
+    life.step(name="s", state="absent")
 
 
 def test_the_guests_memory_goes_back(start_vm: Callable[..., VM]) -> None:
