@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Iterator, List
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.engine import Item
 from ansible_collections.vmm.qemu.plugins.module_utils._document import SECTIONS, Entry
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode, netdev
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph, netdev
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, node_of, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV, chardevs
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import users as users_of_chardev
@@ -95,7 +95,7 @@ _USERS: Dict[str, Callable[[VM, str], List[Tuple[str, str]]]] = {
     "object": users_of_object,
     "chardev": users_of_chardev,
     "netdev": netdev.users,
-    "blockdev": blocknode.users,
+    "blockdev": blockgraph.users,
     "device": lambda vm, ident: [("device", rider) for rider in riders(vm, ident)],
 }
 

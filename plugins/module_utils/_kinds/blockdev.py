@@ -81,9 +81,9 @@ class Blockdev(Kind):
             role for role, node in want.get("options", {}).items() if isinstance(node, str) and role in roles.NODES
         ]
         if named:
-            from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
+            from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
 
-            below = blocknode.children(vm, self.ident(want))
+            below = blockgraph.children(vm, self.ident(want))
             have.update({f"options.{role}": below[role] for role in named if role in below})
         return have
 
@@ -104,11 +104,11 @@ class Blockdev(Kind):
 
     def stands_on(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
         """The nodes below it, by the block graph, and the objects that it tells of."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
 
         name = self.ident(want)
         told = {below for below in roles.layered(layers(nodes(vm)[name].get("file", ""))) if below[0] == "object"}
-        return told | {("blockdev", child) for child in blocknode.children(vm, name).values()}
+        return told | {("blockdev", child) for child in blockgraph.children(vm, name).values()}
 
     def create(self, vm: VM, want: Want) -> List[Step]:
         """``blockdev-add``, and ``block_resize`` where the image is smaller than wanted."""
