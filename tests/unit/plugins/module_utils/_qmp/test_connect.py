@@ -292,8 +292,15 @@ def test_from_socket_owns_only_after_success() -> None:
         ours.close()
 
 
-def test_tls(tmp_path: Any) -> None:
+def test_tls(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import ssl
+
+    plain = ssl.create_default_context
+
+    def strict(*args: Any, **options: Any) -> ssl.SSLContext:  # as Python 3.13 makes them
+        context = plain(*args, **options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
@@ -320,7 +327,8 @@ def test_tls(tmp_path: Any) -> None:
         (tmp_path / "ext").write_text("subjectAltName=DNS:vm.example\n")
         sign = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "ext")
         openssl("x509", "-req", "-in", name + ".csr", *sign, "-out", name + ".pem", "-days", "2")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_verify_locations(tmp_path / "ca.pem")
     context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
     context.verify_mode = ssl.CERT_REQUIRED
 
@@ -350,6 +358,7 @@ def test_tls(tmp_path: Any) -> None:
         name + "_path": str(tmp_path / file)
         for name, file in (("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key"))
     }
+    monkeypatch.setattr(ssl, "create_default_context", strict)
     with FakeQMP(secure, tcp=True) as fake:
         with QMPSession.connect(fake.address, tls={**tls, "server_name": "vm.example"}) as session:
             assert session.execute("big") == "x" * 3_000_000
