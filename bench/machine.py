@@ -8,7 +8,6 @@ The QEMUs are paused and have no guest, and each round has new ones, on which no
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,8 +127,6 @@ def _rows(size: int, rounds: list[Round]) -> Iterator[Row]:
 
 def measure() -> Iterator[Row | Curve]:
     """The tables' rows, and the curves of one panel."""
-    if shutil.which("socat") is None:
-        raise BenchError("socat is missing, which the loop of shell tasks needs: apt-get install socat")
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as directory:
         home = Path(directory)
         taken: dict[int, list[Round]] = {size: [] for size in SIZES}

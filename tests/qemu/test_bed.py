@@ -26,6 +26,12 @@ def test_each_wrapper_is_the_qemu_it_says(paused_vm: VM) -> None:
     assert f"{version['major']}.{version['minor']}" == paused_vm.version
 
 
+def test_a_qemu_that_looks_at_all_its_types_lives_on(paused_vm: VM) -> None:
+    types = paused_vm.observer.look("qom-list-types", implements="user-creatable")  # it loads all modules that it finds
+    assert "memory-backend-ram" in {kind["name"] for kind in types}
+    assert paused_vm.observer.status() == "prelaunch"
+
+
 def test_a_paused_vm_is_stopped_and_has_free_root_ports(paused_vm: VM) -> None:
     assert paused_vm.observer.status() == "prelaunch"
     assert set(ROOT_PORTS) == set(paused_vm.observer.devices())
