@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from typing import TYPE_CHECKING, Any, Dict
 
@@ -26,13 +27,14 @@ _FILES = {
     "network_config": "network-config",
     "vendor_data": "vendor-data",
 }
+_CLOUD_CONFIG = ("user_data", "vendor_data")  # scripts and much else, unless the first line says so
 _LABEL = "cidata"
 SEED = {
     "path": Option("path", required=True),
-    "user_data": Option("str", no_log=True, default=""),
-    "meta_data": Option("str", required=True),
-    "network_config": Option("str", no_log=True),
-    "vendor_data": Option("str", no_log=True),
+    "user_data": Option("raw", no_log=True, default=""),
+    "meta_data": Option("raw", required=True),
+    "network_config": Option("raw", no_log=True),
+    "vendor_data": Option("raw", no_log=True),
     **OWNER,
     "mode": Option("str", default="0600"),
     # Not used: what module_defaults of the action group set for the modules that speak to a monitor.
@@ -48,7 +50,7 @@ def work(task: Task) -> Dict[str, Any]:
     params, path = task.params, task.params["path"]
     _beside.check_absolute("path", path)
     whose = owner(params)
-    content = volume(_LABEL, {_FILES[name]: params[name].encode() for name in _FILES if params[name] is not None})
+    content = volume(_LABEL, {_FILES[name]: _text(name, params[name]) for name in _FILES if params[name] is not None})
     there = _beside.existing("path", path)
     before = None if there is None else _read(path)
     commands = whose.commands(there, path)
@@ -67,6 +69,16 @@ def work(task: Task) -> Dict[str, Any]:
         "diff": {"before": _told(path, before), "after": _told(path, content)},
         "path": path,
     }
+
+
+def _text(name: str, value: Any) -> bytes:
+    """A file's content: a text as it is, a mapping as JSON, which is YAML. Raises Refusal."""
+    if isinstance(value, dict):
+        head = "#cloud-config\n" if name in _CLOUD_CONFIG else ""
+        value = f"{head}{json.dumps(value, indent=2, default=str)}\n"
+    if not isinstance(value, str):
+        raise Refusal(f"{name}: this is neither a text nor a mapping")
+    return value.encode()
 
 
 def _read(path: str) -> bytes:

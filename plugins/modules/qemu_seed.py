@@ -28,19 +28,21 @@ options:
   meta_data:
     description:
       - The text of C(meta-data). cloud-init does its work once for each C(instance-id) in it.
-      - JSON is YAML, too, so that C(to_json) makes it of a dictionary. The same holds for the other texts.
-    type: str
+      - A dictionary is written as JSON, which is YAML, too. The same holds for the other texts.
+    type: raw
     required: true
   user_data:
-    description: The text of C(user-data). It begins with C(#cloud-config) unless it is a script.
-    type: str
+    description:
+      - The text of C(user-data). It begins with C(#cloud-config) unless it is a script. A dictionary gets that line.
+      - It may have secrets, so that what stands in it is hidden wherever it occurs in the result. Of a dictionary that is each value.
+    type: raw
     default: ''
   network_config:
-    description: The text of C(network-config).
-    type: str
+    description: The text of C(network-config), or a dictionary.
+    type: raw
   vendor_data:
-    description: The text of C(vendor-data).
-    type: str
+    description: The text of C(vendor-data), or a dictionary, as in O(user_data).
+    type: raw
   owner:
     description: The user whose file it shall be. If not set, a new one is the task's user's.
     type: str
@@ -64,7 +66,9 @@ EXAMPLES = r"""
 - name: Vm1's seed
   vmm.qemu.qemu_seed:
     path: /var/lib/vm1/seed.iso
-    meta_data: "{{ {'instance-id': 'vm1', 'local-hostname': 'vm1'} | to_json }}"
+    meta_data:
+      instance-id: vm1
+      local-hostname: vm1
     user_data: |
       #cloud-config
       ssh_authorized_keys:

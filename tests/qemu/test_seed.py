@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
@@ -54,6 +55,28 @@ def test_a_guest_reads_it(live_vm: VM) -> None:
     run_module(live_vm, "qemu_disk", id="seed", state="absent")
 
 
+def test_a_guest_reads_dictionaries_as_cloud_init_wants_them(live_vm: VM) -> None:
+    path = f"{live_vm.directory}/seed.iso"
+    user = {"hostname": "guest17", "runcmd": [["touch", "/a b"]], "disable_root": True}
+    given: dict[str, Any] = {
+        "user_data": user,
+        "vendor_data": {"hostname": "guest17"},
+        "network_config": {"version": 2},
+    }
+    done = [seed(path, meta_data={"instance-id": "i1"}, **given) for _time in range(2)]
+    assert [result["changed"] for result in done] == [True, False]
+    run_module(live_vm, "qemu_disk", id="seed", filename=path, read_only=True, bus="rp0")
+    live_vm.guest_sees(blk={"vda"})
+    live_vm.run_in_guest("mount -t iso9660 -r /dev/vda /mnt")
+    read = {name: live_vm.run_in_guest(f"cat /mnt/{name}") for name in ("user-data", "vendor-data")}
+    assert all(text.startswith("#cloud-config\n") for text in read.values())
+    assert [yaml.safe_load(text) for text in read.values()] == [user, {"hostname": "guest17"}]
+    assert yaml.safe_load(live_vm.run_in_guest("cat /mnt/meta-data")) == {"instance-id": "i1"}
+    assert yaml.safe_load(live_vm.run_in_guest("cat /mnt/network-config")) == {"version": 2}
+    live_vm.run_in_guest("umount /mnt")
+    run_module(live_vm, "qemu_disk", id="seed", state="absent")
+
+
 def test_it_is_written_when_its_content_changes(tmp_path: Path) -> None:
     path = tmp_path / "seed.iso"
     step(path, "mv", "chmod")
@@ -84,10 +107,12 @@ def test_it_can_be_another_users(tmp_path: Path) -> None:
         ({"owner": "nosuchuser"}, "no user nosuchuser"),
         ({"mode": "rw"}, "'rw' is no mode"),
         ({"mode": "7777"}, "is no mode"),
+        ({"user_data": ["#cloud-config"]}, "user_data: this is neither a text nor a mapping"),
+        ({"meta_data": 5}, "meta_data: this is neither a text nor a mapping"),
     ],
 )
 @pytest.mark.parametrize("check", [True, False])
-def test_bad_requests(tmp_path: Path, options: dict[str, str], words: str, check: bool) -> None:
+def test_bad_requests(tmp_path: Path, options: dict[str, Any], words: str, check: bool) -> None:
     with pytest.raises(ModuleFailed, match=words):
         seed(options.get("path", tmp_path / "seed.iso"), check, **{k: v for k, v in options.items() if k != "path"})
     assert list(tmp_path.iterdir()) == []
