@@ -42,9 +42,8 @@ if TYPE_CHECKING:
     class OpenSession(Protocol):
         """How a task gets its session: ``QMPSession.connect``, or something a test puts in its place."""
 
-        def __call__(
-            self, address: str, *, timeout: float, tls: Dict[str, Any] | None, read_only: bool
-        ) -> QMPSession: ...
+        def __call__(self, address: str, *, timeout: float, tls: Dict[str, Any] | None, read_only: bool) -> QMPSession:
+            """Raise what ``QMPSession.connect`` raises."""
 
 
 CONNECTION = {

@@ -176,6 +176,7 @@ def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[
     with tempfile.TemporaryFile() as heard:
         try:
             # In "/", where a daemon ends up: a relative path would otherwise work now and not later.
+            # And there is no AnsibleModule in the task's own process: pylint: disable-next=ansible-bad-function
             process = subprocess.Popen(
                 list(argv),
                 stdin=subprocess.DEVNULL,
