@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, Tuple
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import apply
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.host_path import check_socket
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._migration import (
@@ -83,6 +84,8 @@ def decide(vm: VM, found: Dict[str, Any], run_state: str, params: Dict[str, Any]
                 "use that address, or start it anew with -incoming defer"
             )
         return Plan()
+    if uri.startswith("unix:"):
+        check_socket(vm, "uri", uri[len("unix:") :], ("migration", uri))
     usual = {"events": True, "return-path": two_way(uri)}
     return Plan([*settings(vm, params, usual), Step("migrate-incoming", {"uri": uri})])
 

@@ -14,6 +14,8 @@ from typing import Dict, List, NamedTuple, Tuple
 
 SECTOR = 2048
 _DESCRIPTORS = 16
+HEAD = (_DESCRIPTORS + 1) * SECTOR
+"""How much of a volume tells its label."""
 # Two descriptors and their end, then for each of both trees its two path tables and its one directory.
 _TABLES = _DESCRIPTORS + 3
 _DIRECTORIES = _TABLES + 4
@@ -46,6 +48,12 @@ def volume(label: str, files: Dict[str, bytes]) -> bytes:
     parts += trees
     parts += [_padded(files[file.name]) for file in placed]
     return b"".join(parts)
+
+
+def label(start: bytes) -> str | None:
+    """A volume's label, from its first HEAD bytes; None: it is no ISO 9660 volume."""
+    descriptor = start[_DESCRIPTORS * SECTOR :]
+    return descriptor[40:72].decode("ascii", "replace").rstrip() if descriptor[:6] == b"\x01CD001" else None
 
 
 def _sectors(length: int) -> int:

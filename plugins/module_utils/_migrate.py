@@ -32,6 +32,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._migration import (
     RUNNING,
     capabilities,
+    check_file,
     check_uri,
     listens_at,
     settings,
@@ -143,6 +144,7 @@ def _starting(task: Task, vm: VM, found: Found, quits: List[Step]) -> Move:
         raise Refusal(f"the virtual machine can't be migrated: {'; '.join(reasons)}")
     if listens_at(found.migration, uri):
         raise Refusal(f"uri: {uri} is the virtual machine itself")
+    check_file(vm, uri)
     steps = settings(vm, params, {"events": True, "return-path": two_way(uri)})
     sets = [entry for step in steps for entry in step.arguments.get("capabilities", [])]
     states = {**capabilities(vm), **{entry["capability"]: entry["state"] for entry in sets}}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.host_path import check_output
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._progress import Progress
@@ -33,6 +34,15 @@ def check_uri(uri: str) -> None:
         raise Refusal(
             f"uri: {uri!r} is no address for a migration: write tcp:HOST:PORT, unix:/path, exec:COMMAND, file:/path or fd:NAME"
         )
+
+
+def check_file(vm: VM, uri: str) -> None:
+    """Raise Refusal where a migration into a file would overwrite one. Beyond an ``offset``, what lies before it is kept."""
+    protocol, _colon, rest = uri.partition(":")
+    if protocol == "file":
+        path, _comma, offset = rest.partition(",offset=")
+        keeps = offset.strip("0x") != ""
+        check_output(vm, "uri", path, ("migration", uri), keeps, "remove it, or name another file")
 
 
 def two_way(uri: str) -> bool:

@@ -27,6 +27,7 @@ SCREENDUMP = {
     "device": Option("str"),
     "head": Option("int"),
 }
+_PICTURES = (b"P6", b"\x89PNG")
 _NOT_YET = "known when it is taken"
 
 
@@ -62,8 +63,13 @@ def _check(params: Dict[str, Any]) -> None:
 
 
 def _files(path: str) -> str | None:
-    """The SHA-256 of the picture that is there, None: there is none. Raises Refusal where no picture can be put."""
+    """The SHA-256 of the picture that is there, None: there is none. Raises Refusal where no picture can be put.
+
+    What is there and is not a picture is kept: a disk's image, say.
+    """
     there = _beside.existing("path", path)
+    if there is not None and there.st_size and not _head(path).startswith(_PICTURES):
+        raise Refusal(f"path: {path} is there and is not a picture: it is kept; remove it, or give another path")
     _beside.check_directory("path", path)
     _beside.leftover("path", path)
     return None if there is None else _sha256(path)
@@ -101,6 +107,14 @@ def _take(vm: VM, plan: Plan, path: str) -> None:
             _beside.remove(part)
         error = {"class": exc.error_class, "desc": exc.desc}
         raise Refusal(f"the screen could not be dumped: {exc}", error=error) from exc
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4)
+    except OSError as exc:
+        raise Refusal(f"path: can't read {path}: {exc.strerror}") from exc
 
 
 def _sha256(path: str) -> str:

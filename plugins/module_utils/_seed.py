@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any, Dict
 
 from ansible_collections.vmm.qemu.plugins.module_utils import _beside
-from ansible_collections.vmm.qemu.plugins.module_utils._iso9660 import volume
+from ansible_collections.vmm.qemu.plugins.module_utils._iso9660 import HEAD, label, volume
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._owner import OWNER, Owner, owner
@@ -78,13 +78,23 @@ def _text(name: str, value: Any) -> bytes:
         value = f"{head}{json.dumps(value, indent=2, default=str)}\n"
     if not isinstance(value, str):
         raise Refusal(f"{name}: this is neither a text nor a mapping")
-    return value.encode()
+    try:
+        return value.encode()
+    except UnicodeEncodeError as exc:
+        where = f"{name}: its character {exc.start + 1}"
+        raise Refusal(f"{where} is half of a pair (U+D800 to U+DFFF), which no file can hold") from None
 
 
 def _read(path: str) -> bytes:
+    """What is there. Raises Refusal for what is not such a volume, and so not replaced: a disk's image, say."""
     try:
         with open(path, "rb") as file:
-            return file.read()
+            head = file.read(HEAD)
+            if head and (label(head) or "").lower() != _LABEL:
+                raise Refusal(
+                    f"path: {path} is there and is not a {_LABEL} volume: it is kept; remove it, or give another path"
+                )
+            return head + file.read()
     except OSError as exc:
         raise Refusal(f"path: {path} can't be read: {exc.strerror}") from exc
 

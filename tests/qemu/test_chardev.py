@@ -200,15 +200,15 @@ def test_what_reading_can_tell_is_refused_before_anything_is_sent(chardev: Life)
     chardev.refused("path", "null", "no such option", id="c0", type="null", path="/x")
     chardev.refused("server", "udp", "no such option", id="c0", type="udp", host="::1", port=7, server=True)
     chardev.refused("'0bad'", "letter", id="0bad", type="null")
-    chardev.refused("No such file", foretold=False, id="c0", type="file", path="/nosuch/file")
+    chardev.refused("no directory /nosuch", id="c0", type="file", path="/nosuch/file")
 
 
 def test_a_failed_recreation_gives_the_old_one_back(chardev: Life) -> None:
     vm = chardev.vm
     path = f"{vm.directory}/c0"
     chardev.step(id="c0", type="socket", path=path, server=True)
-    bad: dict[str, Any] = {"id": "c0", "type": "socket", "path": "/nosuch/s", "server": True, "recreate": True}
-    result = chardev.refused("/nosuch/s", "taken back: chardev-add", foretold=False, **bad)
+    bad: dict[str, Any] = {"id": "c0", "type": "socket", "path": "/sys/s", "server": True, "recreate": True}
+    result = chardev.refused("/sys/s", "taken back: chardev-add", foretold=False, **bad)
     assert [step["execute"] for step in result["rolled_back"]] == ["chardev-add"]
     assert addr(vm, "c0")["path"] == path
     chardev.step(id="c0", state="absent")

@@ -51,7 +51,7 @@ class Life:
             with pytest.raises(ModuleFailed) as failed:
                 run_module(self.vm, self.module, check=check, **options)
             for word in words:
-                assert word in failed.value.result["msg"]
+                assert word in failed.value.result["msg"], failed.value.result["msg"]
             assert self.vm.fingerprint() == before, f"left behind: {failed.value.result}"
         return failed.value.result
 

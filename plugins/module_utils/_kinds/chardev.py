@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles, typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, roles, typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want, flatten
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
@@ -111,17 +111,19 @@ class Chardev(Kind):
         return roles.named(want.get("options", {}))
 
     def create(self, vm: VM, want: Want) -> List[Step]:
-        """``chardev-add``."""
+        """``chardev-add``, after a look at the paths that QEMU would make or write to."""
+        step = self._adding(vm, want)
+        _check_paths(vm, self.ident(want), step.arguments["backend"])
+        return [step]
+
+    def _adding(self, vm: VM, want: Want) -> Step:
         ident = self.ident(want)
         if "type" not in want:
             raise Refusal(f"type: chardev {ident} does not exist yet, and to add it its type must be named")
         kind = str(_ALIASES.get(want["type"], want["type"]))
         backend = {"type": kind, "data": {**_data(vm, want, kind), **want.get("options", {})}}
         arguments = vm.schema.coerce("chardev-add", {"id": ident, "backend": backend})
-        data = arguments["backend"]["data"]
-        if kind == "socket" and data.get("server", True) and data["addr"]["type"] == "unix":
-            _check_path(vm, ident, data["addr"]["data"]["path"])
-        return [Step("chardev-add", arguments, undo=[_remove(ident)], hint=_hint)]
+        return Step("chardev-add", arguments, undo=[_remove(ident)], hint=_hint)
 
     def remove(self, vm: VM, want: Want) -> List[Step]:
         """``chardev-remove``, refused here while a device or a netdev uses it that does not go before it."""
@@ -140,8 +142,8 @@ class Chardev(Kind):
         if have.get("type") == "socket" and "path" in have:
             if not have["server"] and ("reconnect" in want or _printed(vm, ident).startswith("disconnected:")):
                 have["reconnect"] = want.get("reconnect", 1)  # else a client that nobody answers can't be made again
-            return self.create(vm, have)
-        return self.create(vm, {"id": ident, "type": have["type"]}) if have.get("type") in ("pty", "null") else []
+            return [self._adding(vm, have)]
+        return [self._adding(vm, {"id": ident, "type": have["type"]})] if have.get("type") in ("pty", "null") else []
 
 
 def _data(vm: VM, want: Want, kind: str) -> Dict[str, Any]:
@@ -226,19 +228,43 @@ def _addresses(host: str) -> List[str]:
         return []
 
 
-def _check_path(vm: VM, ident: str, path: str) -> None:
-    """Raise Refusal where another chardev of this VM serves the path: QEMU would take it over without a word."""
+def _check_paths(vm: VM, ident: str, backend: Dict[str, Any]) -> None:
+    """Raise Refusal where QEMU would delete, take over or empty what is at a path."""
+    kind, data, owner = backend["type"], backend["data"], ("chardev", ident)
+    if kind == "socket" and data.get("server", True) and data["addr"]["type"] == "unix":
+        addr = data["addr"]["data"]
+        if not addr.get("abstract"):
+            _check_socket(vm, ident, addr["path"])
+    if kind == "file":
+        cure = "set append in options to add to it, or remove it"
+        host_path.check_output(vm, "path", data["out"], owner, data.get("append", False), cure)
+    if "logfile" in data:
+        cure = "set logappend in options to add to it, or remove it"
+        host_path.check_output(vm, "options: logfile", data["logfile"], owner, data.get("logappend", False), cure)
+    if kind == "pipe":  # both ends, or if one is missing one pipe for both
+        ends = [f"{data['device']}.in", f"{data['device']}.out"]
+        pair = all(host_path.exists(vm, "path", end) is not False for end in ends)
+        for path in ends if pair else [data["device"]]:
+            host_path.check_stream(vm, "path", path)
+    if kind in ("serial", "parallel"):
+        host_path.check_stream(vm, "path", data["device"])
+    if kind == "pty" and "path" in data and host_path.exists(vm, "path", data["path"]):
+        raise Refusal(f"path: {data['path']}, where QEMU would put a link to the terminal, is there: give another path")
+
+
+def _check_socket(vm: VM, ident: str, path: str) -> None:
+    """Raise Refusal where another chardev of this VM, or anybody else, serves the path: QEMU would take it over without a word."""
+    goes = False
     for other, kind in chardevs(vm).items():
-        if kind != "socket" or other == ident or ("chardev", other) in vm.leaving:
+        have = (CHARDEV.read(vm, {"id": other}) or {}) if kind == "socket" else {}
+        if not (have.get("server") and have.get("path") == path):
             continue
-        have = CHARDEV.read(vm, {"id": other}) or {}
-        if have.get("server") and have.get("path") == path:
+        if ("chardev", other) not in vm.leaving:
             raise Refusal(
                 f"path: chardev {other} serves {path} already, and would lose it to {ident}: give another path"
             )
-    for (kind, other), want in vm.coming.items():
-        if kind == "chardev" and other != ident and want.get("server") and want.get("path") == path:
-            raise Refusal(f"path: chardev {other} shall serve {path} too: give another path")
+        goes = True
+    host_path.check_socket(vm, "path", path, ("chardev", ident), leaves=goes)
 
 
 def _hint(error: CommandError) -> str:

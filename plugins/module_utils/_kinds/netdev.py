@@ -14,7 +14,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles, typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, roles, typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Descriptor, Step, pass_descriptors
@@ -159,7 +159,9 @@ class Netdev(Kind):
             )
         self._check_host(arguments, taps + vhosts)
         undo = [Step("netdev_del", {"id": ident}, removes=True)]
-        return [*steps, Step("netdev_add", vm.schema.coerce("netdev_add", arguments), undo=undo)]
+        step = Step("netdev_add", vm.schema.coerce("netdev_add", arguments), undo=undo)
+        _check_sockets(vm, step.arguments)
+        return [*steps, step]
 
     def remove(self, vm: VM, want: Want) -> List[Step]:
         """``netdev_del``, refused here while a NIC uses it: QEMU itself would pull it from under the NIC."""
@@ -219,6 +221,15 @@ class Netdev(Kind):
         for descriptor in descriptors:
             if not os.path.exists(descriptor.path):
                 raise Refusal(f"cannot open {descriptor.path} to pass it to QEMU: it does not exist")
+
+
+def _check_sockets(vm: VM, arguments: Dict[str, Any]) -> None:
+    """Raise Refusal where QEMU would delete what is at the path of a UNIX socket that it makes, or take it over."""
+    made = {"stream": "addr" if arguments.get("server") else "", "dgram": "local"}.get(arguments["type"], "")
+    addr = arguments.get(made, {})
+    if addr.get("type") == "unix" and not addr.get("abstract"):
+        owner = ("netdev", arguments["id"])
+        host_path.check_socket(vm, f"options: {made}", addr["path"], owner, leaves=owner in vm.leaving)
 
 
 def exists(vm: VM, ident: str) -> bool:

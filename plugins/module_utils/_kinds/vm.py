@@ -25,7 +25,8 @@ class VM:
     """Reads through a session, remembering answers until ``forget()``.
 
     ``leaving`` and ``coming`` hold what the plan under way removes and adds, as ``(kind name, id)`` and
-    ``(kind name, id): arguments``: a kind that asks "who uses this?" must not count what goes before it.
+    ``(kind name, id): arguments``: a kind that asks "who uses this?" must not count what goes before it. ``makes`` holds
+    the paths on the host that it has QEMU make or write to, and for which thing.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class VM:
         self.account = account or Account()
         self.leaving: Set[Tuple[str, str]] = set()
         self.coming: Dict[Tuple[str, str], Dict[str, Any]] = {}
+        self.makes: Dict[str, Tuple[str, str]] = {}
         self._answers: Dict[_Question, Any] = {}
         self._tables: Dict[str, Dict[str, Any]] = {}
         self._schema: Schema | None = None

@@ -1,0 +1,162 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Paths that QEMU is told to make or to write to. It deletes, takes over or empties what is there, without a word.
+
+So what is there is looked at first, as QEMU sees it, which can stand in another directory and have another root. Only
+where QEMU runs on this host: of another's files nothing is known.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import peer_process
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+_LONGEST = 107
+_FDSET = "/dev/fdset/"
+_WHAT = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFREG: "a file",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def check_socket(vm: VM, option: str, path: str, owner: Tuple[str, str], leaves: bool = False) -> None:
+    """Raise Refusal unless QEMU can make a UNIX socket at ``path`` without harm: nothing is there, or a socket that is left over.
+
+    ``owner``: kind and id of what shall have it. ``leaves``: a listener of this VM's own goes before.
+    """
+    seen = _claimed(vm, option, path, owner)
+    if seen is None:
+        return
+    if len(os.fsencode(path)) > _LONGEST:
+        raise Refusal(f"{option}: {path} is longer than the {_LONGEST} bytes that a UNIX socket's path may have")
+    mode = _mode(option, path, seen)
+    if mode is None:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise Refusal(
+            f"{option}: {path} is there and is {_what(mode)}, which QEMU would delete to make its socket: give another path"
+        )
+    try:
+        pid = _listener(seen)
+    except OSError as exc:
+        raise Refusal(
+            f"{option}: {path} is a socket, and whether somebody listens there can't be told ({exc.strerror}): "
+            "give another path, or remove it"
+        ) from exc
+    if pid is not None and not (leaves and pid == vm.session.process):
+        raise Refusal(
+            f"{option}: {_process(pid)} listens at {path}, and QEMU would take the socket away from it: give another path"
+        )
+
+
+def check_output(vm: VM, option: str, path: str, owner: Tuple[str, str], keeps: bool, cure: str) -> None:
+    """Raise Refusal for a file with something in it, which QEMU would empty, unless it ``keeps`` that; and for a disk.
+
+    ``cure``: what else a user can do than to name another file.
+    """
+    seen = _claimed(vm, option, path, owner)
+    mode = None if seen is None else _mode(option, path, seen, follow=True)
+    if seen is None or mode is None or stat.S_ISCHR(mode):
+        return
+    if not stat.S_ISREG(mode):
+        raise Refusal(f"{option}: {path} is there and is {_what(mode)}: give the path of a file")
+    if not keeps and os.stat(seen).st_size:
+        raise Refusal(f"{option}: {path} is there and has something in it, which QEMU would throw away: {cure}")
+
+
+def check_stream(vm: VM, option: str, path: str) -> None:
+    """Raise Refusal where data would be written into something that is neither a named pipe nor a terminal, or where nothing is."""
+    seen = _seen(vm, option, path)
+    mode = None if seen is None else _mode(option, path, seen, follow=True)
+    if seen is None:
+        return
+    if mode is None:
+        raise Refusal(f"{option}: {path} does not exist")
+    if not (stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)):
+        raise Refusal(f"{option}: {path} is {_what(mode)}, not a named pipe or a device, and would be written over")
+
+
+def exists(vm: VM, option: str, path: str) -> bool | None:
+    """Whether QEMU finds something there; None where that can't be told."""
+    seen = _seen(vm, option, path)
+    return None if seen is None else os.path.lexists(seen)
+
+
+def _claimed(vm: VM, option: str, path: str, owner: Tuple[str, str]) -> str | None:
+    """The path as this process sees it, None: it can't. Raises Refusal where the same plan makes it for something else."""
+    kind, ident = vm.makes.setdefault(os.path.normpath(path), owner)
+    if (kind, ident) != owner:
+        raise Refusal(f"{option}: {kind} {ident} shall have {path} too: give another path")
+    return _seen(vm, option, path)
+
+
+def _seen(vm: VM, option: str, path: str) -> str | None:
+    """Under which name this process finds what QEMU finds at ``path``; None: QEMU's files are not to be seen from here."""
+    if not vm.local or path.startswith(_FDSET):
+        return None
+    where = f"/proc/{vm.session.process}"
+    if not path.startswith("/"):
+        if not os.path.isdir(f"{where}/cwd"):
+            raise Refusal(f"{option}: {path} is relative, and where QEMU stands can't be told: give an absolute path")
+        return f"{where}/cwd/{path}"
+    return f"{where}/root{path}" if os.path.isdir(f"{where}/root/") else path
+
+
+def _mode(option: str, path: str, seen: str, follow: bool = False) -> int | None:
+    """What is there; None: nothing. Raises Refusal where that can't be told, or where nothing can be made."""
+    try:
+        return (os.stat(seen) if follow else os.lstat(seen)).st_mode
+    except FileNotFoundError:
+        if follow and os.path.islink(seen):
+            raise Refusal(f"{option}: {path} is a symbolic link that leads nowhere: remove it") from None
+    except OSError as exc:
+        raise Refusal(f"{option}: can't look at {path}: {exc.strerror}") from exc
+    if not os.path.isdir(os.path.dirname(seen)):
+        raise Refusal(f"{option}: there is no directory {os.path.dirname(path)} for {path}")
+    return None
+
+
+def _listener(seen: str) -> int | None:
+    """The process that listens at a socket, 0 where it can't be told which; None: nobody does. Raises OSError."""
+    directory = os.open(os.path.dirname(seen) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            code = client.connect_ex(f"/proc/self/fd/{directory}/{os.path.basename(seen)}")
+            if code in (errno.ECONNREFUSED, errno.ENOENT):
+                return None
+            if code in (errno.EAGAIN, errno.EPROTOTYPE):  # more clients than it takes; a socket of another type
+                return 0
+            if code:
+                raise OSError(code, os.strerror(code))
+            return peer_process(client) or 0
+    finally:
+        os.close(directory)
+
+
+def _process(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+            return f"process {pid} ({comm.read().strip()})"
+    except OSError:
+        return "somebody"
+
+
+def _what(mode: int) -> str:
+    return _WHAT.get(stat.S_IFMT(mode), "something else")
