@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from typing import Any
 
@@ -288,3 +289,27 @@ def test_the_systems_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert any("Invoked with" in text and "s0" in text for text in logged)
     for text in (*logged, capsys.readouterr().out):
         quiet(text, HUSH)
+
+
+@pytest.mark.parametrize("version", [OLDEST, "7.2", "10.0"])
+def test_types_whose_properties_qemu_can_not_list_without_harm(start_vm: Any, version: str) -> None:
+    """To list them, QEMU makes one and throws it away: it dies of a colo-compare; a filter-dump closes descriptor 0."""
+    vm = start_vm(version=version)
+    thing = Life(vm, "qemu_object")
+    stdin = os.readlink(f"/proc/{vm.pid}/fd/0")
+    run_module(vm, "qemu_netdev", id="n0", type="user")
+    for name in ("in0", "in1", "out0"):
+        path = f"{vm.directory}/{name}"
+        run_module(vm, "qemu_chardev", id=name, type="socket", server=True, path=path)
+    thing.step(id="io0", qom_type="iothread")
+    ends = {"primary_in": "in0", "secondary-in": "in1", "outdev": "out0", "iothread": "io0"}
+    thing.step(id="cc0", qom_type="colo-compare", options=ends)
+    dump = {"netdev": "n0", "file": f"{vm.directory}/dump", "maxlen": "1k"}
+    thing.step(id="fd0", qom_type="filter-dump", options=dump)
+    thing.refused("colo-compare has no property 'nosuch'", id="cc1", qom_type="colo-compare", options={"nosuch": 1})
+    thing.refused("io0 is in use by object cc0", id="io0", state="absent")
+    for module, ident, user in (("qemu_chardev", "in1", "cc0"), ("qemu_netdev", "n0", "fd0")):
+        Life(vm, module).refused(f"in use by object {user}", id=ident, state="absent")
+    for ident in ("fd0", "cc0", "io0"):
+        thing.step(id=ident, state="absent")
+    assert vm.alive and os.readlink(f"/proc/{vm.pid}/fd/0") == stdin
