@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Set
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import address
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -164,26 +165,15 @@ def _wiring(vm: VM) -> Dict[str, netdev.Line]:
 def _devices(vm: VM) -> Dict[str, Any]:
     """Two or three small queries a device: QEMU has none that lists where they sit."""
     backends = _backends(vm)
-    where: Dict[str, str] = {}
     found = {}
     for ident, driver in _children(vm, PERIPHERAL).items():
         path = f"{PERIPHERAL}/{ident}"
         device = {"driver": driver, "bus": os.path.basename(vm.prop(path, "parent_bus") or "")}
-        addr = _address(vm, path, driver, where)
+        addr = address(vm, path)
         if addr:
             device["addr"] = addr
         found[ident] = {**device, **backends.get(ident, {})}
     return found
-
-
-def _address(vm: VM, path: str, driver: str, where: Dict[str, str]) -> str:
-    """A device's address; ``where`` remembers by driver which property tells it ("" for none)."""
-    for name in [where[driver]] if driver in where else ["legacy-addr", "dev_id", ""]:
-        addr = vm.prop(path, name) if name else ""
-        if addr or not name:
-            where[driver] = name
-            return str(addr or "")
-    return ""
 
 
 def _backends(vm: VM) -> Dict[str, Dict[str, Any]]:

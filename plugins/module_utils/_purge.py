@@ -24,7 +24,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refu
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV, wiring
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT, objects
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import users as users_of_object
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.plug import riders
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.plug import beside, riders
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._process import command_line
 
@@ -73,8 +73,10 @@ def _unused(vm: VM, document: Sequence[Entry], found: List[Entry]) -> List[Entry
 
 
 def _free(vm: VM, item: Item, leaving: Set[Tuple[str, str]], named: Dict[Tuple[str, str], Item]) -> bool:
-    """Whether all its users leave, or are wanted on something else."""
+    """Whether all its users leave, or are wanted on something else, and the other functions of its slot leave."""
     key = _key(item)
+    if key[0] == "device" and not leaving.issuperset(("device", name) for name in beside(vm, key[1])):
+        return False
     users = set(_USERS[key[0]](vm, key[1])) - leaving
     return all(user in named and _parts_with(vm, named[user], key) for user in users)
 
@@ -96,7 +98,7 @@ _USERS: Dict[str, Callable[[VM, str], List[Tuple[str, str]]]] = {
     "chardev": users_of_chardev,
     "netdev": netdev.users,
     "blockdev": blockgraph.users,
-    "device": lambda vm, ident: [("device", rider) for rider in riders(vm, ident)],
+    "device": lambda vm, ident: [("device", name) for name in riders(vm, ident)],
 }
 
 

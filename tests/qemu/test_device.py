@@ -188,3 +188,61 @@ def test_as_ansible_runs_it(live_vm: VM, ansible_task: Any) -> None:
     assert not ansible_task("qemu_device", given).changed
     assert ansible_task("qemu_device", {"socket": live_vm.qmp, "id": "r0", "state": "absent"}).changed
     assert live_vm.plugged() == {}
+
+
+def slot_of_disks(vm: VM) -> list[dict[str, Any]]:
+    """Two disks on one port, which the guest sees."""
+    disks: list[dict[str, Any]] = [
+        {"id": f"f{number}", "bus": "rp0", "addr": f"0x0.{number}", "filename": vm.image(f"f{number}.img")}
+        for number in (1, 0)
+    ]
+    disks[1]["options"] = {"multifunction": True}
+    run_module(vm, "qemu_machine", disks=disks)
+    vm.guest_sees(blk={"vda", "vdb"})
+    return disks
+
+
+def test_one_function_of_a_slot_does_not_go_without_the_others(live_vm: VM) -> None:
+    """The guest gives all of them back at once: they leave in one task, by one request."""
+    disks = slot_of_disks(live_vm)
+    one = Life(live_vm, "qemu_disk")
+    one.refused("f1 shares its slot with f0", "qemu_machine", id="f1", state="absent")
+    one.refused("f0 shares its slot with f1", id="f0", state="absent")
+    one.refused("f1 shares its slot with f0", id="f1", bus="rp1", recreate=True)
+    assert live_vm.guest_state()["blk"] == {"vda", "vdb"}
+
+    whole = Life(live_vm, "qemu_machine")
+    done = whole.step(disks=[{"id": disk["id"], "state": "absent"} for disk in disks])
+    assert names(done) == ["device_del", "blockdev-del", "blockdev-del"]
+    assert done["commands"][0]["arguments"] == {"id": "f0"}
+    live_vm.guest_sees(blk=set())
+    assert live_vm.plugged() == {} and not {"f0-node", "f1-node"} & set(live_vm.observer.nodes())
+
+
+def test_a_purge_takes_a_slot_as_a_whole(live_vm: VM) -> None:
+    disks = slot_of_disks(live_vm)
+    whole = Life(live_vm, "qemu_machine")
+    whole.same(disks=disks[1:], purge=True)
+    assert set(live_vm.plugged()) == {"f0", "f1"}
+    done = whole.step(disks=[], purge=True)
+    assert names(done) == ["device_del", "blockdev-del", "blockdev-del"]
+    assert live_vm.plugged() == {}
+
+
+def test_a_slot_that_was_emptied_is_filled_again_when_a_later_step_fails(live_vm: VM) -> None:
+    disks = slot_of_disks(live_vm)
+    gone = [{"id": disk["id"], "state": "absent"} for disk in disks]
+    bad = {"id": "c0", "type": "socket", "server": True, "path": "/sys/s"}
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(live_vm, "qemu_machine", disks=gone, chardevs=[bad], timeout=90)
+    assert "not_rolled_back" not in failed.value.result
+    assert set(live_vm.plugged()) == {"f0", "f1"}
+    live_vm.guest_sees(blk={"vda", "vdb"})
+    run_module(live_vm, "qemu_machine", disks=gone)
+
+
+def test_functions_without_the_zeroth_go_one_by_one(paused_vm: VM) -> None:
+    """No guest sees them: a run that was ended half way can be taken back."""
+    for number in (1, 2):
+        run_module(paused_vm, "qemu_device", id=f"f{number}", driver="virtio-rng-pci", bus="rp0", addr=f"0.{number}")
+    run_module(paused_vm, "qemu_device", id="f1", state="absent", wait=False, check=True)

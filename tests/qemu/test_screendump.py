@@ -110,11 +110,11 @@ def test_one_screen_of_several(start_vm: Callable[..., VM], tmp_path: Path) -> N
 
 def test_what_can_not_be_taken(start_vm: Callable[..., VM], tmp_path: Path) -> None:
     vm, path = start_vm(), tmp_path / "s.png"
-    path.write_text("the old picture")
+    path.write_text("P6 the old picture")
     failed = refused(vm, path, "no console", foretold=False)
     assert failed["error"] == {"class": "GenericError", "desc": "There is no console to take a screendump from"}
     assert (failed["changed"], failed["commands"]) == (False, [])
-    assert path.read_text() == "the old picture"
+    assert path.read_text() == "P6 the old picture"
     refused(vm, "s.png", "absolute")
     refused(vm, tmp_path / "no" / "s.png", "no directory")
     refused(vm, tmp_path, "regular file")

@@ -145,7 +145,7 @@ class StandIn:
         if "bus" in device:
             known["parent_bus"] = f"{PERIPHERAL}/{device['bus']}/{device['bus']}"
         if device["driver"].endswith("-pci"):
-            known["legacy-addr"] = f"{int(device.get('addr', '0'), 16):02x}.0"
+            known["addr"] = int(device.get("addr", "0"), 16) << 3
         if "devno" in device:
             known["dev_id"] = device["devno"]
         if "host" in device:  # as QEMU itself does

@@ -10,6 +10,8 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, List
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import address, function
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
@@ -45,11 +47,11 @@ def check_bus(vm: VM, want: Want, known: Dict[str, Any]) -> None:
     if not _is_port(vm, bus):
         return
     addr, holder = want.get("addr"), _port_holder(vm, bus)
-    if holder and ("device", holder) not in vm.leaving and not _apart(_address(vm, holder), addr):
+    if holder and ("device", holder) not in vm.leaving and not _apart(address(vm, f"{PERIPHERAL}/{holder}"), addr):
         raise Refusal(f"bus: port {bus} is occupied by device {holder}{_free_ports(vm)}")
     for (kind, ident), other in vm.coming.items():
         if kind == "device" and other.get("bus") == bus and ident != want["id"] and not _apart(other.get("addr"), addr):
-            last = ", whose function 0 comes last" if _function(addr) and _function(other.get("addr")) == "0" else ""
+            last = ", whose function 0 comes last" if function(addr) and function(other.get("addr")) == "0" else ""
             raise Refusal(f"bus: port {bus} is wanted by {ident} too, and has one slot{last}")
 
 
@@ -93,19 +95,10 @@ def _port_holder(vm: VM, bus: str) -> str | None:
     return os.path.basename(str(vm.prop(f"{bus}/{bus}", slots[0]))) if slots else None
 
 
-def _address(vm: VM, ident: str) -> Any:
-    return vm.prop(f"/machine/peripheral/{ident}", "legacy-addr")
-
-
 def _apart(first: Any, addr: Any) -> bool:
     """Whether a device may follow another into its slot: as another function of it, the zeroth coming last."""
-    function = _function(first)
-    return function not in ("", "0") and _function(addr) not in ("", function)
-
-
-def _function(addr: Any) -> str:
-    """The function in a PCI address, empty where none is named: ``1`` of ``00.1``."""
-    return str(addr).partition(".")[2]
+    theirs = function(first)
+    return theirs not in ("", "0") and function(addr) not in ("", theirs)
 
 
 def _free_ports(vm: VM) -> str:

@@ -13,6 +13,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles, type
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import node_of
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want, suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import address, slot
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -113,14 +114,23 @@ class Device(Kind):
         return below
 
     def stands_on(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
-        """Its backends and its carrier, as its properties tell."""
-        path, known = f"{PERIPHERAL}/{self.ident(want)}", vm.device_properties(vm.peripherals()[self.ident(want)])
+        """Its backends and its carrier, as its properties tell.
+
+        With a carrier that shares its slot, and with function 0 of one, the other functions, which go together with it.
+        """
+        ident = self.ident(want)
+        path, known = f"{PERIPHERAL}/{ident}", vm.device_properties(vm.peripherals()[ident])
         values = {name: vm.prop(path, name) for name in roles.PROPERTIES if name in known}
         below = roles.named({name: os.path.basename(value) for name, value in values.items() if isinstance(value, str)})
         if values.get("drive") == "":  # usb-storage hands it on
-            below |= {("blockdev", node) for node in [node_of(vm, self.ident(want))] if node}
-        carrier = str(vm.prop(path, "parent_bus", ""))
-        return below | ({("device", carrier.split("/")[3])} if carrier.startswith(f"{PERIPHERAL}/") else set())
+            below |= {("blockdev", node) for node in [node_of(vm, ident)] if node}
+        bus, shared = str(vm.prop(path, "parent_bus", "")), slot(vm, ident)
+        beside = set(shared.others) if shared and shared.zeroth == ident else set()
+        if bus.startswith(f"{PERIPHERAL}/"):
+            carrier = bus.split("/")[3]
+            shared = slot(vm, carrier)
+            beside |= {carrier, *([shared.zeroth, *shared.others] if shared else [])}
+        return below | {("device", name) for name in beside}
 
     def inherit(self, vm: VM, want: Want, have: State) -> Want:
         """Its place and its properties; nothing of a device of another driver."""
@@ -139,7 +149,7 @@ class Device(Kind):
         """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import plug
 
-        return [plug.delete(vm, self, want)]
+        return plug.delete(vm, self, want)
 
     def ending(self, ident: str) -> Wait:
         """What ends a removal."""
@@ -154,15 +164,6 @@ def property_name(known: Properties, driver: str, name: str) -> str:
         if candidate in known:
             return candidate
     raise Refusal(f"options: {driver} has no property {name!r}{suggestion(name, known)}")
-
-
-def address(vm: VM, path: str) -> str | None:
-    """Where the device sits: slot and function on PCI, the device number on CCW; elsewhere there is none."""
-    for name in ("legacy-addr", "dev_id"):
-        addr = vm.prop(path, name)
-        if addr:
-            return str(addr)
-    return None
 
 
 def _plain_address(addr: Any) -> str:

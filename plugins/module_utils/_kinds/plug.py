@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode, chardev, netdev, typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import node_of, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.bus import check_bus, hotpluggable
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import ALIASES, Properties, address, property_name
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import ALIASES, Properties, property_name
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Pending, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Want
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import Slot, address, slot
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
@@ -86,6 +87,27 @@ class Unplugged(Wait):
         )
 
 
+class Emptied(Unplugged):
+    """The end of a request for a slot: all of its functions are gone."""
+
+    def __init__(self, shared: Slot) -> None:
+        super().__init__(shared.zeroth)
+        self.left = {shared.zeroth, *shared.others}
+
+    def heard(self, event: Event) -> bool:
+        """True once each has its ``DEVICE_DELETED``, and for a guest that refuses."""
+        if event.name == "DEVICE_DELETED":
+            self.left.discard(event.data.get("device", ""))
+            return not self.left
+        return super().heard(event)
+
+    def reached(self, vm: VM) -> bool:
+        """True when none of them was there at two looks in a row."""
+        self.left &= set(vm.peripherals())
+        self._gone = 0 if self.left else self._gone + 1
+        return self._gone > 1
+
+
 def inherit(vm: VM, want: Want) -> Want:
     """What was asked for and, for what it does not name, the place and the properties that the device has."""
     was = dict(_recall(vm, want["id"])[0].arguments)
@@ -128,13 +150,33 @@ def add(vm: VM, kind: Device, want: Want) -> Step:
     )
 
 
-def delete(vm: VM, kind: Device, want: Want) -> Step:
-    """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest."""
+def delete(vm: VM, kind: Device, want: Want) -> List[Step]:
+    """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest.
+
+    One request for all functions of a slot, which function 0 makes.
+    """
     ident = kind.ident(want)
     _check_removal(vm, ident)
-    end = kind.ending(ident)
+    shared = slot(vm, ident)
+    if shared:
+        _check_slot(vm, ident)
+        if ident != shared.zeroth:
+            return []
+    end = Emptied(shared) if shared else kind.ending(ident)
     end.asks_only = not want.get("wait", True)
-    return Step("device_del", {"id": ident}, wait=end, remember=lambda vm: _recall(vm, ident), removes=True)
+    names = [*shared.others, ident] if shared else [ident]
+    back = lambda vm: [step for name in names for step in _recall(vm, name)]  # noqa: E731
+    return [Step("device_del", {"id": ident}, wait=end, remember=back, removes=True)]
+
+
+def _check_slot(vm: VM, ident: str) -> None:
+    """Raise Refusal where other functions of the slot shall stay: a guest gives back the slot as a whole."""
+    names = [name for name in beside(vm, ident) if ("device", name) not in vm.leaving]
+    if names:
+        raise Refusal(
+            f"device {ident} shares its slot with {', '.join(names)}, and a guest gives back all functions of a slot at once: "
+            "remove them in one task, with qemu_machine"
+        )
 
 
 def _driver(vm: VM, ident: str, name: str | None) -> Tuple[str, Properties]:
@@ -210,6 +252,12 @@ def _is_link(known: Properties, name: str) -> bool:
 def riders(vm: VM, ident: str) -> List[str]:
     """The devices with ids that sit on a bus of this one."""
     return list(vm.table("riders", lambda: _riders(vm)).get(ident, []))
+
+
+def beside(vm: VM, ident: str) -> List[str]:
+    """The other functions of its slot, which go when it goes."""
+    shared = slot(vm, ident)
+    return [name for name in (shared.zeroth, *shared.others) if name != ident] if shared else []
 
 
 def _riders(vm: VM) -> Dict[str, List[str]]:

@@ -22,7 +22,7 @@ _DEVICE = re.compile(r'dev: (\S+), id "(.*)"\Z')
 _BUS = re.compile(r"bus: (\S+)\Z")
 _PROPERTY = re.compile(r"(\S+) = (.*)\Z")
 _NUMBER = re.compile(r"(\d{1,9}) \(.*\)\Z")
-_SLOT = re.compile(r"[0-9a-f]{2}\.[0-7]\Z")
+_SLOT = re.compile(r"([0-9a-f]{2})\.([0-7])\Z")
 
 
 class _Place(NamedTuple):
@@ -56,7 +56,7 @@ def _enter(vm: VM, ident: str, bus: str) -> str:
     """The path of a device on a bus. A virtio device without an id is the inner half of the one whose bus it sits on."""
     if ident:
         path = f"{PERIPHERAL}/{ident}"
-        for name in ("legacy-addr", "dev_id"):
+        for name in ("addr", "dev_id"):
             vm.know(None, "qom-get", path=path, property=name)  # unless a line says so
         if bus:
             vm.know(bus, "qom-get", path=path, property="parent_bus")
@@ -68,8 +68,9 @@ def _enter(vm: VM, ident: str, bus: str) -> str:
 def _learn(vm: VM, path: str, name: str, text: str) -> None:
     """A property of a device; the inner half's are the outer one's too, unless that has one of the same name."""
     inner = path.endswith("/virtio-backend")
-    if name == "addr" and _SLOT.match(text) and not inner:
-        vm.know(text, "qom-get", path=path, property="legacy-addr")
+    place = _SLOT.match(text) if name == "addr" and not inner else None
+    if place:
+        vm.know(int(place.group(1), 16) << 3 | int(place.group(2)), "qom-get", path=path, property="addr")
     value = _value(text)
     if value is None:
         return
