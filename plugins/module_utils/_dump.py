@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
 from ansible_collections.vmm.qemu.plugins.module_utils import _beside
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import perform
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import safe_open
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
@@ -145,7 +146,7 @@ def _state(vm: VM, want: Want, part: os.stat_result, dump: Dict[str, Any]) -> st
 
 def _as_wanted(vm: VM, want: Want, path: str, total: int) -> bool:
     """Whether a dump is of the format and the part of the memory that are wanted, as far as that shows."""
-    with open(path, "rb") as file:
+    with safe_open.regular(path, links=True) as file:
         begins = file.read(len(_FLAT))
     if begins and (begins == _FLAT) is not want.format.startswith("kdump"):
         return False
@@ -173,7 +174,7 @@ def _open_by_someone(part: os.stat_result) -> str:
 def _whole(path: str, total: int) -> bool:
     """Whether a file by itself shows that nothing of it is missing (kdump-raw and win-dmp can't)."""
     try:
-        with open(path, "rb") as file:
+        with safe_open.regular(path, links=True) as file:
             begins = file.read(len(_FLAT))
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - len(_FLAT_END)))

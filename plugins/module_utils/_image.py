@@ -98,6 +98,8 @@ def work(task: Task) -> Dict[str, Any]:
         },
         "image": move.after,
     }
+    if move.commands and have is not None:
+        _beside.check_itself("path", want.path)
     if move.commands and have is not None and in_use(want.path):
         raise Refusal(
             f"path: {want.path} is in use, by a running virtual machine it seems: the option size of qemu_disk or "
@@ -118,7 +120,7 @@ def _carry_out(task: Task, tool: QemuImg, want: Want, move: Move, whose: Owner, 
     if move.commands:
         tool.run(move.commands[0], f"path: {want.path} could not be resized")
         task.account.did(move.commands[0])
-    whose.give(want.path, task.account.did)
+    whose.give_there(want.path, task.account.did)
 
 
 def _ownership(found: os.stat_result) -> Dict[str, Any]:
@@ -314,15 +316,10 @@ def _check_options(tool: QemuImg, kind: str, part: str, want: Want) -> None:
 
 def _make(tool: QemuImg, want: Want, move: Move, whose: Owner) -> None:
     """Make it beside its name, and give it that when it is whole. Raises Refusal, with nothing left behind."""
-    part = _beside.part_of(want.path)
-    _beside.remove(part)
-    try:
-        tool.run(move.commands[0], f"path: {want.path} could not be made")
-        whose.give(part)
-    except BaseException:
-        _beside.remove(part)
-        raise
-    _beside.place("path", want.path, replace=False)
+    with _beside.begun("path", want.path, 0o644) as file:
+        tool.run(move.commands[0], f"path: {want.path} could not be made", (_beside.part_of(want.path), file))
+        whose.give(file, want.path)
+        _beside.place("path", want.path, replace=False, kept=False)
 
 
 # -- no image --------------------------------------------------------------------------------------------------------
@@ -331,8 +328,7 @@ def _make(tool: QemuImg, want: Want, move: Move, whose: Owner) -> None:
 def _absent(task: Task) -> Dict[str, Any]:
     path = task.params["path"]
     gone = {"path": path, "state": "absent"}
-    if os.path.islink(path):
-        raise Refusal(f"path: {path} is a symbolic link to {os.path.realpath(path)}: name the image itself")
+    _beside.check_itself("path", path)
     found = _beside.existing("path", path)
     if found is None:
         return {"changed": False, "commands": [], "image": {}, "diff": {"before": gone, "after": gone}}

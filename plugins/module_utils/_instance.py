@@ -12,8 +12,9 @@ import subprocess
 import time
 from typing import Any, Dict, List, NamedTuple, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils import _command_line, _process
+from ansible_collections.vmm.qemu.plugins.module_utils import _beside, _command_line, _process
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import perform
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import safe_open
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
@@ -69,6 +70,9 @@ class Instance:
         if _process.is_file(self.address):
             raise Refusal(f"socket: {self.address} is there and is no socket; QEMU would delete it")
         self.pidfile = self._pidfile()
+        for option, path in (("pidfile", self.pidfile), ("log", self.params.get("log"))):
+            if path:
+                _check_written(option, os.path.abspath(path))
         self.vm: VM | None = None
         self.warnings: List[str] = []
 
@@ -131,6 +135,7 @@ class Instance:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 timeout=seconds,
+                env=_process.environment(),
             )
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise Refusal(f"binary: {binary} -help: {exc}") from exc
@@ -271,7 +276,7 @@ class Instance:
         if self._log_state() == before:
             return ""
         try:
-            with open(str(self.params["log"]), "rb") as file:
+            with safe_open.regular(str(self.params["log"])) as file:
                 return _process.tail(file)
         except OSError:
             return ""
@@ -316,6 +321,16 @@ class Instance:
             return _STOPPED
         arguments = _command_line.core(running.command_line if running else wanted)
         return {"state": "started", "arguments": _command_line.hide(arguments)}
+
+
+def _check_written(option: str, path: str) -> None:
+    """Raise Refusal for a file that QEMU would write to, as whoever starts it, and that may be any file of this host."""
+    found = _beside.existing(option, path)
+    _beside.check_itself(option, path)
+    if found is not None and found.st_nlink > 1:
+        raise Refusal(
+            f"{option}: {path} has {found.st_nlink} names (hard links), and QEMU would write to what they name"
+        )
 
 
 def _check_user(user: str) -> None:

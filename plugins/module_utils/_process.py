@@ -16,9 +16,10 @@ import struct
 import subprocess
 import tempfile
 import time
-from typing import IO, TYPE_CHECKING, Callable, Iterator, List, Sequence
+from typing import IO, TYPE_CHECKING, Callable, Dict, Iterator, List, Sequence
 
 from ansible_collections.vmm.qemu.plugins.module_utils._command_line import guest_name
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import safe_open
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ _BURIAL = 2.0
 # In QEMU's environment: QEMU detaches itself from whoever starts it, and by this its process can still be told.
 _MARK = "VMM_QEMU_START"
 _STDERR_BYTES = 4000
+# What a program needs to find its way, and QEMU to find its modules and, if it is to have one, a display.
+_ENVIRONMENT = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "QEMU_MODULE_DIR"),
+    *("XDG_RUNTIME_DIR", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY"),
+)
 
 
 def command_line(pid: int) -> List[str]:
@@ -63,12 +69,12 @@ def other_binary(pid: int, binary: str) -> str | None:
 def read_pidfile(path: str) -> int | None:
     """The process id in a file; None if there is no file. Raises Refusal if it holds anything else."""
     try:
-        with open(path, "rb") as file:
+        with safe_open.regular(path) as file:
             text = file.read(64).strip()
     except FileNotFoundError:
         return None
     except OSError as exc:
-        raise Refusal(f"pidfile: {path}: {exc.strerror}") from exc
+        raise Refusal(f"pidfile: {path} can't be read: {exc.strerror}") from exc
     if text and not (text.isdigit() and len(text) < 12):
         raise Refusal(f"pidfile: {path} is there and holds no process id; QEMU would overwrite it")
     return int(text) if text else None
@@ -166,6 +172,11 @@ def new_mark() -> str:
     return f"{os.getpid()}.{os.urandom(8).hex()}"
 
 
+def environment() -> Dict[str, str]:
+    """What QEMU gets of the task's environment: it lasts as long as QEMU does, and a password has no place in it."""
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+
+
 def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[[], str]) -> str:
     """Start QEMU, which returns as soon as the VM runs on its own (``-daemonize``). Its stderr, mostly empty.
 
@@ -183,7 +194,7 @@ def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[
                 stdout=heard,
                 stderr=heard,
                 cwd="/",
-                env={**os.environ, _MARK: mark},
+                env={**environment(), _MARK: mark},
                 start_new_session=True,
             )
         except (OSError, ValueError) as exc:

@@ -14,8 +14,9 @@ import re
 import shutil
 import struct
 import subprocess
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import safe_open
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 
 if TYPE_CHECKING:
@@ -43,15 +44,20 @@ class QemuImg:
         self.binary = found
         self._deadline = deadline
 
-    def run(self, command: List[str], failure: str) -> str:
-        """What it printed. Raises Refusal, begun with ``failure``, when it fails or lasts too long."""
+    def run(self, command: List[str], failure: str, file: Tuple[str, int] | None = None) -> str:
+        """What it printed. Raises Refusal, begun with ``failure``, when it fails or lasts too long.
+
+        ``file``: a path in the command and the open file that qemu-img uses in its place, whatever has that name by then.
+        """
+        number = safe_open.by_number(file[1]) if file else ""
         try:
             # There is no AnsibleModule in the task's own process: pylint: disable-next=ansible-bad-function
             done = subprocess.run(
-                command,
+                [number if file and word == file[0] else word for word in command],
                 check=False,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
+                pass_fds=[file[1]] if file else [],
                 timeout=self._deadline.remaining(),
                 env={**os.environ, "LC_ALL": "C"},
             )
@@ -61,6 +67,7 @@ class QemuImg:
             raise Refusal(f"qemu_img: {command[0]} can't be run: {exc.strerror}") from exc
         if done.returncode:
             text = done.stderr.decode(errors="replace").strip()
+            text = text.replace(number, file[0]) if file else text
             said = "; ".join(line.replace("qemu-img: ", "", 1) for line in text.splitlines())
             raise Refusal(f"{failure}: {said or 'qemu-img does not say why'}", rc=done.returncode, stderr=text)
         return done.stdout.decode(errors="replace")
@@ -83,7 +90,7 @@ class QemuImg:
 def in_use(path: str) -> bool:
     """Whether a process holds QEMU's locks on the image, be it to read only. False where that can't be seen."""
     wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _LOCKS_FROM, _LOCKS_LENGTH, 0)
-    with contextlib.suppress(OSError), open(path, "rb") as image:
+    with contextlib.suppress(OSError), safe_open.regular(path, links=True, devices=True) as image:
         lock = _FLOCK.unpack(fcntl.fcntl(image.fileno(), fcntl.F_GETLK, wanted))
         return bool(lock[0] != fcntl.F_UNLCK)
     return False

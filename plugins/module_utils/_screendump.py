@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict
 from ansible_collections.vmm.qemu.plugins.module_utils import _beside
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import perform
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import safe_open
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
@@ -120,7 +121,7 @@ def _head(path: str) -> bytes:
 def _sha256(path: str) -> str:
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
+        with safe_open.regular(path, links=True) as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
     except FileNotFoundError as exc:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from typing import TYPE_CHECKING, Any, Dict
 
 from ansible_collections.vmm.qemu.plugins.module_utils import _beside
 from ansible_collections.vmm.qemu.plugins.module_utils._iso9660 import HEAD, label, volume
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import safe_open
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._owner import OWNER, Owner, owner
@@ -53,16 +53,18 @@ def work(task: Task) -> Dict[str, Any]:
     content = volume(_LABEL, {_FILES[name]: _text(name, params[name]) for name in _FILES if params[name] is not None})
     there = _beside.existing("path", path)
     before = None if there is None else _read(path)
-    commands = whose.commands(there, path)
-    if before != content:
+    if before == content:
+        commands = whose.commands(there, path)
+    else:
+        _beside.check_itself("path", path)
         _beside.check_directory("path", path)
         _beside.leftover("path", path)
         commands = [["mv", _beside.part_of(path), path], *whose.commands(None, path)]
     if commands and not task.check_mode:
-        if before != content:
-            _write(path, content, whose)
+        if before == content:
+            whose.give_there(path, task.account.did)
         else:
-            whose.give(path, task.account.did)
+            _write(path, content, whose)
     return {
         "changed": bool(commands),
         "commands": commands,
@@ -88,7 +90,7 @@ def _text(name: str, value: Any) -> bytes:
 def _read(path: str) -> bytes:
     """What is there. Raises Refusal for what is not such a volume, and so not replaced: a disk's image, say."""
     try:
-        with open(path, "rb") as file:
+        with safe_open.regular(path, links=True) as file:  # whose links they are has been looked at
             head = file.read(HEAD)
             if head and (label(head) or "").lower() != _LABEL:
                 raise Refusal(
@@ -101,19 +103,14 @@ def _read(path: str) -> bytes:
 
 def _write(path: str, content: bytes, whose: Owner) -> None:
     """All or nothing, its owner and mode included; nobody else can read it on the way."""
-    part = _beside.part_of(path)
-    _beside.remove(part)
-    try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-        whose.give(part)
+    with _beside.begun("path", path, 0o600) as part:
+        try:
+            with open(part, "wb", closefd=False) as file:
+                file.write(content)
+        except OSError as exc:
+            raise Refusal(f"path: {path} can't be written: {exc.strerror}") from exc
+        whose.give(part, path)
         _beside.place("path", path, replace=True)
-    except OSError as exc:
-        _beside.remove(part)
-        raise Refusal(f"path: {path} can't be written: {exc.strerror}") from exc
-    except Refusal:
-        _beside.remove(part)
-        raise
 
 
 def _told(path: str, content: bytes | None) -> Dict[str, Any]:

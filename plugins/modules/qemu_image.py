@@ -102,6 +102,8 @@ requirements:
   - Python 3.8 or later
   - C(qemu-img) 5.2 or later, from the packages C(qemu-utils) or C(qemu-img). O(state=absent) does without.
 notes:
+  - Symbolic links on the way to O(path) count only if root made them, or the user that runs the task. Where O(path) itself is one,
+    it can be looked at, but what it leads to is not changed under that name.
   - Whether an image is in use is told by the locks that QEMU keeps on it. A file system without such locks tells nothing.
 seealso:
   - module: vmm.qemu.qemu_disk

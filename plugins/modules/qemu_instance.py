@@ -86,6 +86,7 @@ options:
     description:
       - A file for what QEMU writes to stderr (C(-D)), which a daemon's is otherwise lost after the start. It is begun anew with each start.
       - The guest's serial console is none of this. It is an option of O(arguments).
+      - QEMU opens it, like O(pidfile), as the user that runs the task. What is there must therefore be a regular file with one name.
     type: path
   shutdown_timeout:
     description:
@@ -94,6 +95,10 @@ options:
     type: float
     default: 30.0
 notes:
+  - QEMU gets a small environment, not that of the task: C(PATH), C(HOME), C(LANG), C(LC_ALL), C(TZ), C(TMPDIR), C(LD_LIBRARY_PATH),
+    C(QEMU_MODULE_DIR), and for a display C(XDG_RUNTIME_DIR), C(DISPLAY), C(WAYLAND_DISPLAY) and C(XAUTHORITY). A wrapper script can
+    set more.
+  - Symbolic links on the way to O(pidfile) and O(log) count only if root made them, or the user that runs the task.
   - O(tls) can't be used for a start, since the monitor that the module makes is a plain one.
   - Which QEMU a wrapper script runs can't be told, so that only a O(binary) that is QEMU itself counts for RV(restart_required).
 seealso:

@@ -57,6 +57,8 @@ options:
 requirements:
   - Python 3.8 or later
 notes:
+  - Symbolic links on the way to O(path) count only if root made them, or the user that runs the task. Where O(path) itself is one,
+    it can be looked at, but what it leads to is not changed under that name.
   - A virtual machine that runs keeps the seed that it was started with.
 seealso:
   - module: vmm.qemu.qemu_image

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 
 from support.modules import ModuleFailed, run_module
+from support.patience import no_hang
 from support.vm import VM
 
 MIB = 1 << 20
@@ -126,7 +129,7 @@ def test_whose_an_image_is(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
     step(path)
     assert path.stat().st_mode & 0o777 == 0o640
-    refused(path, "no mode", mode="0999")
+    refused(path, "not a valid mode", mode="0999")
     refused(path, "no user", owner="nosuchuser")
     if os.geteuid() == 0:
         step(path, "chown", owner="nobody", mode="0640")
@@ -299,6 +302,92 @@ def test_a_raw_image_is_one_whatever_a_guest_wrote_to_it(tmp_path: Path) -> None
     assert (done["image"]["format"], done["image"]["virtual_size"]) == ("raw", 2 * MIB)
     assert path.stat().st_size == 2 * MIB and info(path)["virtual-size"] == 64 * MIB
     step(path, format="raw")
+
+
+# -- where others can write, too -------------------------------------------------
+
+
+def test_a_link_is_not_given_away_nor_resized(tmp_path: Path) -> None:
+    create(tmp_path / "real")
+    (tmp_path / "real").chmod(0o644)
+    os.symlink(tmp_path / "real", tmp_path / "link")
+    step(tmp_path / "link", size="8M")  # it can be looked at
+    refused(tmp_path / "link", "symbolic link", str(tmp_path / "real"), mode="0600")
+    refused(tmp_path / "link", "symbolic link", str(tmp_path / "real"), size="16M")
+    os.link(tmp_path / "real", tmp_path / "second")
+    refused(tmp_path / "second", "2 names", mode="0600")
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o644 and info(tmp_path / "real")["virtual-size"] == 8 * MIB
+    if os.geteuid() == 0:
+        refused(tmp_path / "link", "symbolic link", str(tmp_path / "real"), owner="nobody")
+        refused(tmp_path / "second", "2 names", owner="nobody")
+        assert (tmp_path / "real").stat().st_uid == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make links of somebody else's")
+def test_a_strangers_link_leads_nowhere(tmp_path: Path) -> None:
+    """Neither in the image's place nor on the way there; root's own do."""
+    (tmp_path / "victim").mkdir()
+    create(tmp_path / "victim" / "disk")
+    nobody = pwd.getpwnam("nobody")
+    for name, target in (("link", "victim/disk"), ("way", "victim"), ("own", "victim")):
+        os.symlink(tmp_path / target, tmp_path / name)
+    for name in ("link", "way"):
+        os.lchown(tmp_path / name, nobody.pw_uid, nobody.pw_gid)
+    for options in ({"size": "16M"}, {"owner": "nobody"}, {}):
+        refused(tmp_path / "link", "symbolic link that belongs to nobody", **options)
+        refused(tmp_path / "way" / "disk", "symbolic link that belongs to nobody", **options)
+    refused(tmp_path / "way" / "disk", "symbolic link that belongs to nobody", state="absent")
+    refused(tmp_path / "way" / "new", "symbolic link that belongs to nobody", size="1M")
+    assert info(tmp_path / "victim" / "disk")["virtual-size"] == 8 * MIB
+    step(tmp_path / "own" / "disk", "resize", size="16M")
+    step(tmp_path / "own" / "disk", "rm", state="absent")
+
+
+def test_two_tasks_that_make_one_image(tmp_path: Path) -> None:
+    """The second, begun while the first is at it, does no harm and says so; then it finds the image there."""
+    program, going, go = tmp_path / "qemu-img-slow", tmp_path / "going", tmp_path / "go"
+    wait = f"case $1.$5 in create.help) ;; create.*) : >{going}; while [ ! -e {go} ]; do sleep 0.05; done;; esac"
+    program.write_text(f'#!/bin/sh\n{wait}\nexec qemu-img "$@"\n')
+    program.chmod(0o755)
+    path, done = tmp_path / "d" / "disk", []
+    path.parent.mkdir()
+    first = threading.Thread(target=lambda: done.append(image(path, format="qcow2", size="10M", qemu_img=str(program))))
+    first.start()
+    try:
+        with no_hang(20):
+            while not going.exists():
+                assert first.is_alive()
+        with pytest.raises(ModuleFailed, match="another task is making"):
+            image(path, format="qcow2", size="5M")
+        assert os.listdir(path.parent) == ["disk.part"]
+    finally:
+        go.touch()
+        first.join()
+    assert done[0]["image"]["virtual_size"] == info(path)["virtual-size"] == 10 * MIB
+    assert os.listdir(path.parent) == ["disk"]
+    step(path, format="qcow2", size="10M")
+
+
+def test_a_file_that_comes_to_be_meanwhile_is_kept(tmp_path: Path) -> None:
+    path, program = tmp_path / "d" / "disk", tmp_path / "qemu-img-late"
+    path.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n[ "$5" = help ] || echo mine >{path}\nexec qemu-img "$@"\n')
+    program.chmod(0o755)
+    with pytest.raises(ModuleFailed, match="has come to be meanwhile and is kept"):
+        image(path, format="qcow2", size="1M", qemu_img=str(program))
+    assert path.read_text() == "mine\n" and os.listdir(path.parent) == ["disk"]
+
+
+def test_what_is_put_in_the_place_of_an_image_being_made_is_not_written_to(tmp_path: Path) -> None:
+    path, program, victim = tmp_path / "d" / "disk", tmp_path / "qemu-img-evil", tmp_path / "victim"
+    path.parent.mkdir()
+    victim.write_text("all that matters")
+    swap = f"rm {path}.part && ln -s {victim} {path}.part"
+    program.write_text(f'#!/bin/sh\n[ "$5" = help ] || {{ {swap}; }}\nexec qemu-img "$@"\n')
+    program.chmod(0o755)
+    with contextlib.suppress(ModuleFailed):
+        image(path, format="qcow2", size="1M", mode="0666", qemu_img=str(program))
+    assert victim.read_text() == "all that matters" and victim.stat().st_mode & 0o777 != 0o666
 
 
 # -- with a VM that uses the image ----------------------------------------------

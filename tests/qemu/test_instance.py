@@ -430,6 +430,51 @@ def test_the_log_gets_what_qemu_says_later(instance: Instance) -> None:
     assert "terminating on signal 15" in log.read_text()
 
 
+def test_qemu_does_not_inherit_what_the_operator_has(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT_PASSWORD", "hunter2")
+    pid = instance.run()["pid"]
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"PATH=" in environment and b"hunter2" not in environment and b"VAULT" not in environment
+    assert len(environment.split(b"\0")) < 14
+
+
+@pytest.mark.parametrize("option", ["pidfile", "log"])
+@pytest.mark.parametrize("what", ["link", "dangling", "way", "fifo", "names"])
+def test_what_qemu_would_write_to_is_a_file_of_its_own(instance: Instance, option: str, what: str) -> None:
+    """A link could lead anywhere, and a FIFO would keep who reads it waiting for ever."""
+    path, victim, made = instance.directory / "it", instance.directory / "victim", instance.directory / "made"
+    victim.write_text("")
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "names":
+        os.link(victim, path)
+    elif what == "way":
+        if os.geteuid() != 0:
+            return  # only root can make links of somebody else's
+        path.symlink_to(instance.directory)
+        os.lchown(path, 65534, 65534)
+        path = path / "it2"
+    else:
+        path.symlink_to(victim if what == "link" else made)
+    words = {"fifo": "not a regular file", "names": "2 names"}.get(what, "symbolic link")
+    for check in (True, False):
+        for state in ("started", "restarted"):
+            with no_hang(5):
+                assert words in instance.fail(check, state=state, timeout=5, **{option: str(path)})
+    assert victim.read_text() == "" and not made.exists() and instance.files == {"it", "victim"}
+    assert instance.processes() == set()
+
+
+def test_a_pidfile_that_becomes_a_fifo_while_it_runs(instance: Instance) -> None:
+    pid = instance.run()["pid"]
+    instance.pidfile.unlink()
+    os.mkfifo(instance.pidfile)
+    for check in (True, False):
+        with no_hang(5):
+            assert "not a regular file" in instance.fail(check, state="stopped", timeout=5)
+    assert process_exists(pid)
+
+
 @pytest.mark.parametrize("form", ["unix:{0}/qmp", "{0}/with,comma", "unix:@{0}", "127.0.0.1:{1}", "tcp:[::1]:{1}"])
 def test_every_form_of_address(instance: Instance, form: str) -> None:
     with socket.socket(socket.AF_INET) as taken:

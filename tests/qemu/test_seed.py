@@ -98,15 +98,28 @@ def test_it_can_be_another_users(tmp_path: Path) -> None:
     assert path.stat().st_uid == pwd.getpwnam("nobody").pw_uid
 
 
+def test_a_link_is_not_replaced_nor_given_away(tmp_path: Path) -> None:
+    seed(tmp_path / "real", mode="0644")
+    os.symlink(tmp_path / "real", tmp_path / "link")
+    before = (tmp_path / "real").read_bytes()
+    assert not seed(tmp_path / "link", mode="0644")["changed"]
+    for options in ({"mode": "0600"}, {"user_data": "new"}):
+        for check in (True, False):
+            with pytest.raises(ModuleFailed, match="symbolic link"):
+                seed(tmp_path / "link", check, **{"mode": "0644", **options})
+    assert (tmp_path / "real").read_bytes() == before and (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o644
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"path": "seed.iso"}, "no absolute path"),
+        ({"path": "seed.iso"}, "not an absolute path"),
         ({"path": "/nonexistent/seed.iso"}, "no directory /nonexistent"),
-        ({"path": "/etc"}, "is no regular file"),
+        ({"path": "/etc"}, "is not a regular file"),
         ({"owner": "nosuchuser"}, "no user nosuchuser"),
-        ({"mode": "rw"}, "'rw' is no mode"),
-        ({"mode": "7777"}, "is no mode"),
+        ({"mode": "rw"}, "'rw' is not a valid mode"),
+        ({"mode": "7777"}, "is not a valid mode"),
         ({"user_data": ["#cloud-config"]}, "user_data: this is neither a text nor a mapping"),
         ({"meta_data": 5}, "meta_data: this is neither a text nor a mapping"),
     ],

@@ -10,6 +10,8 @@ import os
 import stat
 import struct
 
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import safe_open
+
 # qcow2's header, as QEMU's docs/interop/qcow2 has it: magic, version, backing file offset and length, cluster bits, size.
 _QCOW2 = struct.Struct(">4sIQIIQ")
 
@@ -17,9 +19,7 @@ _QCOW2 = struct.Struct(">4sIQIIQ")
 def virtual_size(path: str, driver: str) -> int | None:
     """The size in bytes that a guest would see of the image, or None where this can't tell (other formats, no access)."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode) and not stat.S_ISBLK(os.stat(path).st_mode):
-            return None
-        with open(path, "rb") as image:
+        with safe_open.regular(path, links=True, devices=True) as image:
             if driver == "qcow2":
                 magic, _version, _offset, _length, _bits, size = _QCOW2.unpack(image.read(_QCOW2.size))
                 return int(size) if magic == b"QFI\xfb" else None
