@@ -33,13 +33,20 @@ OPTIONS = {
     "pidfile": Option("path"),
     "user": Option("str"),
     "log": Option("path"),
-    "shutdown_timeout": Option("float", default=30.0),
+    "shutdown_timeout": Option("float"),
 }
 _UNIX_LONGEST = 107
 # A QEMU that is ending has closed its monitor already.
 _ENDING = 2.0
 _HELP_SECONDS = 10.0
 _PRESS_AGAIN = 5.0
+_SHUTDOWN_SECONDS = 30.0
+_QUIT_SECONDS = 1.0
+# There is no guest in it that could lose anything: it has not begun, is elsewhere, or has come to its end.
+_NO_GUEST = (
+    *("preconfig", "prelaunch", "inmigrate", "postmigrate"),
+    *("shutdown", "guest-panicked", "internal-error"),
+)
 
 
 class Running(NamedTuple):
@@ -73,6 +80,7 @@ class Instance:
         for option, path in (("pidfile", self.pidfile), ("log", self.params.get("log"))):
             if path:
                 _check_written(option, os.path.abspath(path))
+        self.patience = _patience(task.params)
         self.vm: VM | None = None
         self.warnings: List[str] = []
 
@@ -192,18 +200,31 @@ class Instance:
     # -- doing -------------------------------------------------------------------------------------------------
 
     def stop_commands(self, running: Running) -> List[Step]:
-        """The commands that end it; the first is left out where no guest could obey it."""
-        asks = running.status == "running" and self.params["shutdown_timeout"] > 0
-        return [Step("system_powerdown")] * asks + [Step("quit")]
+        """The commands that end it. Raises Refusal for a guest whose power would be cut without anybody having said so."""
+        press, leave = Step("system_powerdown"), Step("quit")
+        if not self.patience or running.status in _NO_GUEST:
+            return [leave]
+        if running.status == "running":
+            return [press, leave]
+        if running.status == "suspended":
+            return [Step("system_wakeup"), press, leave]
+        raise Refusal(
+            f"{self.name}: its status is {running.status}. A guest that does not run can't shut down, and to end QEMU would "
+            "be a power failure to it. Let it run first (qemu_power with state=running), or set shutdown_timeout to 0, which "
+            "ends it as it is"
+        )
 
     def stop(self, running: Running | None, commands: List[Step]) -> None:
         """End QEMU and wait until its process is gone; then remove what is left of it. Raises Refusal, QMPError."""
         deadline = self.task.deadline
         if running is not None and self.vm is not None:
             try:
-                *press, quit_ = commands
-                if press and not self._shut_down(self.vm, press[0]):
-                    self.warnings.append(f"{self.name}: the guest did not shut down in time, so QEMU was ended")
+                *before, quit_ = commands
+                for wake in before[:-1]:
+                    perform(wake, self.vm, deadline)
+                if before and not self._shut_down(self.vm, before[-1]):
+                    took = f"within {self.patience:.4g} s"
+                    self.warnings.append(f"{self.name}: the guest did not shut down {took}, so QEMU was ended")
                 perform(quit_, self.vm, deadline)
             except errors.Disconnected:
                 pass  # that is what was wanted, whoever was faster
@@ -215,9 +236,9 @@ class Instance:
         _process.remove_remains(self.address, self.pidfile, self.name)
 
     def _shut_down(self, vm: VM, press: Step) -> bool:
-        """Ask the guest to shut down; whether it did, within half of the time that is left. Raises QMPError."""
+        """Ask the guest to shut down; whether it did in time. Raises QMPError."""
         left = self.task.deadline.remaining() or 0.0
-        patience = Deadline(min(self.params["shutdown_timeout"], left / 2))
+        patience = Deadline(min(self.patience, max(left - _QUIT_SECONDS, left / 2)))
         mark = vm.session.event_count
         while True:
             # A guest that is still booting loses it, and one that is shutting down doesn't mind a second one.
@@ -321,6 +342,20 @@ class Instance:
             return _STOPPED
         arguments = _command_line.core(running.command_line if running else wanted)
         return {"state": "started", "arguments": _command_line.hide(arguments)}
+
+
+def _patience(params: Dict[str, Any]) -> float:
+    """Seconds that the guest has to shut down. Raises Refusal for more than the whole task has."""
+    given, whole = params.get("shutdown_timeout"), params["timeout"]
+    if given is None:
+        return float(min(_SHUTDOWN_SECONDS, whole / 2))
+    if not given >= 0:  # nan, too
+        raise Refusal(f"shutdown_timeout: {given} is not a number of seconds; 0 ends QEMU at once")
+    if given >= whole and params["state"] != "started":
+        raise Refusal(
+            f"shutdown_timeout: {given:.4g} s are never over, since timeout is {whole:.4g} s: make timeout longer than that"
+        )
+    return float(given)
 
 
 def _check_written(option: str, path: str) -> None:

@@ -48,7 +48,10 @@ options:
     description:
       - V(started) starts it, unless it runs.
       - V(stopped) asks a running guest to shut down, as its power button does, gives it O(shutdown_timeout) for that, and then ends
-        QEMU. A guest that isn't running (paused, or never started) can't shut down, so QEMU is ended at once.
+        QEMU. A suspended guest is woken up first.
+      - A guest that has been paused, by somebody or by QEMU after an I/O error, can't shut down. That is an error, unless
+        O(shutdown_timeout=0) says that its power may be cut. Where there is no guest (it was never started, was migrated away, has shut
+        down or has crashed), QEMU is ended at once.
       - V(restarted) is V(stopped), then V(started), with what O(arguments) say now. Always a change. It starts what is not running.
         If the start fails, it stays stopped.
     type: str
@@ -90,10 +93,10 @@ options:
     type: path
   shutdown_timeout:
     description:
-      - Seconds that the guest has for its shutdown. At most half of what is left of O(timeout) is used.
+      - Seconds that the guest has for its shutdown, before QEMU is ended all the same. Must be less than O(timeout).
       - V(0) ends QEMU at once, which to the guest is a power failure.
+      - If not set, 30 seconds, or half of O(timeout) if that is less.
     type: float
-    default: 30.0
 notes:
   - QEMU gets a small environment, not that of the task: C(PATH), C(HOME), C(LANG), C(LC_ALL), C(TZ), C(TMPDIR), C(LD_LIBRARY_PATH),
     C(QEMU_MODULE_DIR), and for a display C(XDG_RUNTIME_DIR), C(DISPLAY), C(WAYLAND_DISPLAY) and C(XAUTHORITY). A wrapper script can

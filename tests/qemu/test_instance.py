@@ -405,6 +405,43 @@ def test_a_guest_that_ignores_it_is_ended(instance: Instance) -> None:
         instance.run(state="stopped", timeout=2)
 
 
+def test_a_paused_guest_is_not_power_cut_unless_that_is_said(instance: Instance) -> None:
+    pid = instance.run(arguments={key: value for key, value in BARE.items() if key != "S"})["pid"]
+    run_module(instance.socket, "qemu_power", state="paused")
+    for check in (True, False):
+        for state in ("stopped", "restarted"):
+            said = instance.fail(check, state=state)
+            assert "its status is paused" in said and "qemu_power" in said and "shutdown_timeout to 0" in said
+    assert process_exists(pid) and run_module(instance.socket, "qemu_wait", status="paused", check=True)
+    for check in (True, False):
+        assert instance.run(check, state="stopped", shutdown_timeout=0)["commands"] == [QUIT]
+    assert instance.files == set() and not process_exists(pid)
+
+
+def test_a_suspended_guest_is_woken_up_to_be_asked(instance: Instance, start_vm: Callable[..., VM]) -> None:
+    """What the guest makes of it is not looked at: this one does not come back whole."""
+    vm = start_vm(guest=True, name="inst")
+    vm.run_in_guest("(sleep 1; echo mem >/sys/power/state) >/dev/null 2>&1 &")
+    vm.observer.wait_event("SUSPEND")
+    wakeup = {"execute": "system_wakeup", "arguments": {}}
+    for check in (True, False):
+        stopped = instance.run(check, socket=vm.qmp, state="stopped", shutdown_timeout=1)
+        assert stopped["commands"] == [wakeup, POWERDOWN, QUIT]
+    for event in ("WAKEUP", "POWERDOWN"):
+        vm.observer.wait_event(event, 1)
+    vm.wait_exit()
+
+
+def test_a_shutdown_that_may_take_longer_than_the_task(instance: Instance) -> None:
+    pid = instance.run(shutdown_timeout=300)["pid"]
+    for check in (True, False):
+        for seconds, whole in ((300, 60), (60, 60)):
+            said = instance.fail(check, state="stopped", shutdown_timeout=seconds, timeout=whole)
+            assert f"{seconds} s" in said and "timeout is 60 s" in said
+        assert "not a number" in instance.fail(check, state="stopped", shutdown_timeout=-1)
+    assert process_exists(pid)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_it_runs_as_another_user(instance: Instance, qemu_version: str) -> None:
     result = instance.run(user="nobody")
