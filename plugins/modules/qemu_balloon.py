@@ -23,8 +23,8 @@ extends_documentation_fragment:
 options:
   size:
     description:
-      - What the guest shall have left, in bytes or such as V(2G).
-      - A size below 64 MiB is warned about, since guests have died of it. QEMU itself has no floor.
+      - What the guest shall have left, in bytes or such as V(2G). A number without a unit is bytes, not MiB as QEMU's C(-m) has it.
+      - To take a guest below 64 MiB is refused without O(force), since guests have died of it. QEMU itself has no floor.
     type: str
     required: true
   wait:
@@ -39,7 +39,7 @@ options:
     type: str
     default: 1M
   force:
-    description: Do not warn about a size that guests have died of.
+    description: Take the guest below 64 MiB, too, of which guests have died.
     type: bool
     default: false
 seealso:

@@ -60,7 +60,9 @@ options:
     description: How many virtual CPUs there shall be, as in M(vmm.qemu.qemu_cpu_hotplug).
     type: int
   balloon:
-    description: How much memory the guest shall have left to itself, as O(vmm.qemu.qemu_balloon#module:size).
+    description:
+      - How much memory the guest shall have left to itself, as O(vmm.qemu.qemu_balloon#module:size), such as V(512M).
+      - Less than 64 MiB is refused. M(vmm.qemu.qemu_balloon) with C(force) can do that.
     type: str
   power:
     description:

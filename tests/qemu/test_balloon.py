@@ -51,13 +51,19 @@ def test_a_whole_life(balloon: Life) -> None:
     vm.guest_sees(memkb=lambda kb: kb == before)
 
 
-def test_below_the_floor_it_warns_and_obeys(balloon: Life) -> None:
-    """In check mode only, or the guest would die of it."""
+def test_below_the_floor_it_is_refused_without_force(balloon: Life) -> None:
+    """With force in check mode only, or the guest would die of it."""
     vm = balloon.vm
-    told = run_module(vm, "qemu_balloon", check=True, size="32M")
-    assert told["changed"] and any("64 MiB" in text for text in told["warnings"])
-    assert run_module(vm, "qemu_balloon", check=True, size="32M", force=True)["warnings"] == []
-    assert run_module(vm, "qemu_balloon", check=True, size="64M")["warnings"] == []
+    balloon.refused("64 MiB", "force=true", size="32M")
+    for size in ("200", 512):
+        told = balloon.refused("64 MiB", f"{size} bytes", f"{size} MiB are {size}M", size=size)
+        assert told["commands"] == []
+    for document in ({"balloon": "32M"}, {"balloon": 200}):
+        with pytest.raises(ModuleFailed, match="qemu_balloon with force=true"):
+            run_module(vm, "qemu_machine", **document)
+    for size, force in (("32M", True), ("64M", False)):
+        told = run_module(vm, "qemu_balloon", check=True, size=size, force=force)
+        assert (told["changed"], told["warnings"]) == (True, [])
     assert actual(vm) == 256 * MB
 
 
@@ -104,7 +110,7 @@ def test_a_vm_without_the_device_and_one_that_gets_it(paused_vm: VM) -> None:
 
 
 def test_as_ansible_runs_it(live_vm: VM, ansible_task: Any) -> None:
-    given = {"socket": live_vm.qmp, "size": "32M"}
+    given = {"socket": live_vm.qmp, "size": "96M"}
     told = ansible_task("qemu_balloon", given, check=True, diff=True)
     assert told.changed
     assert ansible_task("qemu_balloon", {**given, "size": "160M"}).result["balloon"]["target"] == 160 * MB

@@ -101,17 +101,10 @@ class Balloon(Kind):
         most = _most(vm)
         if size > most:
             raise Refusal(f"size: {size} is more than the {most} bytes that this VM has")
+        if size < min(FLOOR, have["size"]) and not want.get("force"):
+            raise Refusal(_too_little(want["size"], size))
         end = Reached(size, _tolerance(want)) if want.get("wait", True) else None
         return [Step("balloon", {"value": size}, wait=end, undo=[Step("balloon", {"value": have["size"]})])]
-
-    def warnings(self, want: Want) -> List[str]:
-        """Of a size that no guest survives."""
-        if human_size(want["size"]) < FLOOR and not want.get("force"):
-            return [
-                f"size: a guest left with {want['size']} (less than 64 MiB) may run out of memory and die; "
-                "force=true if that is meant"
-            ]
-        return []
 
     def describe(self, vm: VM, want: Want) -> Dict[str, Any]:
         """Where the guest stands, and what the task asks for. QEMU does not tell what it was asked before."""
@@ -119,6 +112,14 @@ class Balloon(Kind):
 
 
 BALLOON = Balloon()
+
+
+def _too_little(written: Any, size: int) -> str:
+    unit = f". A number without a unit is bytes: {written} MiB are {written}M" if str(written).strip().isdigit() else ""
+    return (
+        f"size: {written} would leave the guest with {size} bytes, and one with less than 64 MiB may run out of memory and "
+        f"die; qemu_balloon with force=true does it, if that is meant{unit}"
+    )
 
 
 def _tolerance(want: Want) -> int:
