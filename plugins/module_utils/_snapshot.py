@@ -236,9 +236,9 @@ def _devices(now: Now) -> List[str]:
         )
     if left_out:
         raise Refusal(
-            f"devices: {left_out} can't hold a snapshot (only a qcow2 image can), but the guest can write to it. When the "
-            "guest's memory goes back in time and such a disk does not, its file systems are ruined. Make the disk "
-            f"read-only or a qcow2 image; or, if the guest does not use it, name the others: devices={now.meant}"
+            f"devices: {left_out} can't hold a snapshot (a qcow2 image can), and the guest can write to it. When memory goes back "
+            "in time and such a disk does not, its file systems are ruined. Make it read-only or a qcow2 image; or, if the "
+            f"guest does not use it, name the others: devices={now.meant}"
         )
     return now.meant
 
@@ -315,9 +315,6 @@ def _state_of(now: Now, name: str, devices: List[str]) -> List[str]:
     return [node for node, snapshot in found if snapshot and snapshot["vm-state-size"]]
 
 
-# -- doing --------------------------------------------------------------------
-
-
 def _carry_out(vm: VM, task: Task, move: Move, sender: _jobs.Sender) -> None:
     name, ident = task.params["name"], move.ident
     what = f"snapshot {name}"
@@ -359,9 +356,6 @@ def _after_failure(vm: VM, task: Task, ident: str, sender: _jobs.Sender) -> str:
     sender.send(Step("cont"))
     vm.forget()
     return f"; the virtual machine was continued, and is {vm.status}"
-
-
-# -- telling ------------------------------------------------------------------
 
 
 def _result(now: Now, move: Move, params: Dict[str, Any]) -> Dict[str, Any]:
