@@ -87,7 +87,7 @@ def work(task: Task) -> Dict[str, Any]:
                 run.commands.append(command.public())
             else:
                 _send(vm, command, run)
-        except errors.QMPError as exc:
+        except (Refusal, errors.QMPError) as exc:
             if task.check_mode and run.commands and isinstance(exc, errors.CommandError):
                 # it may look for what a command that was left out would have made
                 run.responses.append(None)
@@ -99,6 +99,7 @@ def work(task: Task) -> Dict[str, Any]:
 
 def _send(vm: VM, command: Command, run: Run) -> None:
     """Send one command, and note its response and what it was. Raises the session's errors."""
+    vm.spare(command.name, command.arguments.get("command-line"))
     try:
         response = vm.session.execute(command.name, command.arguments, deadline=vm.deadline, oob=command.oob)
     except errors.Disconnected as exc:
@@ -113,6 +114,7 @@ def _send(vm: VM, command: Command, run: Run) -> None:
         response = REDACTED
     run.responses.append(response)
     if not command.query:
+        vm.streams = True  # it may have begun one
         run.commands.append(command.public())
 
 
@@ -122,7 +124,7 @@ def _note_unknown(command: Command, run: Run, sent: bool) -> None:
         run.commands.append(command.public())
 
 
-def _failed(exc: errors.QMPError, place: int, command: Command) -> Dict[str, Any]:
+def _failed(exc: Exception, place: int, command: Command) -> Dict[str, Any]:
     result: Dict[str, Any] = {"failed": True, "msg": f"commands[{place}]: {exc}"}
     if isinstance(exc, errors.CommandError):
         result["error"] = {"class": exc.error_class, "desc": exc.desc}

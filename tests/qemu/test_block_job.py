@@ -196,10 +196,10 @@ def below(vm: VM, name: str) -> str | None:
 
 
 def test_a_stream(chain: VM) -> None:
-    step(chain, "block-stream", "job-dismiss", operation="stream", device="top", base_node="base")
+    step(chain, "block-stream", operation="stream", device="top", base_node="base")
     assert str(below(chain, "top")).endswith("base.qcow2")
     same(chain, operation="stream", device="top", base_node="base")
-    step(chain, "block-stream", "job-dismiss", operation="stream", device="data")
+    step(chain, "block-stream", operation="stream", device="data")
     assert below(chain, "top") is None
     same(chain, operation="stream", device="data")
     refused(chain, "base_node", "none-such", operation="stream", device="top", base_node="none-such")
