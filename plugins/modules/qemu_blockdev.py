@@ -67,7 +67,8 @@ options:
   size:
     description:
       - The size that the guest shall see, in bytes or as V(10G). It grows while the node is in use.
-      - A smaller size than the current one is an error.
+      - A smaller size than the current one is an error. QEMU is asked for that right before it is sent.
+      - A new disk grows before anything uses it. Its image stays as large where what follows fails.
     type: str
   options:
     description: Further members of C(blockdev-add), with QEMU's own names.

@@ -90,7 +90,8 @@ options:
   size:
     description:
       - The size that the guest shall see, in bytes or as V(10G). It grows while the guest runs.
-      - A smaller size than the current one is an error.
+      - A smaller size than the current one is an error. QEMU is asked for that right before it is sent.
+      - A new disk grows before anything uses it. Its image stays as large where what follows fails.
     type: str
   options:
     description: Further properties of the device, with QEMU's own names.

@@ -39,6 +39,10 @@ def apply(plan: Plan, vm: VM) -> None:
     for step, takes_back in zip(plan.steps, undos):
         mark = None
         try:
+            if step.due is not None:
+                step.hidden = not step.due(vm)
+                if step.hidden:
+                    continue
             mark = _ask(step, vm, vm.deadline)
             _see_through(step, vm, vm.deadline, mark)
         except (errors.QMPError, Refusal) as exc:

@@ -35,11 +35,7 @@ def create(vm: VM, want: Want) -> List[Step]:
     undo = _delete(name)
     steps = [Step("blockdev-add", arguments, undo=[undo], hint=_hint)]
     if "size" in want:
-        size, now = sectors(want["size"]), _image_size(want)
-        if now > size:
-            raise _shrinks(name, now, size)
-        if now < size:
-            steps.append(_resize(name, size, want.get("read_only", False)))
+        steps.append(_grown(vm, want))
     return steps
 
 
@@ -98,9 +94,8 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
         steps.append(Step("blockdev-reopen", _reopen(vm, _over(was, want)), undo=undo, hint=_hint))
     for change in changes:
         if change.key == "size":
-            if change.after < change.before:
-                raise _shrinks(name, change.before, change.after)
-            steps.append(_resize(name, change.after, bool(want.get("read_only", have["read_only"]))))
+            read_only = bool(want.get("read_only", have["read_only"]))
+            steps.append(_resize(name, change.after, read_only, change.before))
     return steps
 
 
@@ -156,16 +151,27 @@ def _definition(want: Want, vm: VM | None) -> Dict[str, Any]:
     return made
 
 
-def _image_size(want: Want) -> int:
-    """The size that the node will have, which decides now whether it must grow. Raises Refusal when that can't be told."""
-    path = want.get("filename") or want.get("file", {}).get("filename")
-    now = virtual_size(path, want.get("driver", "raw")) if path else None
+def _grown(vm: VM, want: Want) -> Step:
+    """``block_resize`` of a new node, before anything uses it: sent where QEMU says that the image is smaller.
+
+    The image is looked at here to foretell that, where this host is QEMU's. Raises Refusal for one that it would cut.
+    """
+    name, size = want["node_name"], sectors(want["size"])
+    now = _foretold(vm, want)
+    step = _resize(name, size, want.get("read_only", False), now)
+    step.late, step.hidden = False, now == size
     if now is None:
-        raise Refusal(
-            f"size: the size of {path or 'this node'} can't be read for driver {want.get('driver', 'raw')} before "
-            "QEMU opens it: add it without size, then run again with size"
+        step.doubt = (
+            f"size: only QEMU can tell how large the image of {name} is; no block_resize is sent if it has {size} bytes"
         )
-    return now
+    return step
+
+
+def _foretold(vm: VM, want: Want) -> int | None:
+    """The size that a new node will have, as its file here tells, or None where only QEMU can tell."""
+    path = want.get("filename") or want.get("file", {}).get("filename")
+    part = any(option in want.get("options", {}) for option in ("offset", "size"))
+    return None if part or not vm.local or not isinstance(path, str) else virtual_size(path, want.get("driver", "raw"))
 
 
 def check_free(vm: VM, node: str, device: str, *, shared: bool) -> None:
@@ -181,10 +187,28 @@ def check_free(vm: VM, node: str, device: str, *, shared: bool) -> None:
         raise Refusal(f"drive: block node {node} is in use by device {others[0][1]}; both need share-rw to share it")
 
 
-def _resize(name: str, size: int, read_only: bool) -> Step:
-    if read_only:
+def _resize(name: str, size: int, read_only: bool, now: int | None) -> Step:
+    """``block_resize`` of a node that has ``now`` bytes, as far as that is known; it never shrinks one."""
+    if now is not None:
+        _may_grow(name, size, read_only, now)
+
+    def due(vm: VM) -> bool:
+        """By QEMU's own word, at the moment in which it is sent."""
+        node = nodes(vm).get(name)
+        if node is None:
+            raise Refusal(f"size: block node {name} is not there any more, so it was not grown")
+        return _may_grow(name, size, read_only, node["image"]["virtual-size"])
+
+    return Step("block_resize", {"node-name": name, "size": size}, late=True, due=due)
+
+
+def _may_grow(name: str, size: int, read_only: bool, now: int) -> bool:
+    """Whether a node of ``now`` bytes must grow. Raises Refusal for one that can't, and for one that would shrink."""
+    if now > size:
+        raise Refusal(f"size: {name} has {now} bytes; making it {size} would cut data off, and a disk is never shrunk")
+    if now < size and read_only:
         raise Refusal(f"size: {name} is read-only, so it can't grow to {size} bytes")
-    return Step("block_resize", {"node-name": name, "size": size}, late=True)
+    return now < size
 
 
 def _words(used: List[tuple[str, str]]) -> str:
@@ -203,14 +227,10 @@ def _delete(name: str, undo: List[Step] | None = None) -> Step:
     )
 
 
-def _shrinks(name: str, now: int, wanted: int) -> Refusal:
-    return Refusal(f"size: {name} has {now} bytes; making it {wanted} would cut data off, and a disk is never shrunk")
-
-
 def _protocol(path: str, vm: VM | None) -> str:
     """The driver for a path: QEMU's ``file`` takes regular files only, ``host_device`` devices only."""
     if not isinstance(path, str) or "\0" in path:
-        raise Refusal(f"filename: {path!r} is no path")
+        raise Refusal(f"filename: {path!r} is not a valid path")
     if vm is not None and not os.path.isabs(path):
         raise Refusal(
             f"filename: {path} is relative, and QEMU's working directory is not the task's: give an absolute path"
@@ -222,11 +242,11 @@ def _protocol(path: str, vm: VM | None) -> str:
         if vm is not None and vm.local and not path.startswith("/dev/fdset/"):
             raise Refusal(f"filename: cannot use {path}: {exc.strerror}") from exc
         return "file"
-    if stat.S_ISDIR(mode):
-        raise Refusal(f"filename: {path} is a directory, not an image")
-    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode) and not stat.S_ISCHR(mode):
-        raise Refusal(f"filename: {path} is neither a file nor a block device")
-    return "file" if stat.S_ISREG(mode) else "host_device"
+    device = stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
+    if vm is not None and vm.local and not device and not stat.S_ISREG(mode):
+        what = "a directory, not an image" if stat.S_ISDIR(mode) else "neither a file nor a block device"
+        raise Refusal(f"filename: {path} is {what}")
+    return "host_device" if device else "file"
 
 
 def _hint(error: errors.CommandError) -> str:

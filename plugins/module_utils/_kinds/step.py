@@ -107,6 +107,8 @@ class Step:
         removes: bool = False,
         there: Callable[[VM], bool] | None = None,
         late: bool = False,
+        due: Callable[[VM], bool] | None = None,
+        doubt: str = "",
         secret: Sequence[str] = (),
     ) -> None:
         """``undo``: the steps that take this one back, in their order; empty when nothing can.
@@ -117,6 +119,8 @@ class Step:
         ``removes``: it takes something away; nothing is put back while it is unknown whether it ran.
         ``there``: whether there is anything for it to do, where QEMU's refusal has no class that would tell.
         ``late``: it comes after all others, since nothing takes it back.
+        ``due``: asked right before it is sent, of the VM as it is then: false leaves it out, and out of ``commands``; it may
+        raise Refusal. ``doubt``: what check mode warns of where that can't be foretold.
         ``secret``: the argument names whose values are never shown.
         """
         self.execute = execute
@@ -131,6 +135,8 @@ class Step:
         self.removes = removes
         self.there = there
         self.late = late
+        self.due = due
+        self.doubt = doubt
         self.secret = secret
 
     def public(self) -> Dict[str, Any]:
