@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 from ansible_collections.vmm.qemu.plugins.module_utils import _jobs
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import nodes
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blocknode import children, users
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockgraph import children, users
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, check_id
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
