@@ -18,6 +18,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import address
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.typed import without_password
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 INFO = {"gather_subset": Option("list", elements="str", default=["min"])}
 MIN = ("status", "version", "name")
-# A URL may bring a password along: https://user:password@host/image
-_URL_PASSWORD = re.compile(r"(\w://[^/@:\s\"]*):[^/@\s\"]*@")
 
 
 def work(task: Task) -> Dict[str, Any]:
@@ -74,7 +73,7 @@ def plain(value: Any) -> Any:
         return {key.replace("-", "_"): plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [plain(item) for item in value]
-    return _URL_PASSWORD.sub(r"\1:********@", value) if isinstance(value, str) else value
+    return without_password(value) if isinstance(value, str) else value
 
 
 def _ask(vm: VM, query: str, none: Any, **arguments: Any) -> Any:

@@ -13,8 +13,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
+from ansible_collections.vmm.qemu.plugins.module_utils._converge import foresight
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.diff import before_after
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import NotReadBack, Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
@@ -114,10 +116,7 @@ def converge(
     _survey(items, vm)
     readings = [_read(item, vm) for item in items]
     _settle(readings, vm, recreate)
-    steps = _steps(readings, vm)
-    waits = (number for number, step in enumerate(steps) if runs and _needs_guest(step))
-    place = next(waits, len(steps))
-    plan = Plan([*steps[:place], *last, *steps[place:]])
+    plan = _plan(readings, vm, check_mode, last, runs)
     diff = before_after(readings)
     if not check_mode and plan.steps:
         from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import apply  # most runs change nothing
@@ -145,8 +144,17 @@ def converge(
         raise NotReadBack(plan, exc) from exc
 
 
-def _needs_guest(step: Step) -> bool:
-    return step.wait is not None and step.wait.of_guest and not step.wait.asks_only
+def _plan(readings: List[Reading], vm: VM, check_mode: bool, last: Sequence[Step], runs: bool) -> Plan:
+    """All steps in their order. Raises Refusal for what can be told not to work out."""
+    steps = _steps(readings, vm)
+    if steps:
+        about = {reading.name: reading for reading in readings}
+        steps = foresight.givable(steps, about, vm)
+        if not runs:
+            foresight.check_guest(steps, about, vm, check_mode)
+    waits = (number for number, step in enumerate(steps) if runs and foresight.needs_guest(step))
+    place = next(waits, len(steps))
+    return Plan([*steps[:place], *last, *steps[place:]])
 
 
 def _survey(items: Sequence[Item], vm: VM) -> None:
@@ -268,4 +276,4 @@ def _pending(readings: List[Reading], vm: VM, check_mode: bool) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else str(value)
+    return typed.without_password(repr(value) if isinstance(value, str) else str(value))

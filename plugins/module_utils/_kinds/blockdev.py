@@ -7,17 +7,28 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles, typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, State, Want, nest
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import (
+    Change,
+    Kind,
+    Option,
+    State,
+    Want,
+    flatten,
+    nest,
+)
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
 
+_LONGEST = 4095
+_URL = re.compile(r"[a-z][a-z0-9+-]*://")
 _REOPENED = frozenset(["read_only", "cache.direct", "cache.no_flush", "detect_zeroes"])
 
 
@@ -71,20 +82,14 @@ class Blockdev(Kind):
             "detect_zeroes": node["detect_zeroes"],
             "size": node["image"]["virtual-size"],
         }
-        told = layers(node.get("file", ""))
-        below = told.pop("file", None) or told
+        text = node.get("file", "")
+        told = layers(text)
+        below = told.get("file") or told
         if "filename" in below:
             have["filename"] = below["filename"]
-        have.update({f"file.{key}": value for key, value in below.items() if key in want.get("file", {})})
-        have.update({f"options.{key}": value for key, value in told.items() if key in want.get("options", {})})
-        named = [
-            role for role, node in want.get("options", {}).items() if isinstance(node, str) and role in roles.NODES
-        ]
-        if named:
-            from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
-
-            below = blockgraph.children(vm, self.ident(want))
-            have.update({f"options.{role}": below[role] for role in named if role in below})
+        elif "filename" in want and not is_cut(text):
+            have["filename"] = typed.without_password(text)  # what it has instead
+        have.update(_nested(vm, want))
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
@@ -95,8 +100,16 @@ class Blockdev(Kind):
         return flat
 
     def live(self, vm: VM, have: State) -> FrozenSet[str]:
-        """Size always; how the file is opened where this QEMU has ``blockdev-reopen`` (6.1 and later)."""
-        return _REOPENED | {"size"} if vm.has_command("blockdev-reopen") else frozenset(["size"])
+        """Size always; how the file is opened where this QEMU has ``blockdev-reopen`` (6.1 and later).
+
+        Not whether it can be written to while a device has it: QEMU lets no writer go on, and the guest would not notice.
+        """
+        if not vm.has_command("blockdev-reopen"):
+            return frozenset(["size"])
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
+
+        kept = ["read_only"] if blockgraph.attached(vm, have["node_name"]) else []
+        return (_REOPENED | {"size"}).difference(kept)
 
     def needs(self, want: Want) -> Set[Tuple[str, str]]:
         """The nodes and the objects that its options name."""
@@ -153,10 +166,33 @@ def sectors(size: Any) -> int:
     return -(-human_size(size) // 512) * 512
 
 
+def _nested(vm: VM, want: Want) -> State:
+    """What is told of the options that the task gives as QEMU has them, and of the layers in them."""
+    tree = {**want.get("options", {}), **({"file": want["file"]} if "file" in want else {})}
+    if not tree:
+        return {}
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdef
+
+    flat = blockdef.told(vm, want["node_name"], tree)
+    wanted = flatten({part: want[part] for part in ("options", "file") if part in want})
+    keys = {key: key[len("options.") :] if key.startswith("options.") else key for key in wanted}
+    return {key: flat[name] for key, name in keys.items() if name in flat}
+
+
+def is_cut(text: str) -> bool:
+    """Whether QEMU had more to tell of a node than it tells: a text has 4095 bytes at the most."""
+    return len(text.encode("utf-8", "surrogatepass")) >= _LONGEST
+
+
 def layers(text: str) -> Dict[str, Any]:
-    """QEMU's ``file`` member: a plain name, or ``json:{...}`` (dotted or nested) where options matter for the content."""
+    """QEMU's ``file`` member: a plain name, or ``json:{...}`` (dotted or nested) where options matter for the content.
+
+    Empty where it is cut.
+    """
+    if is_cut(text):
+        return {}
     if not text.startswith("json:"):
-        return {"filename": text} if text else {}
+        return {"filename": text} if text and not _URL.match(text) else {}
     return nest(json.loads(text[len("json:") :]))
 
 

@@ -24,6 +24,11 @@ def users(vm: VM, node: str) -> List[tuple[str, str]]:
     return [user for user in held if user[0] != "device" or not _half_gone(vm, user[1])]
 
 
+def attached(vm: VM, node: str) -> bool:
+    """Whether a device has the node, be it through nodes above it."""
+    return any(kind == "device" or (kind == "blockdev" and attached(vm, name)) for kind, name in users(vm, node))
+
+
 def _half_gone(vm: VM, device: str) -> bool:
     """Whether a device has left the tree, and will let go of its node in a moment. A ``-drive`` is held by its own name."""
     gone = "/" not in device and device not in vm.peripherals()

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import layers, nodes, sectors
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockgraph import children, users
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdef import PROTOCOLS, Untold, as_it_is, references
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import nodes, sectors
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockgraph import users
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.image import virtual_size
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, State, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.typed import without_password
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
-
-PROTOCOLS = frozenset(["file", "host_device", "host_cdrom"])
-"""The drivers that take ``filename`` themselves; every other one has it in its ``file`` layer."""
 
 
 def create(vm: VM, want: Want) -> List[Step]:
@@ -41,7 +40,10 @@ def create(vm: VM, want: Want) -> List[Step]:
 
 def inherit(vm: VM, want: Want, have: State) -> Want:
     """What it is made of and how it is opened; of a node of another driver the image, where the new one takes any."""
-    was = _as_it_is(vm, want["node_name"])
+    try:
+        was = as_it_is(vm, want["node_name"])
+    except Untold as exc:
+        raise Refusal(f"{exc}: remove it (state=absent) in a task of its own, and add it in another") from exc
     if want.get("driver", was["driver"]) != was["driver"]:
         was["options"] = {}
         if not _takes_image(vm, want["driver"]):
@@ -49,6 +51,7 @@ def inherit(vm: VM, want: Want, have: State) -> Want:
             was.pop("file", None)
     if "file" in want or "filename" in want or "file" in want.get("options", {}):
         was["options"].pop("file", None)
+        was["options"].pop("encrypt", None)  # the other image's
         was.pop("file", None)
         was.pop("filename", None)
     return _over(was, want)
@@ -58,38 +61,12 @@ def _takes_image(vm: VM, driver: str) -> bool:
     return driver in PROTOCOLS or vm.schema.has("blockdev-add", f"driver={driver}", "file")
 
 
-def _as_it_is(vm: VM, name: str) -> Want:
-    """A node as an entry that makes it again, as far as QEMU tells: options that matter for the content, no others.
-
-    The nodes below that have names are named; the nameless ones are in its own definition.
-    """
-    node = nodes(vm)[name]
-    told = layers(node.get("file", ""))
-    told.pop("driver", None)
-    made: Want = {
-        "node_name": name,
-        "driver": node["drv"],
-        "read_only": node["ro"],
-        "cache": {"direct": node["cache"]["direct"], "no_flush": node["cache"]["no-flush"]},
-        "detect_zeroes": node["detect_zeroes"],
-    }
-    below = children(vm, name)
-    named = {role: child for role, child in below.items() if not child.startswith("#")}
-    if "filename" in told and "file" not in named and (node["drv"] in PROTOCOLS or "file" in below):
-        made["filename"] = told["filename"]
-    elif isinstance(told.get("file"), dict) and "file" not in named:
-        made["file"] = told["file"]
-    made["options"] = {key: value for key, value in told.items() if key not in ("filename", "file")}
-    made["options"].update(named)
-    return made
-
-
 def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
     """``block_resize`` to grow (nothing takes that back), ``blockdev-reopen`` for the rest."""
     name = want["node_name"]
     steps = []
     if any(change.key != "size" for change in changes):
-        was = _as_it_is(vm, name)
+        was = as_it_is(vm, name, whole=False)
         undo = [Step("blockdev-reopen", _reopen(vm, was))]
         steps.append(Step("blockdev-reopen", _reopen(vm, _over(was, want)), undo=undo, hint=_hint))
     for change in changes:
@@ -105,10 +82,12 @@ def remove(vm: VM, want: Want) -> List[Step]:
     used = [user for user in users(vm, name) if user not in vm.leaving]
     if used:
         raise Refusal(f"blockdev {name} is in use by {_words(used)}: remove that first")
-    was, told = _as_it_is(vm, name), nodes(vm)[name].get("file", "")
-    # of a server on the network QEMU tells an URL, which is no definition
-    whole = any(was.get(option) for option in ("filename", "file", "options")) or told == f"{was['driver']}://"
-    return [_delete(name, [Step("blockdev-add", _definition(was, None))] if whole else [])]
+    try:
+        again = _definition(as_it_is(vm, name), None)
+    except Untold as exc:
+        return [_delete(name, [], str(exc))]
+    hidden = [part for part in again if without_password(str(again[part])) != str(again[part])]
+    return [_delete(name, [Step("blockdev-add", again, secret=hidden)])]
 
 
 def _over(was: Want, want: Want) -> Want:
@@ -120,7 +99,7 @@ def _over(was: Want, want: Want) -> Want:
 def _reopen(vm: VM, want: Want) -> Dict[str, Any]:
     """``blockdev-reopen``'s arguments: the whole definition again, not the difference; the nodes below by their names."""
     plain = {key: value for key, value in want.items() if key not in ("file", "aio")}
-    made = {**_definition(plain, None), **children(vm, want["node_name"])}
+    made = {**_definition(plain, None), **references(vm, want["node_name"])}
     return {"options": [vm.schema.coerce("blockdev-add", made)]}
 
 
@@ -199,7 +178,9 @@ def _resize(name: str, size: int, read_only: bool, now: int | None) -> Step:
             raise Refusal(f"size: block node {name} is not there any more, so it was not grown")
         return _may_grow(name, size, read_only, node["image"]["virtual-size"])
 
-    return Step("block_resize", {"node-name": name, "size": size}, late=True, due=due)
+    step = Step("block_resize", {"node-name": name, "size": size}, late=True)
+    step.due = due
+    return step
 
 
 def _may_grow(name: str, size: int, read_only: bool, now: int) -> bool:
@@ -215,16 +196,18 @@ def _words(used: List[tuple[str, str]]) -> str:
     return ", ".join(f"{kind} {name}" for kind, name in used)
 
 
-def _delete(name: str, undo: List[Step] | None = None) -> Step:
+def _delete(name: str, undo: Sequence[Step] = (), final: str = "") -> Step:
     # A node stays "in use" for a moment after its device has left the device tree; one that is not the monitor's goes with it.
-    return Step(
+    step = Step(
         "blockdev-del",
         {"node-name": name},
         retry=lambda error: "in use" in error.desc,
-        undo=undo or [],
+        undo=undo,
         removes=True,
         there=lambda vm: name in nodes(vm),
     )
+    step.final = final
+    return step
 
 
 def _protocol(path: str, vm: VM | None) -> str:

@@ -164,6 +164,7 @@ def delete(vm: VM, kind: Device, want: Want) -> List[Step]:
             return []
     end = Emptied(shared) if shared else kind.ending(ident)
     end.asks_only = not want.get("wait", True)
+    end.of_guest = _asks_guest(vm, ident)
     names = [*shared.others, ident] if shared else [ident]
     back = lambda vm: [step for name in names for step in _recall(vm, name)]  # noqa: E731
     return [Step("device_del", {"id": ident}, wait=end, remember=back, removes=True)]
@@ -282,6 +283,12 @@ def _check_removal(vm: VM, ident: str) -> None:
         raise Refusal(
             f"device {ident} sits on {os.path.basename(bus)}, which takes no hot-plug, so it can't be unplugged"
         )
+
+
+def _asks_guest(vm: VM, ident: str) -> bool:
+    """Whether QEMU asks the guest to give the device back: on PCI, and for CPUs and memory, which sit on no bus."""
+    path = f"{PERIPHERAL}/{ident}"
+    return vm.prop(path, "legacy-addr") is not None or not vm.prop(path, "parent_bus")
 
 
 def _recall(vm: VM, ident: str) -> List[Step]:

@@ -91,6 +91,12 @@ class Step:
     """What that item stands on."""
     undoes: Step | None = None
     """The step that this one takes back; the engine says so."""
+    due: Callable[[VM], bool] | None = None
+    """Asked right before it is sent, of the VM as it is then: false leaves it out, and out of ``commands``. May raise Refusal."""
+    doubt = ""
+    """What check mode warns of where that can't be foretold."""
+    final = ""
+    """Why nothing can take it back, where that would lose something: a plan does it last, or not at all."""
 
     def __init__(
         self,
@@ -107,8 +113,6 @@ class Step:
         removes: bool = False,
         there: Callable[[VM], bool] | None = None,
         late: bool = False,
-        due: Callable[[VM], bool] | None = None,
-        doubt: str = "",
         secret: Sequence[str] = (),
     ) -> None:
         """``undo``: the steps that take this one back, in their order; empty when nothing can.
@@ -119,8 +123,6 @@ class Step:
         ``removes``: it takes something away; nothing is put back while it is unknown whether it ran.
         ``there``: whether there is anything for it to do, where QEMU's refusal has no class that would tell.
         ``late``: it comes after all others, since nothing takes it back.
-        ``due``: asked right before it is sent, of the VM as it is then: false leaves it out, and out of ``commands``; it may
-        raise Refusal. ``doubt``: what check mode warns of where that can't be foretold.
         ``secret``: the argument names whose values are never shown.
         """
         self.execute = execute
@@ -135,8 +137,6 @@ class Step:
         self.removes = removes
         self.there = there
         self.late = late
-        self.due = due
-        self.doubt = doubt
         self.secret = secret
 
     def public(self) -> Dict[str, Any]:

@@ -7,9 +7,18 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size, parse_bool, parse_int
+
+# A URL may bring a password along: https://user:password@host/image
+_URL_PASSWORD = re.compile(r"(\w://[^/@:\s\"]*):[^/@\s\"]*@")
+
+
+def without_password(text: str) -> str:
+    """Text as it may be shown: the passwords in its URLs are hidden."""
+    return _URL_PASSWORD.sub(r"\1:********@", text)
 
 
 def to_int(value: Any) -> int:
