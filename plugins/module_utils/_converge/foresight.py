@@ -71,7 +71,7 @@ def check_guest(steps: Sequence[Step], readings: Dict[Tuple[str, str], Reading],
     if not waits or waits[0].wait is None:
         return
     reading = readings[waits[0].about]
-    asks = waits[0].removes and not reading.item.present
+    asks = waits[0].removes and not reading.again
     if (asks and not check_mode) or vm.ask("query-status")["running"]:
         return
     if asks:

@@ -27,7 +27,7 @@ PROTOCOLS = frozenset(["file", "host_device", "host_cdrom"])
 """The drivers that take ``filename`` themselves; every other one has it in its ``file`` layer."""
 _LISTS = ("children",)  # a quorum's, of nodes
 _OF_THE_IMAGE = ("backing", "data-file")  # opened because the image names it, unless the node was made with another one
-_NBD = re.compile(r"nbd://(?P<host>.*):(?P<port>[^:/]*)(?:/(?P<export>.*))?\Z", re.DOTALL)
+_NBD = re.compile(r"nbd://\[?(?P<host>[^/]*?)\]?:(?P<port>[^:/]*)(?:/(?P<export>.*))?\Z", re.DOTALL)
 _NBD_UNIX = re.compile(r"nbd\+unix://(?:/(?P<export>.*))?\?socket=(?P<path>.*)\Z", re.DOTALL)
 _SSH = re.compile(r"ssh://(?:(?P<user>[^@/]*)@)?(?P<host>[^/]*):(?P<port>\d+)(?P<path>/.*)\Z", re.DOTALL)
 
