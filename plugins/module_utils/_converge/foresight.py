@@ -72,7 +72,7 @@ def check_guest(steps: Sequence[Step], readings: Dict[Tuple[str, str], Reading],
         return
     reading = readings[waits[0].about]
     asks = waits[0].removes and not reading.again
-    if (asks and not check_mode) or vm.ask("query-status")["running"]:
+    if (asks and not check_mode) or vm.status == "running":
         return
     if asks:
         raise waits[0].wait.overdue(vm)
