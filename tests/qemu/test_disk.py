@@ -195,13 +195,6 @@ def test_a_node_that_goes_with_its_device(disk: Life) -> None:
     assert "d0-node" not in vm.observer.nodes()
 
 
-def test_a_failed_creation_leaves_the_image_as_it_was(disk: Life) -> None:
-    image = disk.vm.image("a.img")
-    bad: dict[str, Any] = {"id": "d0", "filename": image, "bus": "rp0", "size": "32M"}
-    disk.refused("block_size", foretold=False, **bad, options={"logical_block_size": 4096, "physical_block_size": 512})
-    assert os.path.getsize(image) == 16 << 20
-
-
 def test_a_recreation_keeps_what_was_not_named(disk: Life) -> None:
     vm = disk.vm
     image = vm.image("q.qcow2", "8M", "qcow2")
