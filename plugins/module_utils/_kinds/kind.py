@@ -10,7 +10,7 @@ A kind reads the VM and returns Steps; it never sends anything that changes the 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, NamedTuple, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, NamedTuple, Sequence, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
@@ -100,6 +100,9 @@ class Kind:
     """Whether the task returns its state, under ``name``."""
     surveyed = False
     """Whether ``survey`` reads many of them at once."""
+    alternatives: Sequence[Sequence[Sequence[str]]] = ()
+    """Options (as ``read`` names them) that say one thing in several ways, one of which is there: for each such thing its
+    ways, each the options that belong to it: ``[[["path"], ["host", "port"]]]``."""
 
     def ident(self, want: Want) -> str:
         """Which one is meant."""
@@ -131,13 +134,26 @@ class Kind:
         return typed.same(have, want)
 
     def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
-        """What differs, and the names of what was asked for but can't be read back."""
-        changes = [
-            Change(key, have[key], value)
-            for key, value in want.items()
-            if key in have and not self.same(key, have[key], value)
-        ]
-        return changes, [key for key in want if key not in have and key != self.key]
+        """What differs, and the names of what was asked for but can't be read back.
+
+        What is there in another of its ``alternatives`` differs; the change tells that one as a dictionary.
+        """
+        changes: List[Change] = []
+        untold: List[str] = []
+        for key, value in want.items():
+            instead = {} if key in have else {other: have[other] for other in self._rivals(key) if other in have}
+            if instead:
+                changes.append(Change(key, instead, value))
+            elif key not in have and key != self.key:
+                untold.append(key)
+            elif key in have and not self.same(key, have[key], value):
+                changes.append(Change(key, have[key], value))
+        return changes, untold
+
+    def _rivals(self, key: str) -> List[str]:
+        """The options that say in other ways what this one says."""
+        ways = [ways for ways in self.alternatives if any(key in way for way in ways)]
+        return [other for group in ways for way in group if key not in way for other in way]
 
     def live(self, vm: VM, have: State) -> FrozenSet[str]:
         """The keys that this QEMU can change without removing the thing."""
