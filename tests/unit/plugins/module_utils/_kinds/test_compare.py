@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind
 
 
