@@ -124,7 +124,7 @@ def converge(
 
         apply(plan, vm)
     unverifiable = [key for reading in readings for key in reading.unverifiable]
-    warnings = [text for item in items if item.present for text in item.kind.warnings(item.want)]
+    warnings = [text for item in items if item.present for text in item.kind.warnings(item.want)] + vm.warnings
     try:
         if not check_mode and plan.steps:
             vm.forget()

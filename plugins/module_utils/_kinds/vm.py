@@ -26,7 +26,7 @@ class VM:
 
     ``leaving`` and ``coming`` hold what the plan under way removes and adds, as ``(kind name, id)`` and
     ``(kind name, id): arguments``: a kind that asks "who uses this?" must not count what goes before it. ``makes`` holds
-    the paths on the host that it has QEMU make or write to, and for which thing.
+    the paths on the host that it has QEMU make or write to, and for which thing; ``warnings`` what a user should know of it.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class VM:
         self.account = account or Account()
         self.leaving: Set[Tuple[str, str]] = set()
         self.coming: Dict[Tuple[str, str], Dict[str, Any]] = {}
+        self.warnings: List[str] = []
         self.makes: Dict[str, Tuple[str, str]] = {}
         self._answers: Dict[_Question, Any] = {}
         self._tables: Dict[str, Dict[str, Any]] = {}
