@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 
 PERIPHERAL = "/machine/peripheral"
+NO_MACHINE = "none"
+"""The run state where there is no machine that could run."""
+_MACHINELESS = {"query-status": {"status": NO_MACHINE, "running": False}, "human-monitor-command": ""}
+_CONTAINERS = ("/objects", "/chardevs", PERIPHERAL, f"{PERIPHERAL}-anon")
 _Question = Tuple[str, FrozenSet[Tuple[str, Any]]]
 """A query's name and arguments."""
 
@@ -72,7 +76,7 @@ class VM:
             try:
                 self._answers[key] = self.session.execute(query, _wire(arguments), deadline=self.deadline)
             except errors.CommandError as exc:
-                self._answers[key] = exc
+                self._answers[key] = _instead(query, arguments, exc)
         answer = self._answers[key]
         if isinstance(answer, errors.CommandError):
             raise answer
@@ -143,6 +147,14 @@ class VM:
 
             self._schema = Schema(self.session.execute("query-qmp-schema", deadline=self.deadline))
         return self._schema
+
+
+def _instead(query: str, arguments: Dict[str, Any], refusal: errors.CommandError) -> Any:
+    """The answer that a refusal stands for: a qemu-storage-daemon has no machine, and makes a container with its first entry."""
+    if isinstance(refusal, errors.CommandNotFound):
+        return _MACHINELESS.get(query, refusal)
+    absent = isinstance(refusal, errors.DeviceNotFound) and query == "qom-list" and arguments["path"] in _CONTAINERS
+    return [] if absent else refusal
 
 
 def _wire(arguments: Dict[str, Any]) -> Dict[str, Any]:
