@@ -111,6 +111,8 @@ def _check(params: Dict[str, Any]) -> None:
         if operation and params[name] is not None and operation not in takers:
             raise Refusal(f"{name}: means nothing for {operation}; it is for {' and '.join(takers)}")
     for name in params["options"]:
+        if not isinstance(name, str):
+            raise Refusal(f"options: {name!r} is not a valid name of an option")
         if name.replace("_", "-") in _OWN:
             own = name.replace("-", "_")
             why = f"has an option of its own: {own}" if own in BLOCK_JOB else "is set by the module"

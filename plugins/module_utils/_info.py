@@ -209,9 +209,15 @@ def _machine(vm: VM) -> Dict[str, Any]:
     return {
         "arch": _ask(vm, "query-target", {}).get("arch", ""),
         "type": kind[: -len("-machine")] if kind.endswith("-machine") else kind,
-        "kvm": bool(_ask(vm, "query-kvm", {}).get("enabled")),
+        "kvm": _kvm(vm),
         **plain(_ask(vm, "query-current-machine", {})),
     }
+
+
+def _kvm(vm: VM) -> bool:
+    """From QEMU 11.1 on the second query is on its way out, and the first one is there."""
+    accelerators = _ask(vm, "query-accelerators", {})
+    return bool(accelerators["enabled"] == "kvm" if accelerators else _ask(vm, "query-kvm", {}).get("enabled"))
 
 
 def _commands(vm: VM) -> List[str]:

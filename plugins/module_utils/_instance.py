@@ -147,10 +147,8 @@ class Instance:
             )
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise Refusal(f"binary: {binary} -help: {exc}") from exc
-        for line in done.stdout.decode(errors="replace").splitlines():
-            if line.startswith("-run-with ") and "user=" in line:
-                return ["-run-with", f"user={user}"]
-        return ["-runas", user]
+        entry = done.stdout.decode(errors="replace").partition("\n-run-with ")[2].partition("\n-")[0]
+        return ["-run-with", f"user={user}"] if "user=" in entry else ["-runas", user]
 
     def look(self) -> Running | None:
         """The running VM, None if there is none. Raises Refusal if the socket is another VM's, or the VM elsewhere."""

@@ -32,6 +32,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._migration import (
     RUNNING,
     capabilities,
+    check_blocked,
     check_file,
     check_uri,
     listens_at,
@@ -139,9 +140,7 @@ def _starting(task: Task, vm: VM, found: Found, quits: List[Step]) -> Move:
             f"({found.status}), so QEMU can't migrate it again: if it runs nowhere else, qemu_power with state=running and "
             "force=true continues it here"
         )
-    reasons = found.migration.get("blocked-reasons", [])
-    if reasons:
-        raise Refusal(f"the virtual machine can't be migrated: {'; '.join(reasons)}")
+    check_blocked(vm, "the virtual machine can't be migrated")
     if listens_at(found.migration, uri):
         raise Refusal(f"uri: {uri} is the virtual machine itself")
     check_file(vm, uri)

@@ -36,6 +36,13 @@ def check_uri(uri: str) -> None:
         )
 
 
+def check_blocked(vm: VM, what: str) -> None:
+    """Raise Refusal where something in the VM can neither be migrated nor saved (a host's device, an NVMe disk)."""
+    reasons = vm.ask("query-migrate").get("blocked-reasons", [])
+    if reasons:
+        raise Refusal(f"{what}: {'; '.join(reasons)}")
+
+
 def check_file(vm: VM, uri: str) -> None:
     """Raise Refusal where a migration into a file would overwrite one. Beyond an ``offset``, what lies before it is kept."""
     protocol, _colon, rest = uri.partition(":")

@@ -33,6 +33,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import parse
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
+from ansible_collections.vmm.qemu.plugins.module_utils._secrets import hide, url_passwords
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -149,7 +150,7 @@ class Face:
         """
         self.options = {**CONNECTION, **options} if monitor else options
         self.constraints = constraints
-        self.secrets = secrets
+        self.secrets: Callable[[Dict[str, Any]], List[str]] = lambda params: [*secrets(params), *url_passwords(params)]
         self._work = work
 
     @property
@@ -189,8 +190,6 @@ class Face:
             result.pop("diff", None)
         secrets = self.secrets(params)
         if secrets:
-            from ansible_collections.vmm.qemu.plugins.module_utils._secrets import hide  # few have any
-
             result = hide(result, secrets)
         return result
 

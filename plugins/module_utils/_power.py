@@ -17,6 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Pla
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import NO_MACHINE
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 
@@ -162,6 +163,8 @@ def decide(now: Dict[str, Any], params: Dict[str, Any]) -> Move:
     Pure: the same in check mode. Raises Refusal for what needs ``force``, or can't be done at all.
     """
     state, status, wait = params["state"], now["status"], params["wait"]
+    if status == NO_MACHINE and state != "off":
+        raise Refusal(f"state={state}: a qemu-storage-daemon has no guest: state=off ends it")
     if state in ("running", "paused", "reset") and status in _PASSING:
         raise Refusal(
             f"the status is {status}: a dump, a snapshot or a migration has stopped the virtual machine for a moment "

@@ -163,7 +163,7 @@ def _identity(name: str, ident: str, backend: str) -> Dict[str, Any]:
 def _backends(vm: VM, listed: Set[str], keep: Set[Tuple[str, str]]) -> Iterator[Entry]:
     """The backends of the listed kinds that are neither named, nor started with, nor in use by what stays."""
     there: Dict[str, Tuple[Kind, Sequence[str]]] = {
-        "objects": (OBJECT, list(objects(vm)) if "objects" in listed else []),
+        "objects": (OBJECT, _own_objects(vm) if "objects" in listed else []),
         "chardevs": (CHARDEV, list(chardevs(vm)) if "chardevs" in listed else []),
         "netdevs": (NETDEV, list(wiring(vm)) if "netdevs" in listed else []),
         "blockdevs": (BLOCKDEV, list(nodes(vm)) if "blockdevs" in listed else []),
@@ -173,6 +173,11 @@ def _backends(vm: VM, listed: Set[str], keep: Set[Tuple[str, str]]) -> Iterator[
             if not _stays((kind.name, ident), keep):
                 place = f"purge of {kind.name} {ident}"
                 yield Entry(kind.name, ident, place, [Item(kind, kind.identity({kind.key: ident}), False, place)])
+
+
+def _own_objects(vm: VM) -> List[str]:
+    """All but monitors, which are objects since QEMU 11.1: one that is taken away leaves the VM without its master."""
+    return [ident for ident, kind in objects(vm).items() if not kind.startswith("monitor-")]
 
 
 def _started_with(vm: VM) -> FrozenSet[str]:

@@ -6,9 +6,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+import re
+from typing import Any, Iterator, Sequence
+from urllib.parse import unquote
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import REDACTED
+
+# What a user may write into the address of an image: https://user:password@host/image
+_URL_PASSWORD = re.compile(r"\w://[^/@:\s\"]*:([^/@\s\"]+)@")
+
+
+def url_passwords(value: Any) -> Iterator[str]:
+    """The passwords in the URLs of a JSON structure, as written there and as QEMU may print them."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from url_passwords(item)
+    elif isinstance(value, str) and "://" in value:
+        for found in _URL_PASSWORD.findall(value):
+            yield from {found, unquote(found)}
 
 
 def hide(value: Any, secrets: Sequence[str]) -> Any:

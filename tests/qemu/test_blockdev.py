@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -204,3 +205,15 @@ def test_bad_sockets(tmp_path: Any) -> None:
         with pytest.raises(ModuleFailed) as failed:
             run_module(socket, "qemu_blockdev", node_name="n0", connect_timeout=0.5)
         assert word in failed.value.result["msg"]
+
+
+@pytest.mark.parametrize("python", [sys.executable, "/usr/bin/python3"], ids=["here", "module"])
+def test_a_password_in_a_url_is_not_shown(node: Life, ansible_task: Any, python: str) -> None:
+    """Neither in what is sent, nor in QEMU's refusal, nor in what Ansible says it was called with."""
+    file = {"driver": "http", "url": "http://me:hunter2@127.0.0.1:1/image"}
+    given = {"socket": node.vm.qmp, "node_name": "n0", "driver": "raw", "file": file}
+    interpreter = {"ansible_python_interpreter": python}
+    for check in (True, False):
+        done = ansible_task("qemu_blockdev", given, check=check, diff=True, variables=interpreter)
+        assert "127.0.0.1:1/image" in str(done.result["invocation"])
+        assert "hunter2" not in str(done.result)

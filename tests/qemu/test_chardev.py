@@ -122,6 +122,19 @@ def test_a_port_of_its_own_choice(chardev: Life) -> None:
     chardev.step(id="c0", state="absent")
 
 
+def test_an_address_of_another_kind_differs(chardev: Life) -> None:
+    """What is there proves that it is not what was asked for."""
+    path = f"{chardev.vm.directory}/c0"
+    inet: dict[str, Any] = {"id": "c0", "type": "socket", "host": "127.0.0.1", "port": 0, "server": True}
+    unix: dict[str, Any] = {"id": "c0", "type": "socket", "path": path, "server": True}
+    chardev.step(**inet)
+    chardev.refused("path is", "127.0.0.1", "recreate", **unix)
+    chardev.step(**unix, recreate=True)
+    assert addr(chardev.vm, "c0") == {"type": "unix", "path": path}
+    chardev.refused("host is", path, "recreate", **inet)
+    chardev.refused("99999999", "highest", "65535", **{**inet, "port": 99999999})
+
+
 def test_a_client(chardev: Life) -> None:
     vm = chardev.vm
     path = f"{vm.directory}/there,server"

@@ -246,3 +246,39 @@ def test_functions_without_the_zeroth_go_one_by_one(paused_vm: VM) -> None:
     for number in (1, 2):
         run_module(paused_vm, "qemu_device", id=f"f{number}", driver="virtio-rng-pci", bus="rp0", addr=f"0.{number}")
     run_module(paused_vm, "qemu_device", id="f1", state="absent", wait=False, check=True)
+
+
+def test_ids_with_a_dot(start_vm: Any) -> None:
+    """A controller's bus ends in a number more, a port's bears its id."""
+    port = ["-device", "pcie-root-port,id=down.1,chassis=77,slot=30"]
+    vm = start_vm(args=port)
+    document: dict[str, Any] = {
+        "devices": [
+            {"id": "kbd.0", "driver": "usb-kbd", "bus": "usb.1.0"},
+            {"id": "usb.1", "driver": "qemu-xhci", "bus": "down.1"},
+            {"id": "scsi.1", "driver": "virtio-scsi-pci", "bus": "rp0"},
+        ],
+        "disks": [
+            {"id": "d.0", "driver": "scsi-hd", "bus": "scsi.1.0", "filename": vm.image("d.img")},
+        ],
+    }
+    life = Life(vm, "qemu_machine")
+    done = life.step(**document)
+    made = [entry["arguments"]["id"] for entry in done["commands"] if entry["execute"] == "device_add"]
+    assert made.index("usb.1") < made.index("kbd.0") and made.index("scsi.1") < made.index("d.0")
+    Life(vm, "qemu_device").refused("carries d.0", id="scsi.1", state="absent")
+
+
+def test_an_id_that_another_driver_has_is_said_so(start_vm: Any) -> None:
+    vm = start_vm(scsi=True)
+    disk = {"id": "scsi0", "bus": "rp0", "filename": vm.image("d.img")}
+    Life(vm, "qemu_disk").refused("scsi0 is a virtio-scsi-pci", "no property 'drive'", "another id", **disk)
+    netdev = {"type": "user"}
+    Life(vm, "qemu_nic").refused("scsi0 is a virtio-scsi-pci", "another id", id="scsi0", bus="rp0", netdev=netdev)
+
+
+def test_an_expander_bridge_takes_no_hot_plug(start_vm: Any) -> None:
+    vm = start_vm(args=["-device", "pxb-pcie,id=pxb,bus_nr=8,bus=pcie.0"])
+    device = Life(vm, "qemu_device")
+    device.refused("pxb takes no hot-plug", "free ports: rp0", id="r0", driver="virtio-rng-pci", bus="pxb")
+    device.refused("no bus 'nosuch'", id="r0", driver="virtio-rng-pci", bus="nosuch")

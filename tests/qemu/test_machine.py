@@ -164,7 +164,7 @@ def test_one_bad_item_among_many(scsi_vm: VM) -> None:
 def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
     vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
     document = disks(vm, 4, lun=0)
-    document[3]["scsi_id"] = 1  # taken, which only QEMU says
+    document[3]["options"] = {"logical_block_size": 511}  # which only QEMU refuses
     failed = life.refused("disks[3] d3", foretold=False, disks=document, vcpus=1)
     assert len(failed["rolled_back"]) == 7 and failed["error"]["class"] == "GenericError"
 

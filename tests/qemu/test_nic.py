@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -218,7 +219,9 @@ def test_the_life_of_a_netdev(netdev: Life) -> None:
     forward = [{"str": "tcp:127.0.0.1:0-:22"}]
     done = netdev.step(id="u0", type="user", options={"hostfwd": forward, "restrict": "no"})
     assert done["commands"][0]["arguments"]["restrict"] is False
-    assert "options.hostfwd" in netdev.same(id="u0", type="user", options={"hostfwd": forward})["unverifiable"]
+    assert netdev.same(id="u0", type="user", options={"hostfwd": forward})["unverifiable"] == []
+    other = "tcp:127.0.0.1:0-:23"
+    netdev.refused("options.hostfwd", ":22", other, "recreate", id="u0", type="user", options={"hostfwd": other})
     netdev.refused("type", "'user'", "'tap'", "recreate", id="u0", type="tap", ifname="x0")
     netdev.refused("restrict", "recreate", id="u0", options={"restrict": True})
     netdev.step(id="u1", type="user", options={"net": "10.9.0.5/24"})
@@ -227,6 +230,9 @@ def test_the_life_of_a_netdev(netdev: Life) -> None:
         "netdev_del",
         "netdev_add",
     ]
+    assert "HOST_FORWARD" in vm.observer.hmp("info usernet"), "what was not named stays"
+    netdev.step(id="u0", type="user", options={"hostfwd": [other]}, recreate=True)
+    assert re.search(r"HOST_FORWARD.* 23 ", vm.observer.hmp("info usernet"))
     run_module(vm, "qemu_nic", id="n0", bus="rp1", netdev={"id": "u0"})
     netdev.refused("in use by device n0", id="u0", state="absent")
     vm.guest_sees(net={"lo", "eth0"})

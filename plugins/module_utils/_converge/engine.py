@@ -125,6 +125,7 @@ def converge(
     unverifiable = [key for reading in readings for key in reading.unverifiable]
     warnings = [text for item in items if item.present for text in item.kind.warnings(item.want)]
     warnings += [step.doubt for step in plan.steps if check_mode and step.doubt]
+    warnings += vm.warnings
     try:
         if not check_mode and plan.steps:
             vm.forget()

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any, Dict, List
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import address, function
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import address, carriers, function
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -37,12 +38,13 @@ def check_bus(vm: VM, want: Want, known: Dict[str, Any]) -> None:
             )
         return
     ports = _free_ports(vm) if "multifunction" in known else ""
-    if ("device", bus.partition(".")[0]) in vm.coming:  # a controller's, which the same plan brings
+    if any(("device", name) in vm.coming for name in carriers(bus)):  # which the same plan brings
         return
     path = bus_path(vm, bus)
-    if path is None:
+    kind = "" if path else _in_tree(vm, bus)
+    if not path and not kind:
         raise Refusal(f"bus: this VM has no bus {bus!r}{ports}")
-    if not hotpluggable(vm, path):
+    if kind.startswith("pxb") or (path and not hotpluggable(vm, path)):
         raise Refusal(f"bus: {bus} takes no hot-plug{ports}")
     if not _is_port(vm, bus):
         return
@@ -70,6 +72,12 @@ def bus_path(vm: VM, bus: str) -> str | None:
             pass
         return path
     return None
+
+
+def _in_tree(vm: VM, bus: str) -> str:
+    """The type of a bus that no path leads to, by ``info qtree``: a pxb's bears the name of a device beside it. Empty: none."""
+    found = re.search(rf"^ *bus: {re.escape(bus)}\r?\n *type (\S+)", vm.monitor("info qtree"), re.MULTILINE)
+    return found.group(1) if found else ""
 
 
 def hotpluggable(vm: VM, path: str) -> bool:

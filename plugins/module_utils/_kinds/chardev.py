@@ -23,6 +23,7 @@ CHARDEVS = "/chardevs"
 _PATHS = {"file": "out", "pipe": "device", "serial": "device", "parallel": "device", "pty": "path"}
 _ADDRESSED = {"socket": ("path", "host", "port", "server", "reconnect"), "udp": ("host", "port")}
 _ALIASES = {"tty": "serial", "parport": "parallel"}
+_PORTS = 65535
 _ANY_HOST = ("", "*", "0.0.0.0", "::")
 
 
@@ -41,6 +42,7 @@ class Chardev(Kind):
         "reconnect": Option("int"),
         "options": Option("dict"),
     }
+    alternatives = ((("path",), ("host", "port")),)
 
     def check(self, want: Want) -> None:
         """Also: a socket has one address, and a server never makes QEMU wait."""
@@ -55,6 +57,9 @@ class Chardev(Kind):
             )
         if "path" in want and ("host" in want or "port" in want):
             raise Refusal("path and host are two addresses: give one of them")
+        port = str(data.get("port", 0))
+        if port.isdigit() and int(port) > _PORTS:
+            raise Refusal(f"port: {port} is not a valid port: the highest is {_PORTS}")
         if server and "reconnect" in want:
             raise Refusal("reconnect: only a client connects again; leave it out for a server")
 

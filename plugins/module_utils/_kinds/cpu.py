@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Pending, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, Part, State, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.taken import check_migration
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import parse_int
@@ -205,6 +206,7 @@ def described(vm: VM) -> List[Dict[str, Any]]:
 def plug(vm: VM, slot: Slot, wait: bool) -> List[Step]:
     """The steps that fill a free slot. QEMU's own ids are copied, whatever they are called on this machine."""
     ident = _free_id(vm, slot)
+    check_migration(vm, f"device_add {ident}")
     vm.coming["device", ident] = {}
     arguments = {"driver": slot["type"], "id": ident, **slot["props"]}
     undo = [] if _stays(vm) else [Step("device_del", {"id": ident}, wait=Unplugged(f"{PERIPHERAL}/{ident}"))]
@@ -219,6 +221,7 @@ def unplug(vm: VM, slot: Slot, wait: bool) -> List[Step]:
         raise Refusal(f"slot {_words(slot)}: the VM was started with this CPU, so it can't be unplugged")
     path = slot["qom-path"]
     ident = _id(slot)
+    check_migration(vm, f"device_del {ident or path}")
     again = Step("device_add", {"driver": slot["type"], **({"id": ident} if ident else {}), **slot["props"]})
     end = Unplugged(path)
     end.asks_only = not wait

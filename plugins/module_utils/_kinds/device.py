@@ -13,7 +13,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles, type
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import node_of
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want, suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import address, slot
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import address, carriers, slot
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -74,7 +74,7 @@ class Device(Kind):
             have["addr"] = where
         known = self.same("driver", driver, want.get("driver", driver))  # else it says nothing of the wanted one's
         for name in want.get("options", {}):
-            value = self._value(vm, path, driver, name) if known else vm.prop(path, name)
+            value = self._value(vm, ident, driver, name) if known else vm.prop(path, name)
             if name == "netdev" and value:
                 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
 
@@ -85,12 +85,16 @@ class Device(Kind):
                 have[f"options.{name}"] = value
         return have
 
-    def _value(self, vm: VM, path: str, driver: str, name: str) -> Any:
+    def _value(self, vm: VM, ident: str, driver: str, name: str) -> Any:
         """A property's value, None where QEMU has it but can't read it. Raises Refusal for one that the driver lacks."""
+        path = f"{PERIPHERAL}/{ident}"
         try:
             return vm.ask("qom-get", path=path, property=name)
         except errors.CommandError:
-            return vm.prop(path, property_name(vm.device_properties(driver), driver, name))
+            known = vm.device_properties(driver)
+        if self.usual and not spelled(known, name):
+            raise Refusal(f"id: {ident} is a {driver}, which has no property {name!r}: give another id")
+        return vm.prop(path, property_name(known, driver, name))
 
     def wanted(self, vm: VM, want: Want) -> State:
         """Property values stay whole: some are structures."""
@@ -109,9 +113,7 @@ class Device(Kind):
     def needs(self, want: Want) -> Set[Tuple[str, str]]:
         """Its backend, and the device whose bus it sits on where that bears the device's id."""
         below = roles.named(want.get("options", {}))
-        if "bus" in want:  # a port's bus bears its id, a controller's begins with it (scsi0.0)
-            below |= {("device", want["bus"]), ("device", want["bus"].partition(".")[0])}
-        return below
+        return below | {("device", name) for name in carriers(want.get("bus", ""))}
 
     def stands_on(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
         """Its backends and its carrier, as its properties tell.
@@ -158,11 +160,17 @@ class Device(Kind):
         return Unplugged(ident)
 
 
+def spelled(known: Properties, name: str) -> str:
+    """A property's own name, empty for one that the driver lacks."""
+    names = (name, name.replace("_", "-"), name.replace("-", "_"))
+    return next((candidate for candidate in names if candidate in known), "")
+
+
 def property_name(known: Properties, driver: str, name: str) -> str:
     """The property's own name: ``num_queues`` is taken for ``num-queues``. Raises Refusal for an unknown one."""
-    for candidate in (name, name.replace("_", "-"), name.replace("-", "_")):
-        if candidate in known:
-            return candidate
+    real = spelled(known, name)
+    if real:
+        return real
     raise Refusal(f"options: {driver} has no property {name!r}{suggestion(name, known)}")
 
 

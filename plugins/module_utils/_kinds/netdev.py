@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, roles, typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.forward import forwards, same_rules
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Descriptor, Step, pass_descriptors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 VHOST_NET = "/dev/vhost-net"
 _USER_NET = "10.0.2.0"
+_FORWARDS = "hostfwd"
+_LISTS = (_FORWARDS, "guestfwd", "dnssearch")
 _RESTORABLE = frozenset(["user", "tap", "bridge", "vhost-user", "hubport"])
 
 
@@ -63,6 +66,7 @@ class Netdev(Kind):
         "vhostfds": Option("list", elements="path"),
         "options": Option("dict"),
     }
+    alternatives = ((("ifname",), ("bridge",), ("chardev",)),)
 
     def check(self, want: Want) -> None:
         """Also: descriptors come from one place, and what they replace can't be given with them."""
@@ -93,6 +97,8 @@ class Netdev(Kind):
         for name in want.get("options", {}):
             if name in info:
                 have[f"options.{name}"] = info[name]
+        if have.get("type") == "user" and _FORWARDS in want.get("options", {}):
+            have[f"options.{_FORWARDS}"] = forwards(vm, ident)
         if want.get("pass_fds") or "fds" in want:
             have.pop("ifname", None)
         return have
@@ -100,13 +106,15 @@ class Netdev(Kind):
     def wanted(self, vm: VM, want: Want) -> State:
         """``type`` is ``tap`` when a TAP's options are given; ``no`` for a script is QEMU's word ``no``."""
         full = {key: value for key, value in _complete(want).items() if key != "options"}
-        full.update({f"options.{name}": value for name, value in want.get("options", {}).items()})
+        full.update({f"options.{name}": value for name, value in _complete(want).get("options", {}).items()})
         return full
 
     def same(self, key: str, have: Any, want: Any) -> bool:
         """``info network`` prints text: booleans as words, and a network without its mask."""
         if have in ("on", "off"):
             return typed.same(have == "on", want)
+        if key == f"options.{_FORWARDS}":
+            return same_rules(have, [item.get("str") if isinstance(item, dict) else item for item in want])
         if key == "options.net":
             import ipaddress  # only where one was given
 
@@ -185,6 +193,8 @@ class Netdev(Kind):
         if have.get("type") == "hubport":
             info = wiring(vm)[self.ident(want)].info
             was["options"] = {name: info[name] for name in ("hubid", "netdev") if name in info}
+        if have.get("type") == "user":
+            was["options"] = _user_options(vm, self.ident(want))
         options = {**was.get("options", {}), **want.get("options", {})}
         return {**was, **want, **({"options": options} if options else {})}
 
@@ -206,10 +216,7 @@ class Netdev(Kind):
         if have["type"] == "user":
             if info.get("net", _USER_NET) != _USER_NET:
                 return []  # its mask is not printed
-            arguments["restrict"] = info.get("restrict") == "on"
-            forwards = _forwards(vm, ident)
-            if forwards:
-                arguments["hostfwd"] = [{"str": rule} for rule in forwards]
+            arguments.update(_user_options(vm, ident))
         return [Step("netdev_add", arguments)]
 
     def _check_host(self, arguments: Dict[str, Any], descriptors: List[Descriptor]) -> None:
@@ -324,19 +331,20 @@ def _settings(text: str) -> Dict[str, str]:
     return info
 
 
-def _forwards(vm: VM, ident: str) -> List[str]:
-    """The host forwarding rules of a user netdev, as ``hostfwd`` takes them, from ``info usernet``."""
-    rules: List[str] = []
-    mine = False
-    for text in vm.monitor("info usernet").splitlines():
-        head = re.match(r"Hub -?\d+ \((.+)\):", text)
-        if head:
-            mine = head.group(1) == ident
-        rule = re.match(r"\s*(TCP|UDP)\[HOST_FORWARD\]\s+\S+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)", text)
-        if mine and rule:
-            protocol, host, port, guest, guest_port = rule.groups()
-            rules.append(f"{protocol.lower()}:{'' if host == '*' else host}:{port}-{guest}:{guest_port}")
-    return rules
+def _user_options(vm: VM, ident: str) -> Dict[str, Any]:
+    """What QEMU tells of a user network, as options that make it so."""
+    rules = forwards(vm, ident)
+    told: Dict[str, Any] = {"restrict": wiring(vm).get(ident, _UNKNOWN).info.get("restrict") == "on"}
+    return {**told, _FORWARDS: [{"str": rule} for rule in rules]} if rules else told
+
+
+def _texts(name: str, value: Any) -> Any:
+    """A list of texts as QEMU takes it, structures with a ``str`` each, where a text or several were given."""
+    if name not in _LISTS:
+        return value
+    return [
+        {"str": item} if isinstance(item, str) else item for item in (value if isinstance(value, list) else [value])
+    ]
 
 
 def _complete(want: Want) -> Want:
@@ -347,6 +355,8 @@ def _complete(want: Want) -> Want:
     for script in ("script", "downscript"):
         if script in full:
             full[script] = "no" if str(full[script]).lower() in ("no", "false") else str(full[script])
+    if "options" in full:
+        full["options"] = {name: _texts(name, value) for name, value in full["options"].items()}
     return full
 
 

@@ -17,6 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Pend
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import Slot, address, slot
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.taken import check_migration, check_taken
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -139,7 +140,9 @@ def add(vm: VM, kind: Device, want: Want) -> Step:
             arguments[name] = str(value) if name == "addr" else typed.coerce(value, known[name]["type"])
         except ValueError as exc:
             raise Refusal(f"options: {name} of {driver} is of type {known[name]['type']}: {exc}") from exc
+    check_migration(vm, f"device_add {ident}")
     check_bus(vm, want, known)
+    check_taken(vm, arguments, known)
     _check_backends(vm, ident, arguments, known)
     return Step(
         "device_add",
@@ -156,6 +159,7 @@ def delete(vm: VM, kind: Device, want: Want) -> List[Step]:
     One request for all functions of a slot, which function 0 makes.
     """
     ident = kind.ident(want)
+    check_migration(vm, f"device_del {ident}")
     _check_removal(vm, ident)
     shared = slot(vm, ident)
     if shared:

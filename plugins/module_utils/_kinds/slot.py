@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, List, NamedTuple
+from typing import TYPE_CHECKING, List, NamedTuple, Set
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 
@@ -36,6 +36,11 @@ def address(vm: VM, path: str) -> str | None:
     if driver:  # the id of one without any could be another's
         drivers[driver] = "dev_id" if where else ""
     return str(where) or None
+
+
+def carriers(bus: str) -> Set[str]:
+    """The ids that the device may have whose bus this is: a port's bus bears its id, a controller's ends in a number more."""
+    return {bus, bus.rpartition(".")[0]} - {""}
 
 
 def function(addr: object) -> str:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 
 PERIPHERAL = "/machine/peripheral"
+NO_MACHINE = "none"
+"""The run state where there is no machine that could run."""
+_MACHINELESS = {"query-status": {"status": NO_MACHINE, "running": False}, "human-monitor-command": ""}
+_CONTAINERS = ("/objects", "/chardevs", PERIPHERAL, f"{PERIPHERAL}-anon")
 _Question = Tuple[str, FrozenSet[Tuple[str, Any]]]
 """A query's name and arguments."""
 _NODES = "query-named-block-nodes"
@@ -31,7 +35,7 @@ class VM:
 
     ``leaving`` and ``coming`` hold what the plan under way removes and adds, as ``(kind name, id)`` and
     ``(kind name, id): arguments``: a kind that asks "who uses this?" must not count what goes before it. ``makes`` holds
-    the paths on the host that it has QEMU make or write to, and for which thing.
+    the paths on the host that it has QEMU make or write to, and for which thing; ``warnings`` what a user should know of it.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class VM:
         self.account = account or Account()
         self.leaving: Set[Tuple[str, str]] = set()
         self.coming: Dict[Tuple[str, str], Dict[str, Any]] = {}
+        self.warnings: List[str] = []
         self.makes: Dict[str, Tuple[str, str]] = {}
         self._answers: Dict[_Question, Any] = {}
         self._tables: Dict[str, Dict[str, Any]] = {}
@@ -79,7 +84,7 @@ class VM:
             try:
                 self._answers[key] = self.session.execute(query, _wire(arguments), deadline=self.deadline)
             except errors.CommandError as exc:
-                self._answers[key] = exc
+                self._answers[key] = _instead(query, arguments, exc)
         answer = self._answers[key]
         if isinstance(answer, errors.CommandError):
             raise answer
@@ -169,6 +174,14 @@ class VM:
 
             self._schema = Schema(self.session.execute("query-qmp-schema", deadline=self.deadline))
         return self._schema
+
+
+def _instead(query: str, arguments: Dict[str, Any], refusal: errors.CommandError) -> Any:
+    """The answer that a refusal stands for: a qemu-storage-daemon has no machine, and makes a container with its first entry."""
+    if isinstance(refusal, errors.CommandNotFound):
+        return _MACHINELESS.get(query, refusal)
+    absent = isinstance(refusal, errors.DeviceNotFound) and query == "qom-list" and arguments["path"] in _CONTAINERS
+    return [] if absent else refusal
 
 
 def _wire(arguments: Dict[str, Any]) -> Dict[str, Any]:

@@ -24,7 +24,7 @@ def parse_int(value: Any) -> int:
         raise ValueError(f"{value!r} is no number")
     if isinstance(value, int):
         return value
-    if isinstance(value, float) and value == int(value):
+    if isinstance(value, float) and value.is_integer():  # neither infinity nor nan
         return int(value)
     if isinstance(value, str):
         text = value.strip()

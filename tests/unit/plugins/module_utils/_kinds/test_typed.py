@@ -38,8 +38,19 @@ def test_coerced(value: Any, kind: str, want: Any) -> None:
     assert have == want and type(have) is type(want)
 
 
+INFINITE = [float("inf"), float("-inf"), float("nan")]
+
+
 @pytest.mark.parametrize(
-    ("value", "kind"), [("maybe", "bool"), ("many", "uint32"), ("", "size"), (2, "bool"), (None, "str")]
+    ("value", "kind"),
+    [
+        ("maybe", "bool"),
+        ("many", "uint32"),
+        ("", "size"),
+        (2, "bool"),
+        (None, "str"),
+        *((number, kind) for number in INFINITE for kind in ("uint32", "size", "bool")),
+    ],
 )
 def test_not_coerced(value: Any, kind: str) -> None:
     with pytest.raises(ValueError):

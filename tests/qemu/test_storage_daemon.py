@@ -1,0 +1,56 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A qemu-storage-daemon is a monitor without a machine: its nodes, objects and character devices are managed as any."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.modules import ModuleFailed, run_module
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Its monitor and its process. It comes with Debian's qemu-system-common."""
+    monitor = tmp_path / "q"
+    chardev = f"socket,id=m,path={monitor},server=on,wait=off"
+    with subprocess.Popen(["qemu-storage-daemon", "--chardev", chardev, "--monitor", "chardev=m"]) as process:
+        while not monitor.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        yield str(monitor), process
+        process.kill()
+
+
+def test_its_life(daemon: tuple[str, subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    monitor, process = daemon
+    image = tmp_path / "a.img"
+    image.write_bytes(bytes(1 << 20))
+    life: list[tuple[str, dict[str, Any]]] = [
+        ("qemu_object", {"id": "io0", "qom_type": "iothread"}),
+        ("qemu_blockdev", {"node_name": "n0", "driver": "raw", "filename": str(image), "size": "2M"}),
+        ("qemu_chardev", {"id": "c0", "type": "socket", "server": True, "path": str(tmp_path / "c0")}),
+    ]
+    for module, options in life:
+        foretold = run_module(monitor, module, check=True, **options)
+        done = run_module(monitor, module, **options)
+        assert done["changed"] and done["commands"] == foretold["commands"]
+        assert not run_module(monitor, module, **options)["changed"]
+    assert image.stat().st_size == 2 << 20 and (tmp_path / "c0").is_socket()
+    told = run_module(monitor, "qemu_info")["vm"]
+    assert told["status"] == {"status": "none", "running": False} and told["version"]["qemu"]["major"] >= 7
+    document: dict[str, Any] = {"objects": [{"id": "io0", "qom_type": "iothread"}], "chardevs": [], "blockdevs": []}
+    assert run_module(monitor, "qemu_machine", **document, purge=True)["summary"]["remove"] == 2
+    assert run_module(monitor, "qemu_object", id="io0", state="absent")["changed"]
+    for state in ("running", "paused", "reset", "shutdown"):
+        with pytest.raises(ModuleFailed, match="has no guest"):
+            run_module(monitor, "qemu_power", check=True, state=state)
+    assert run_module(monitor, "qemu_power", state="off")["changed"]
+    assert process.wait(timeout=30) == 0
