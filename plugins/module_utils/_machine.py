@@ -65,7 +65,7 @@ def _power(vm: VM, params: Dict[str, Any]) -> tuple[List[Step], str]:
 
 def _result(outcome: Outcome, document: List[Entry], power: List[Step], before: str, after: str) -> Dict[str, Any]:
     """``plan`` has an entry for each thing of the document that changes; ``summary`` counts all."""
-    readings = {id(reading.item): reading for reading in outcome.readings}
+    readings = {id(reading.asked): reading for reading in outcome.readings}
     plan: List[Dict[str, Any]] = []
     summary = {"add": 0, "change": 0, "remove": 0, "unchanged": 0}
     for entry in document:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Iterator, List
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.engine import Item
 from ansible_collections.vmm.qemu.plugins.module_utils._document import SECTIONS, Entry
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph, netdev
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, node_of, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV, chardevs
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import users as users_of_chardev
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
@@ -54,7 +54,7 @@ def unnamed(vm: VM, params: Dict[str, Any], document: Sequence[Entry]) -> List[E
         keep |= {("chardev", f"{name}-base") for name in started}  # below a multiplexer
         keep.add(("object", str(vm.prop("/machine", "memory-backend", "")).rpartition("/")[2]))  # of the machine itself
         found = [entry._replace(items=_without(entry.items, keep)) for entry in found]
-        keep |= {_key(item) for entry in found for item in entry.items}
+        keep |= {name for entry in found for item in entry.items for name in _takes(vm, item)}
         found += _backends(vm, backends, keep)
     return [entry for entry in _unused(vm, document, found) if entry.items]
 
@@ -77,20 +77,35 @@ def _free(vm: VM, item: Item, leaving: Set[Tuple[str, str]], named: Dict[Tuple[s
     key = _key(item)
     if key[0] == "device" and not leaving.issuperset(("device", name) for name in beside(vm, key[1])):
         return False
-    users = set(_USERS[key[0]](vm, key[1])) - leaving
+    users = set(_users(vm, item)) - leaving
     return all(user in named and _parts_with(vm, named[user], key) for user in users)
+
+
+def _users(vm: VM, item: Item) -> List[Tuple[str, str]]:
+    """Who uses it; of a disk's node, who uses the disk: what lies above it goes with it."""
+    kind, ident = _key(item)
+    if kind == "blockdev" and "device" in item.want:
+        return blockgraph.outside(vm, item.want["device"], ident)
+    return _USERS[kind](vm, ident)
 
 
 def _parts_with(vm: VM, user: Item, used: Tuple[str, str]) -> bool:
     """Whether what is asked of a user takes it off what it uses now: another one in its place, or another thing itself."""
     needs = user.kind.needs(user.want)
-    if used in needs:
+    if used in needs or (used[0] == "blockdev" and _is_its_disk(vm, user, needs)):
         return False
     if any(kind == used[0] for kind, _name in needs):
         return True
     have = user.kind.read(vm, user.want)
     changes = user.kind.compare(have, user.kind.wanted(vm, user.want))[0] if have is not None else []
     return any(change.key in ("driver", "type", "qom_type", "bus") for change in changes)
+
+
+def _is_its_disk(vm: VM, user: Item, needs: Set[Tuple[str, str]]) -> bool:
+    """Whether a device is to have the disk that it has, though that is named by a node below the one it uses."""
+    if not isinstance(user.kind, Device):
+        return False
+    return any(("blockdev", node) in needs for node in blockgraph.chain(vm, user.kind.ident(user.want)))
 
 
 _USERS: Dict[str, Callable[[VM, str], List[Tuple[str, str]]]] = {
@@ -105,6 +120,13 @@ _USERS: Dict[str, Callable[[VM, str], List[Tuple[str, str]]]] = {
 def _key(item: Item) -> Tuple[str, str]:
     kind = "device" if isinstance(item.kind, Device) else item.kind.name
     return kind, item.kind.ident(item.want)
+
+
+def _takes(vm: VM, item: Item) -> Set[Tuple[str, str]]:
+    """What goes with an entry: a disk's node takes along all that lies above it."""
+    kind, ident = _key(item)
+    over = blockgraph.above(vm, item.want["device"], ident) if "device" in item.want else []
+    return {(kind, ident), *(("blockdev", node) for node in over)}
 
 
 def _without(items: Sequence[Item], keep: Set[Tuple[str, str]]) -> List[Item]:
@@ -143,8 +165,9 @@ def _section(vm: VM, ident: str, driver: str) -> Tuple[str, str]:
         return "memory", str(vm.prop(path, "memdev", "")).rpartition("/")[2]
     for name, prop in (("disks", "drive"), ("nics", "netdev")):
         backend = vm.prop(path, prop)
-        if prop == "drive" and backend == "":  # usb-storage hands it on
-            backend = node_of(vm, ident)
+        if prop == "drive" and backend not in (None, f"{ident}-node"):
+            disk = blockgraph.chain(vm, ident)
+            backend = next((node for node in disk if node == f"{ident}-node"), disk[0] if disk else "")
         if isinstance(backend, str) and backend:
             return name, backend
     return "devices", ""

@@ -172,9 +172,6 @@ def job_id(action: str, name: str) -> str:
     return f"ansible-snapshot-{action}-{fit}"
 
 
-# -- deciding -----------------------------------------------------------------
-
-
 def decide(now: Now, params: Dict[str, Any]) -> Move:
     """What leads from ``now`` to ``params["state"]``. Pure: the same in check mode. Raises Refusal."""
     name, state = params["name"], params["state"]

@@ -23,7 +23,9 @@ extends_documentation_fragment:
   - vmm.qemu._qmp.resource
 options:
   node_name:
-    description: The node's name, 31 characters at most.
+    description:
+      - The node's name, 31 characters at most.
+      - A node that is there can be named by the id of its C(-drive) too, or by the name that QEMU gave it (V(#block123)).
     type: str
     required: true
   driver:

@@ -16,6 +16,7 @@ description:
   - Adds and removes a disk of a running virtual machine, over QMP. Its block node and its device are made, and undone, together.
   - A removal waits until the guest has given the device back, then removes the node.
   - The image itself is neither made nor deleted.
+  - A drive with nothing in it, such as a CD drive that the guest has emptied, is given its medium again.
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
@@ -27,7 +28,10 @@ options:
     type: str
     required: true
   node_name:
-    description: The block node's name. It is O(id) followed by C(-node) if not set.
+    description:
+      - The block node's name. It is O(id) followed by C(-node) if not set, or the node that the device has where QEMU was
+        started with the disk (C(-drive)).
+      - The node is the disk's also where it lies below others, such as the overlay of a snapshot or a job's filter.
     type: str
   filename:
     description: The image, or a block device. Which of both it is, the module sees for itself.

@@ -53,8 +53,9 @@ def named(item: Item) -> Iterator[None]:
 class Reading:
     """An item beside what is: what differs, and what is to be done about it."""
 
-    def __init__(self, item: Item, vm: VM) -> None:
-        self.item = item
+    def __init__(self, asked: Item, vm: VM) -> None:
+        self.asked = asked
+        self.item = item = asked._replace(want=asked.kind.meant(vm, asked.want))
         self.have: State | None = item.kind.read(vm, item.want)
         self.want: State = item.kind.wanted(vm, item.want) if item.present else {}
         self.changes: List[Change] = []
@@ -175,24 +176,33 @@ def _settle(readings: List[Reading], vm: VM, recreate: bool) -> None:
     """Decide what must be removed and added again: what has cold changes, and what stands on such a thing."""
     for reading in readings:
         cold = reading.cold(vm)
-        if cold and not recreate:
-            kind, ident = reading.name
-            differs = "; ".join(
-                f"{change.key} is {_shown(change.before)}, wanted {_shown(change.after)}" for change in cold
-            )
+        if cold:
             with named(reading.item):
-                raise Refusal(
-                    f"{kind} {ident}: {differs}: QEMU can't change that while it is there; "
-                    "set recreate=true to remove it and add it again"
-                )
+                _check_cold(reading, vm, cold, recreate)
         reading.again = bool(cold)
     below: Set[Tuple[str, str]] = set()
     for reading in readings:
         if below and reading.have is not None and reading.item.present and below & _below(reading, vm):
+            with named(reading.item):
+                _check_cold(reading, vm, [], True)
             reading.again = True
         if reading.goes:
             below.add(reading.name)
     vm.leaving.update(reading.name for reading in readings if reading.goes)
+
+
+def _check_cold(reading: Reading, vm: VM, cold: List[Change], recreate: bool) -> None:
+    """Raise Refusal for a thing that must not be removed and added again, or was not said to be allowed to."""
+    kind, ident = reading.name
+    differs = [f"{change.key} is {_shown(change.before)}, wanted {_shown(change.after)}" for change in cold]
+    why = reading.item.kind.lasting(vm, reading.item.want, reading.have or {}, cold)
+    if why:
+        raise Refusal(f"{kind} {ident}: {'; '.join([*differs, 'it would have to be removed and added again'])}: {why}")
+    if not recreate:
+        raise Refusal(
+            f"{kind} {ident}: {'; '.join(differs)}: QEMU can't change that while it is there; "
+            "set recreate=true to remove it and add it again"
+        )
 
 
 def _below(reading: Reading, vm: VM) -> Set[Tuple[str, str]]:

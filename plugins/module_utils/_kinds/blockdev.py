@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles, typed
@@ -52,6 +54,19 @@ class Blockdev(Kind):
         "options": Option("dict"),
     }
 
+    def meant(self, vm: VM, want: Want) -> Want:
+        """The id of a ``-drive`` stands for the node that it has, where nothing says what else to make under that name."""
+        name, made_of = self.ident(want), ("filename", "file", "options")
+        if len(want) == 1 or any(option in want for option in made_of) or name in nodes(vm):
+            return want
+        drives = {drive["device"]: drive["inserted"] for drive in vm.ask("query-block") if "inserted" in drive}
+        return {**want, "node_name": drives[name]["node-name"]} if name in drives else want
+
+    def check_ident(self, want: Want) -> None:
+        """QEMU's own names begin with a number sign: nobody can make such a node, but it may be there."""
+        if not self.ident(want).startswith("#"):
+            super().check_ident(want)
+
     def check(self, want: Want) -> None:
         """Also: QEMU's limit of 31 characters for node names, and options that contradict each other."""
         super().check(want)
@@ -87,6 +102,8 @@ class Blockdev(Kind):
         below = told.get("file") or told
         if "filename" in below:
             have["filename"] = below["filename"]
+            if vm.local and "filename" in want and same_file(below["filename"], want["filename"]):
+                have["filename"] = want["filename"]  # by another of its names
         elif "filename" in want and not is_cut(text):
             have["filename"] = typed.without_password(text)  # what it has instead
         have.update(_nested(vm, want))
@@ -153,13 +170,30 @@ def nodes(vm: VM) -> Dict[str, Dict[str, Any]]:
     return vm.table("nodes", lambda: {node["node-name"]: node for node in vm.ask("query-named-block-nodes", flat=True)})
 
 
-def node_of(vm: VM, device: str) -> str | None:
-    """The node that a device has, by ``query-block``; None where that does not tell."""
+def drive_of(vm: VM, device: str) -> Dict[str, Any] | None:
+    """``query-block``'s entry for what a device has, without ``inserted`` where nothing is in it; None where it tells of none."""
     for drive in vm.ask("query-block"):
         holder = drive.get("qdev", "")  # a path within the device, or the bare id (scsi-hd)
-        if (holder == device or f"{holder}/".startswith(f"/machine/peripheral/{device}/")) and "inserted" in drive:
-            return str(drive["inserted"]["node-name"])
+        if holder == device or f"{holder}/".startswith(f"/machine/peripheral/{device}/"):
+            found: Dict[str, Any] = drive
+            return found
     return None
+
+
+def node_of(vm: VM, device: str) -> str | None:
+    """The node that a device has, by ``query-block``; None where that does not tell."""
+    drive = drive_of(vm, device) or {}
+    return str(drive["inserted"]["node-name"]) if "inserted" in drive else None
+
+
+def same_file(one: Any, other: Any) -> bool:
+    """Whether two paths lead to one file, or to one device."""
+    try:
+        first, second = os.stat(one), os.stat(other)
+    except (OSError, TypeError, ValueError):
+        return False
+    devices = stat.S_ISBLK(first.st_mode) and stat.S_ISBLK(second.st_mode)
+    return os.path.samestat(first, second) or (devices and first.st_rdev == second.st_rdev)
 
 
 def sectors(size: Any) -> int:

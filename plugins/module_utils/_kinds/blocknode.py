@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdef import PROTOCOLS, Untold, as_it_is, references
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import nodes, sectors
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockgraph import users
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockgraph import children, jobs_on, users
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.image import virtual_size
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, State, Want
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 def create(vm: VM, want: Want) -> List[Step]:
     """``blockdev-add``, and ``block_resize`` where the image is smaller than wanted."""
     name = want["node_name"]
+    if name.startswith("#"):
+        raise Refusal(f"node_name: there is no block node {name}, and QEMU alone makes nodes with such names")
     bare = not any(want.get(option) for option in ("filename", "file", "options"))
     if bare and _takes_image(vm, want.get("driver", "raw")):
         raise Refusal(f"filename: block node {name} does not exist yet, and to add it its filename must be given")
@@ -71,6 +73,9 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
         steps.append(Step("blockdev-reopen", _reopen(vm, _over(was, want)), undo=undo, hint=_hint))
     for change in changes:
         if change.key == "size":
+            jobs = jobs_on(vm, [name])
+            if jobs:
+                raise Refusal(f"size: block job {jobs[0]} works on {name}, which can't grow before that has ended")
             read_only = bool(want.get("read_only", have["read_only"]))
             steps.append(_resize(name, change.after, read_only, change.before))
     return steps
@@ -79,15 +84,35 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
 def remove(vm: VM, want: Want) -> List[Step]:
     """``blockdev-del``, refused here while something uses the node that does not go before it."""
     name = want["node_name"]
-    used = [user for user in users(vm, name) if user not in vm.leaving]
-    if used:
-        raise Refusal(f"blockdev {name} is in use by {_words(used)}: remove that first")
+    check_unused(vm, name)
+    if name.startswith("#"):
+        raise Refusal(f"node_name: QEMU made the block node {name} by itself, and deletes it with what it made it for")
     try:
         again = _definition(as_it_is(vm, name), None)
     except Untold as exc:
         return [_delete(name, [], str(exc))]
     hidden = [part for part in again if without_password(str(again[part])) != str(again[part])]
     return [_delete(name, [Step("blockdev-add", again, secret=hidden)])]
+
+
+def check_unused(vm: VM, name: str) -> None:
+    """Raise Refusal for a node that something uses which stays."""
+    used = [user for user in users(vm, name) if user not in vm.leaving]
+    if used:
+        raise Refusal(f"blockdev {name} is in use by {_words(used)}: remove that first")
+
+
+def hold(name: str, node: str) -> Step:
+    """The step that keeps a node in being, whatever becomes of its device."""
+    made = {"driver": "raw", "node-name": name, "read-only": True, "file": node}
+    return Step("blockdev-add", made, undo=[_delete(name)])
+
+
+def release(name: str) -> Step:
+    """The step that lets it go, when nothing has to be given back any more."""
+    step = _delete(name)
+    step.late = True
+    return step
 
 
 def _over(was: Want, want: Want) -> Want:
@@ -161,6 +186,14 @@ def check_free(vm: VM, node: str, device: str, *, shared: bool) -> None:
         if node not in [drive["device"] for drive in vm.ask("query-block")]:
             raise Refusal(f"drive: there is no block node {node!r}")
         return
+    over = [
+        user[1] for user in users(vm, node) if user[0] == "blockdev" and children(vm, user[1]).get("backing") == node
+    ]
+    over = [name for name in over if ("blockdev", name) not in vm.leaving]
+    if over:
+        raise Refusal(
+            f"drive: block node {node} lies below {over[0]}, which has what was written since: name that one, or remove it first"
+        )
     others = [user for user in users(vm, node) if user[0] == "device" and user[1] != device and user not in vm.leaving]
     if others and not shared:
         raise Refusal(f"drive: block node {node} is in use by device {others[0][1]}; both need share-rw to share it")

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles, typed
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import node_of
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import drive_of
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want, suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, State, Want, suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import address, carriers, slot
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
@@ -79,8 +79,8 @@ class Device(Kind):
                 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
 
                 value = value if netdev.wired(vm, value, ident) else ""
-            if name == "drive" and value == "":  # usb-storage hands its drive on to a disk of its own
-                value = node_of(vm, ident)
+            if name == "drive" and value != want["options"][name]:
+                value = drive_as(vm, ident, value, want["options"][name])
             if value is not None:
                 have[f"options.{name}"] = value
         return have
@@ -95,6 +95,15 @@ class Device(Kind):
         if self.usual and not spelled(known, name):
             raise Refusal(f"id: {ident} is a {driver}, which has no property {name!r}: give another id")
         return vm.prop(path, property_name(known, driver, name))
+
+    def meant(self, vm: VM, want: Want) -> Want:
+        """A disk's node that was not named is, where QEMU was started with the disk, the one that it has."""
+        drive = want.get("options", {}).get("drive")
+        if drive != f"{self.ident(want)}-node":
+            return want
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import disk
+
+        return {**want, "options": {**want["options"], "drive": disk.meant(vm, self.ident(want), drive)}}
 
     def wanted(self, vm: VM, want: Want) -> State:
         """Property values stay whole: some are structures."""
@@ -124,8 +133,10 @@ class Device(Kind):
         path, known = f"{PERIPHERAL}/{ident}", vm.device_properties(vm.peripherals()[ident])
         values = {name: vm.prop(path, name) for name in roles.PROPERTIES if name in known}
         below = roles.named({name: os.path.basename(value) for name, value in values.items() if isinstance(value, str)})
-        if values.get("drive") == "":  # usb-storage hands it on
-            below |= {("blockdev", node) for node in [node_of(vm, ident)] if node}
+        if "drive" in values:
+            from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
+
+            below |= {("blockdev", node) for node in blockgraph.chain(vm, ident)}
         bus, shared = str(vm.prop(path, "parent_bus", "")), slot(vm, ident)
         beside = set(shared.others) if shared and shared.zeroth == ident else set()
         if bus.startswith(f"{PERIPHERAL}/"):
@@ -133,6 +144,22 @@ class Device(Kind):
             shared = slot(vm, carrier)
             beside |= {carrier, *([shared.zeroth, *shared.others] if shared else [])}
         return below | {("device", name) for name in beside}
+
+    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+        """A medium is put into an empty drive."""
+        return frozenset(["options.drive"]) if have.get("options.drive") == "" else frozenset()
+
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+        """A medium for an empty drive."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import drive
+
+        return drive.insert(vm, self.ident(want), want["options"]["drive"])
+
+    def lasting(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
+        """A device that can't be unplugged, one whose disk QEMU would delete, and a disk whose data is elsewhere now."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import drive
+
+        return drive.lasting(vm, self.ident(want), want.get("options", {}).get("drive"), changes)
 
     def inherit(self, vm: VM, want: Want, have: State) -> Want:
         """Its place and its properties; nothing of a device of another driver."""
@@ -143,9 +170,9 @@ class Device(Kind):
 
     def create(self, vm: VM, want: Want) -> List[Step]:
         """``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import plug
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import drive
 
-        return [plug.add(vm, self, want)]
+        return drive.give(vm, self, want)
 
     def remove(self, vm: VM, want: Want) -> List[Step]:
         """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest."""
@@ -172,6 +199,23 @@ def property_name(known: Properties, driver: str, name: str) -> str:
     if real:
         return real
     raise Refusal(f"options: {driver} has no property {name!r}{suggestion(name, known)}")
+
+
+def drive_as(vm: VM, ident: str, value: Any, wanted: Any) -> Any:
+    """What a device's disk is, beside the node that is wanted: that one where it is the disk, on top or below.
+
+    Empty for a drive with nothing in it, None where it can't be told, else QEMU's own word (usb-storage has none, since
+    it hands its drive on to a disk of its own).
+    """
+    drive = drive_of(vm, ident)
+    if drive is None:
+        return value or None
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
+
+    node = blockgraph.top(vm, ident)
+    if not node or wanted in blockgraph.chain(vm, ident):
+        return wanted if node else ""
+    return value or node
 
 
 def _plain_address(addr: Any) -> str:

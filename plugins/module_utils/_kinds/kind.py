@@ -112,14 +112,22 @@ class Kind:
         """What of ``want`` matters for a removal."""
         return {self.key: want[self.key]}
 
+    def check_ident(self, want: Want) -> None:
+        """Raise Refusal for what is no id, or no name, of such a thing."""
+        check_id(self.name, self.key, self.ident(want))
+
     def check(self, want: Want) -> None:
         """Raise Refusal for a request that is wrong whatever the VM looks like."""
-        check_id(self.name, self.key, self.ident(want))
+        self.check_ident(want)
         for name in want.get("options", {}):
             if not isinstance(name, str):
                 raise Refusal(f"options: {name!r} is no name of an option")
             if name in self.own or name.replace("_", "-") in self.own:
                 raise Refusal(f"options: {name} has an option of its own: {name.replace('-', '_')}")
+
+    def meant(self, vm: VM, want: Want) -> Want:
+        """``want`` with the name that QEMU has for what the user named in another way. Queries only."""
+        return want
 
     def read(self, vm: VM, want: Want) -> State | None:
         """Its current state as far as ``want`` names it, or None when it isn't there. Queries only."""
@@ -158,6 +166,10 @@ class Kind:
     def live(self, vm: VM, have: State) -> FrozenSet[str]:
         """The keys that this QEMU can change without removing the thing."""
         return frozenset()
+
+    def lasting(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
+        """Why it must not be removed and added again to bring such changes about; empty where it may be."""
+        return ""
 
     def inherit(self, vm: VM, want: Want, have: State) -> Want:
         """``want`` and, for what it does not name, what there is: what a thing that is made again is made of."""

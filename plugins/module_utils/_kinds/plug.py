@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode, chardev, netdev, typed
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import node_of, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph, blocknode, chardev, netdev, typed
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.bus import check_bus, hotpluggable
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import ALIASES, Properties, property_name
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Pending, Refusal
@@ -121,6 +121,8 @@ def inherit(vm: VM, want: Want) -> Want:
         if decided in named or decided.replace("-", "_") in named:
             was = {name: value for name, value in was.items() if name not in derived}
     was.pop("id")
+    if "drive" in named and named["drive"] in blockgraph.chain(vm, want["id"]):
+        named = {name: value for name, value in named.items() if name != "drive"}  # the top of that disk, as it was
     return {**place, **want, "options": {**was, **named}}
 
 
@@ -157,6 +159,7 @@ def delete(vm: VM, kind: Device, want: Want) -> List[Step]:
     """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest.
 
     One request for all functions of a slot, which function 0 makes.
+    A disk that QEMU would delete with its device is held until the end of the plan, so that it can be given back.
     """
     ident = kind.ident(want)
     check_migration(vm, f"device_del {ident}")
@@ -171,7 +174,13 @@ def delete(vm: VM, kind: Device, want: Want) -> List[Step]:
     end.of_guest = _asks_guest(vm, ident)
     names = [*shared.others, ident] if shared else [ident]
     back = lambda vm: [step for name in names for step in _recall(vm, name)]  # noqa: E731
-    return [Step("device_del", {"id": ident}, wait=end, remember=back, removes=True)]
+    step = Step("device_del", {"id": ident}, wait=end, remember=back, removes=True)
+    held = {blockgraph.held_by(name): blockgraph.goes_along(vm, name) for name in names}
+    return [
+        *(blocknode.hold(name, node) for name, node in held.items() if node),
+        step,
+        *(blocknode.release(name) for name, node in held.items() if node),
+    ]
 
 
 def _check_slot(vm: VM, ident: str) -> None:
@@ -276,10 +285,15 @@ def _riders(vm: VM) -> Dict[str, List[str]]:
 
 def _check_removal(vm: VM, ident: str) -> None:
     """Raise Refusal for a device that other devices sit on (QEMU would take them along), or that can't be unplugged."""
-    path = f"{PERIPHERAL}/{ident}"
     staying = sorted(rider for rider in riders(vm, ident) if ("device", rider) not in vm.leaving)
     if staying:
         raise Refusal(f"device {ident} carries {', '.join(staying)}: remove what sits on it first")
+    check_hotplug(vm, ident)
+
+
+def check_hotplug(vm: VM, ident: str) -> None:
+    """Raise Refusal for a device that can't be unplugged."""
+    path = f"{PERIPHERAL}/{ident}"
     if vm.prop(path, "hotpluggable") is False:
         raise Refusal(f"device {ident} ({vm.peripherals()[ident]}) can't be unplugged")
     bus = vm.prop(path, "parent_bus")
@@ -302,8 +316,8 @@ def _recall(vm: VM, ident: str) -> List[Step]:
     have: Dict[str, Any] = {"driver": driver, "id": ident}
     for name, known in vm.device_properties(driver).items():
         value = vm.prop(path, name)
-        if name == "drive" and value == "":  # usb-storage hands it on
-            value = node_of(vm, ident)
+        if name == "drive" and value != f"{ident}-node":  # usb-storage hands it on; a -drive goes with its device
+            value = blockgraph.top(vm, ident) or None
         unset = value is None or value == known.get("default-value") or (value in ("", -1) and name != "romfile")
         if unset or not _settable(known) or name in _APART:
             continue

@@ -44,6 +44,13 @@ class Qom(Kind):
     def read(self, vm: VM, want: Want) -> State | None:
         """Its value, of a secret only whether it is the wanted one."""
         value = _value(vm, want)
+        if want["property"] == "drive" and value != want.get("value", value):
+            from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
+
+            if (
+                blockgraph.tops(vm).get(value) == want["value"]
+            ):  # of a -drive; QEMU aborts when it is set to what it has
+                value = want["value"]
         if want["property"] in SECRET:
             value = hidden(typed.same(value, want.get("value", value)))
         return {"value": value}

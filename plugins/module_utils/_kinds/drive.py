@@ -1,0 +1,77 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""What a device has as its drive, beside what a task wants there. Loaded for a change only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, List
+
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph, blocknode, plug
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import drive_of, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+
+
+def give(vm: VM, kind: Device, want: Want) -> List[Step]:
+    """``device_add``; of a disk that a stopped run has left held, with its top node, which then is let go."""
+    ident, drive = kind.ident(want), want.get("options", {}).get("drive")
+    if not drive or not blockgraph.held(vm, ident) or drive not in blockgraph.chain(vm, ident):
+        return [plug.add(vm, kind, want)]
+    want = {**want, "options": {**want["options"], "drive": blockgraph.top(vm, ident)}}
+    return [plug.add(vm, kind, want), blocknode.release(blockgraph.held_by(ident))]
+
+
+def lasting(vm: VM, ident: str, wanted: Any, changes: List[Change]) -> str:
+    """Why a device must not be removed and added again; empty where it may be."""
+    drive = blockgraph.drive_id(vm, ident)
+    if drive:
+        return f"QEMU was started with drive {drive}, and would delete it together with device {ident}"
+    try:
+        plug.check_hotplug(vm, ident)
+    except Refusal as exc:
+        return str(exc)
+    disk = blockgraph.chain(vm, ident)
+    jobs = blockgraph.jobs_on(vm, disk)
+    if jobs:
+        return f"block job {jobs[0]} works on its disk: let it end first"
+    if any(change.key == "options.drive" for change in changes) and disk:
+        return moved(vm, ident, wanted)
+    return ""
+
+
+def moved(vm: VM, ident: str, wanted: Any) -> str:
+    """Why the disk that a device has is not given up for another node: its data has been moved off that one, it seems.
+
+    A node that was there before, and the name that a disk's node has unless it is given, stand for the disk as it once
+    was: an image left by a mirror's end, say. A new node under a new name is another disk, which may be wanted.
+    """
+    now = nodes(vm)[blockgraph.image(vm, ident)]
+    if now["ro"] or not (wanted in nodes(vm) or wanted == f"{ident}-node"):
+        return ""
+    name, path = now["node-name"], now.get("image", {}).get("filename") or now.get("file", "")
+    return (
+        f"the data of {ident} has been moved to {name} ({path}), and {wanted} is not what the guest has now: name {name}, "
+        f"or remove device {ident} first if that shall be given up"
+    )
+
+
+def insert(vm: VM, ident: str, node: str) -> List[Step]:
+    """The steps that put a medium into an empty drive."""
+    drive = drive_of(vm, ident) or {}
+    blocknode.check_free(vm, node, ident, shared=True)
+    there = {"id": drive.get("qdev") or ident}
+    is_open = bool(drive.get("tray_open"))
+    if drive.get("locked") and not is_open:
+        raise Refusal(f"device {ident} is empty, and the guest has locked its tray: it must open it first")
+    opening = Step("blockdev-open-tray", there, undo=[Step("blockdev-close-tray", there)])
+    closing = Step("blockdev-close-tray", there, undo=[Step("blockdev-open-tray", there)])
+    medium = {**there, "node-name": node}
+    inserting = Step("blockdev-insert-medium", medium, undo=[Step("blockdev-remove-medium", there)])
+    return [*([] if is_open else [opening]), inserting, closing]
