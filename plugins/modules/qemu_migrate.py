@@ -34,8 +34,9 @@ options:
     description:
       - V(migrated) migrates.
       - V(cancelled) stops a migration that is under way. The guest stays here.
-      - In its last phase (C(device), QEMU 10.0 and later) it is stopped only if the destination that O(destination_socket) names
-        has no guest yet, or is gone.
+      - In its last phase (C(device), before QEMU 10.0 C(active) with the run state C(finish-migrate)) all of the guest may have been
+        sent. It is stopped then only if the destination that O(destination_socket) names has no guest yet, or is gone. A destination
+        that has none yet is told not to run it any more.
       - V(paused) interrupts one that is in postcopy.
       - V(recovered) goes on with one that was interrupted in postcopy. With O(destination_socket) the destination listens again
         at O(uri) first.
@@ -131,13 +132,23 @@ migration:
     ram:
       description: What was transferred, and how fast.
       type: dict
+guest:
+  description:
+    - Where the guest is. V(here) and V(left) only where that is certain, else V(unknown).
+    - V(here) is a guest that has not been sent in full, or that the destination says not to have.
+    - V(left) is one whose migration has completed, or that the destination says to have.
+  returned: once the virtual machine has been looked at
+  type: str
+  sample: left
 commands:
-  description: The commands that changed the virtual machine, or in check mode those that would.
+  description:
+    - The commands that changed the virtual machine, or in check mode those that would. One that went to the destination has its
+      C(socket), too.
   returned: always
   type: list
   elements: dict
 rolled_back:
-  description: The commands that took settings back when the migration could not be started.
+  description: The commands that set capabilities and parameters back when the migration could not be started, failed or was cancelled.
   returned: when something was taken back
   type: list
   elements: dict

@@ -108,6 +108,8 @@ class Step:
         there: Callable[[VM], bool] | None = None,
         late: bool = False,
         secret: Sequence[str] = (),
+        oob: bool = False,
+        to: str = "",
     ) -> None:
         """``undo``: the steps that take this one back, in their order; empty when nothing can.
         ``remember``: reads the VM before the plan's first step is sent and returns this one's ``undo``, where that takes
@@ -118,6 +120,7 @@ class Step:
         ``there``: whether there is anything for it to do, where QEMU's refusal has no class that would tell.
         ``late``: it comes after all others, since nothing takes it back.
         ``secret``: the argument names whose values are never shown.
+        ``oob``: out of band, past a main loop that does not answer. ``to``: another VM's monitor, where it goes there.
         """
         self.execute = execute
         self.arguments = arguments or {}
@@ -132,11 +135,13 @@ class Step:
         self.there = there
         self.late = late
         self.secret = secret
+        self.oob = oob
+        self.to = to
 
     def public(self) -> Dict[str, Any]:
-        """``{execute, arguments}`` with secret values replaced."""
+        """``{execute, arguments, socket?}`` with secret values replaced."""
         shown = {key: REDACTED if key in self.secret else value for key, value in self.arguments.items()}
-        return {"execute": self.execute, "arguments": shown}
+        return {"execute": self.execute, "arguments": shown, **({"socket": self.to} if self.to else {})}
 
 
 def pass_descriptors(ident: str, what: str, descriptors: Sequence[Descriptor]) -> Tuple[List[Step], str]:

@@ -1,0 +1,315 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""A guest that is to stay after all: its migration called back or failed, and what is known of where the guest is.
+
+In its last phase QEMU has sent all of the guest and waits for the destination's word. What ends the migration then makes
+QEMU run the guest here, be it at the destination or not. So in that phase nothing is cancelled unless the destination itself
+says that it lacks the guest; and whatever has ended, it is looked at whether that phase had begun: a guest that ran was
+stopped for it, and QEMU tells so in an event.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import perform
+from ansible_collections.vmm.qemu.plugins.module_utils._destination import HAS, LACKS, Word, hold
+from ansible_collections.vmm.qemu.plugins.module_utils._jobs import Sender
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._migration import (
+    HERE,
+    LEFT,
+    RUNNING,
+    UNKNOWN,
+    capabilities,
+    leaving,
+    progress,
+    set_by,
+    status,
+)
+from ansible_collections.vmm.qemu.plugins.module_utils._progress import Overdue, Progress, watch
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._module import Task
+
+OVERTIME = 1.6
+"""Seconds for calling a migration back once the task's own time is up."""
+_GLANCE = 0.3
+_ASK = 0.4
+_YANK = 0.6
+_SET_BACK = 0.5
+# One that was not answered for so long is not merely slow.
+_MUTE = 5.0
+_LOOK = 0.05
+_UNASKED = Word(UNKNOWN)
+_END = "end this QEMU (qemu_power with state=off)"
+
+
+class Found(NamedTuple):
+    """What was read: ``query-migrate``, the run state, and whether the guest ran."""
+
+    migration: Dict[str, Any]
+    run_state: str
+    running: bool
+
+    @property
+    def status(self) -> str:
+        """Where the migration stands."""
+        return status(self.migration)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether all of the guest may have been sent."""
+        return leaving(self.status, self.run_state)
+
+
+class Trip:
+    """One task's part in a migration, and what it knows of the guest."""
+
+    def __init__(self, task: Task, vm: VM, found: Found) -> None:
+        self.task = task
+        self.vm = vm
+        self.found = found
+        self.answered = time.monotonic()
+        self.guest = _before(found)
+        """``HERE`` and ``LEFT`` only where that is certain."""
+        self.warnings: List[str] = []
+        self.rolled_back: List[Dict[str, Any]] = []
+
+    def send(self, vm: VM, step: Step) -> None:
+        """Send a step, to the destination maybe. Raises the session's errors, and Overdue."""
+        if vm is self.vm:
+            Sender(vm).send(step)
+        else:
+            perform(step, vm, vm.deadline)
+
+    def told(self) -> Dict[str, Any]:
+        """What every result says."""
+        return {
+            "guest": self.guest,
+            "warnings": self.warnings,
+            **({"rolled_back": self.rolled_back} if self.rolled_back else {}),
+        }
+
+    def stays_set(self, begin: Plan) -> None:
+        """Warn of the settings that this task has made and that can't be set back by now."""
+        names = set_by(begin.steps)
+        if names:
+            self.warnings.append(f"the migration goes on, and what was set for it stays set: {names}")
+
+
+def _before(found: Found) -> str:
+    """Where the guest is by what was read alone: a migration that failed earlier leaves that open."""
+    if found.status == "none" and found.run_state not in ("inmigrate", "postmigrate"):
+        return HERE
+    return LEFT if found.status == "completed" and found.run_state == "postmigrate" else UNKNOWN
+
+
+class Back(NamedTuple):
+    """What came of calling a migration back."""
+
+    over: bool
+    migration: Dict[str, Any]
+    why: str
+    """Where the guest is, or why the migration goes on."""
+    how: str = "cancelled"
+    word: Word = _UNASKED
+
+
+def look(vm: VM) -> Found:
+    """Read where it stands."""
+    vm.forget()
+    now = vm.ask("query-status")
+    return Found(vm.ask("query-migrate"), str(now["status"]), bool(now["running"]))
+
+
+@contextmanager
+def within(trip: Trip, seconds: float) -> Iterator[None]:
+    """Give what is in here so many seconds, whatever is left of the task's own."""
+    before = trip.task.deadline, trip.vm.deadline
+    trip.task.deadline = trip.vm.deadline = Deadline(seconds)
+    try:
+        yield
+    finally:
+        trip.task.deadline, trip.vm.deadline = before
+
+
+def over(vm: VM, now: Dict[str, Any]) -> bool:
+    """Whether nothing goes on. A guest that left in part stays in finish-migrate; any other goes on from there."""
+    return status(now) not in RUNNING and (status(now) == "postcopy-paused" or vm.status != "finish-migrate")
+
+
+def ended(trip: Trip) -> Dict[str, Any]:
+    """``query-migrate`` once it is over. Raises Overdue."""
+    vm = trip.vm
+
+    def one_look() -> tuple[Dict[str, Any], bool, Progress]:
+        now = vm.ask("query-migrate")
+        return now, over(vm, now), progress(now)
+
+    return watch(vm, one_look, trip.task.tell, "MIGRATION", every=_LOOK)
+
+
+def call_back(trip: Trip) -> Back:
+    """End a migration here as far as it is certain that no guest runs twice then."""
+    now = _glance(trip)
+    word, last = _UNASKED, now.migration if now else {}
+    if now is None or now.leaving:
+        with within(trip, _ASK):
+            word = hold(trip.task, trip.send, trip.found.running)
+        if word.guest == HAS or (word.guest != LACKS and not (now is None and _may_yank(trip))):
+            return Back(False, last, last_phase(word, now), word=word)
+    end = _cancelled(trip, now) if now else None
+    how = "cancelled"
+    if end is None and (now is None or _glance(trip) is None):
+        how = "cut off (yank), since QEMU did not answer, as when the network has fallen silent"
+        end = _yanked(trip)
+    if end is None:
+        return Back(False, last, "and QEMU has not ended it yet, though told to: run the task again", word=word)
+    if status(end) == "completed":
+        return Back(True, end, "")
+    return Back(True, end, judge(trip, end, word, ours=True), how, word)
+
+
+def _glance(trip: Trip) -> Found | None:
+    """A short look; None where QEMU does not answer."""
+    left = trip.vm.deadline.remaining() or 0.0
+    with within(trip, max(_GLANCE, min(left / 4, _MUTE))):
+        try:
+            return look(trip.vm)
+        except errors.CommandTimeout:
+            return None
+
+
+def _may_yank(trip: Trip) -> bool:
+    """Whether to cut off a migration of a QEMU that does not answer, with no word from the destination.
+
+    Before its last phase nothing can be lost by it. In that phase QEMU has been mute so long because it can't send what is left;
+    it would do the same to itself once the network has timed out, and nobody would look after the guest then.
+    """
+    return not _stopped(trip) or time.monotonic() - trip.answered >= _MUTE
+
+
+def _cancelled(trip: Trip, now: Found) -> Dict[str, Any] | None:
+    if now.status not in RUNNING:
+        return now.migration
+    try:
+        trip.send(trip.vm, Step("migrate_cancel"))
+        return ended(trip)
+    except Overdue:
+        return None
+
+
+def _yanked(trip: Trip) -> Dict[str, Any] | None:
+    with within(trip, _YANK):
+        try:
+            trip.send(trip.vm, Step("yank", {"instances": [{"type": "migration"}]}, oob=True))
+            return ended(trip)
+        except (Overdue, errors.CommandError, errors.InvalidCommand):  # QEMU 5.2 has no yank
+            return None
+
+
+def judge(trip: Trip, end: Dict[str, Any], word: Word = _UNASKED, ours: bool = False) -> str:
+    """Where the guest is after a migration that has not completed, with no second one running as far as that can be seen to.
+
+    ``word``: the destination's, where it was asked. ``ours``: this task has ended it, and answers for what runs.
+    """
+    vm = trip.vm
+    now = look(vm)
+    stopped = False
+    if not _sent_all(trip, now):
+        word = Word(LACKS)
+    elif word.guest == UNKNOWN:
+        stopped = ours and now.running
+        if stopped:
+            trip.send(vm, Step("stop"))
+        with within(trip, max(_ASK, vm.deadline.remaining() or 0.0)):
+            word = hold(trip.task, trip.send, trip.found.running)
+    if word.guest == HAS:
+        trip.guest = LEFT
+        if now.running and not stopped:
+            trip.send(vm, Step("stop"))
+        return f"The destination has the guest, so it was stopped here: {_END}"
+    if word.guest == LACKS:
+        trip.guest = HERE
+        if stopped:
+            trip.send(vm, Step("cont"))
+        return f"The guest is still here, its status is {look(vm).run_state}"
+    trip.guest = UNKNOWN
+    goes = "It was stopped here, too" if stopped else f"It goes on here (its status is {now.run_state})"
+    other = (
+        "; where it does not, end that one, and qemu_power with state=running continues the guest here"
+        if stopped
+        else ""
+    )
+    return (
+        f"All of the guest may have been sent, so that it may run at the destination ({word.why}). {goes}. Look there: where it "
+        f"runs, {_END}{other}"
+    )
+
+
+def last_phase(word: Word, now: Found | None) -> str:
+    """Why a migration in its last phase goes on, and what to do."""
+    if word.guest == HAS:
+        return (
+            "and can't be cancelled: the destination has the guest. This QEMU waits for its word, and would run the guest a second "
+            f"time if the connection broke: {_END}, or run the task again with source_after=quit"
+        )
+    phase = f"in this last phase ({now.run_state})" if now else "QEMU does not answer, and in the last phase"
+    return (
+        f"and can't be cancelled: {phase} the guest may run at the destination already ({word.why}). Look there: where it runs, "
+        f"{_END}; where the status is inmigrate, end that one; where it is gone, qemu_command with migrate_cancel stops it here"
+    )
+
+
+def _stopped(trip: Trip) -> bool:
+    """Whether the last phase has begun, by what QEMU has told of itself."""
+    events = trip.vm.session.events
+    return (
+        trip.found.leaving
+        or any(event.name == "STOP" for event in events)
+        or any(event.name == "MIGRATION" and event.data.get("status") == "device" for event in events)
+    )
+
+
+def _sent_all(trip: Trip, now: Found) -> bool:
+    """Whether all of the guest may have been sent, of a migration that is over."""
+    if not trip.found.leaving and capabilities(trip.vm).get(
+        "pause-before-switchover"
+    ):  # stopped, and all is here till then
+        went_on = any(
+            event.name == "MIGRATION" and event.data.get("status") == "device" for event in trip.vm.session.events
+        )
+        return went_on or any(sent["execute"] == "migrate-continue" for sent in trip.task.account.commands)
+    return _stopped(trip) or (not trip.found.running and now.run_state == "postmigrate")
+
+
+def set_back(trip: Trip, begin: Plan) -> None:
+    """Set back what was set for a migration that is over, so that the next one finds what this one did."""
+    vm = trip.vm
+    if vm.session.closed:
+        return
+    stuck = []
+    with within(trip, _SET_BACK):
+        for step in reversed(begin.steps):
+            for back in step.undo:
+                try:
+                    perform(back, vm, vm.deadline)
+                except (Refusal, errors.QMPError):
+                    stuck.append(step)
+                    continue
+                trip.rolled_back.append(back.public())
+                for done in (step, back):
+                    vm.account.drop(done)
+    names = set_by(stuck)
+    if names:
+        trip.warnings.append(f"what was set for the migration could not be set back: {names}")
