@@ -83,6 +83,12 @@ def decide(vm: VM, found: Dict[str, Any], run_state: str, params: Dict[str, Any]
                 f"uri: the virtual machine listens at {_words(found)} already, and QEMU can't change that to {uri}: "
                 "use that address, or start it anew with -incoming defer"
             )
+        if "socket-address" not in found and status(found) == "setup" and uri.startswith(("tcp:", "unix:")):
+            # QEMU 10.0 stays so when it could not listen
+            raise Refusal(
+                f"uri: the virtual machine could not listen at the address that it was given before, and takes no other: start "
+                f"it anew with -incoming defer, and then let it listen at {uri}"
+            )
         return Plan()
     if uri.startswith("unix:"):
         check_socket(vm, "uri", uri[len("unix:") :], ("migration", uri))

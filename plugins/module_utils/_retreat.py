@@ -166,6 +166,8 @@ def call_back(trip: Trip) -> Back:
     if now is None or now.leaving:
         with within(trip, _ASK):
             word = hold(trip.task, trip.send, trip.found.running)
+        if word.guest == HAS:
+            trip.guest = LEFT
         if word.guest == HAS or (word.guest != LACKS and not (now is None and _may_yank(trip))):
             return Back(False, last, last_phase(word, now), word=word)
     end = _cancelled(trip, now) if now else None

@@ -112,9 +112,11 @@ def test_ways(pair: Callable[..., Any]) -> None:
 def test_to_a_file_and_back(pair: Callable[..., Any], tmp_path: Any) -> None:
     source, there, _uri = pair()
     uri = f"exec:cat > {tmp_path}/state"
-    failed = refused(source, "nothing proves", uri=uri, source_after="quit")
-    assert names(failed) == ["migrate-set-capabilities", "migrate"]
-    assert failed["changed"] and source.alive and source.observer.status() == "postmigrate"
+    for check in (True, False):
+        assert refused(source, "no way back", check=check, uri=uri, source_after="quit")["commands"] == []
+    assert source.observer.look("query-migrate") == {}
+    done = migrate(source, uri=uri)
+    assert names(done) == ["migrate-set-capabilities", "migrate"] and source.observer.status() == "postmigrate"
     made = incoming(there, f"exec:cat {tmp_path}/state", wait=True)
     assert made["migration"]["status"] == "completed" and there.observer.status() in ("paused", "prelaunch")
     done = migrate(source, uri=uri, destination_socket=there.qmp, source_after="quit")
