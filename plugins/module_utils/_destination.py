@@ -84,6 +84,12 @@ class Word(NamedTuple):
 HAS, LACKS, UNKNOWN = "has", "lacks", "unknown"
 
 
+def at(where: str, step: Step) -> Step:
+    """The step, to be sent to the VM whose monitor that is."""
+    step.to = where
+    return step
+
+
 def recovering(task: Task) -> List[Step]:
     """What lets a destination that was interrupted in postcopy listen again, where the task names it. Queries only."""
     if task.params["destination_socket"] is None:
@@ -91,7 +97,7 @@ def recovering(task: Task) -> List[Step]:
     with reached(task) as other:
         if status(other.ask("query-migrate")) != "postcopy-paused":
             return []
-    return [Step("migrate-recover", {"uri": task.params["uri"]}, to=task.params["destination_socket"])]
+    return [at(task.params["destination_socket"], Step("migrate-recover", {"uri": task.params["uri"]}))]
 
 
 def has_guest(state: str, found: Dict[str, Any]) -> bool:
@@ -118,10 +124,10 @@ def hold(task: Task, tell: Callable[[VM, Step], None], ran: bool) -> Word:
     def held(other: VM) -> Word:
         if not _word(other).waits:
             return _word(other)
-        tell(other, Step("stop", to=where))
+        tell(other, at(where, Step("stop")))
         word = _word(other)
         if word.guest == HAS and ran:
-            tell(other, Step("cont", to=where))
+            tell(other, at(where, Step("cont")))
         return word
 
     return _heard(task, held)
@@ -135,7 +141,7 @@ def _word(other: VM) -> Word:
         return Word(LACKS, waits=True)
     if has_guest(state, found):
         return Word(HAS)
-    return Word(UNKNOWN, f"its migration is {status(found)}, its status {state}")
+    return Word(UNKNOWN, f"destination_socket: its migration is {status(found)}, its status {state}")
 
 
 def _heard(task: Task, listen: Callable[[VM], Word]) -> Word:

@@ -19,6 +19,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._departure import (
 from ansible_collections.vmm.qemu.plugins.module_utils._destination import (
     LACKS,
     ask,
+    at,
     check_ready,
     has_guest,
     reached,
@@ -225,7 +226,7 @@ def _cancelling(task: Task, found: Found) -> Move:
         word = ask(task)
         if word.guest != LACKS:
             raise Refusal(f"the migration is not over, {last_phase(word, found)}")
-        there = [Step("stop", to=task.params["destination_socket"])] if word.waits else []
+        there = [at(task.params["destination_socket"], Step("stop"))] if word.waits else []
     return Move(Plan(), [Step("migrate_cancel")], True, there=tuple(there))
 
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
@@ -94,13 +94,11 @@ def settings(vm: VM, params: Dict[str, Any], usual: Dict[str, bool]) -> List[Ste
     return [*_capabilities(vm, params["capabilities"] or {}, usual), *_parameters(vm, params["parameters"] or {})]
 
 
-def set_by(steps: Sequence[Step]) -> str:
-    """What steps of `settings` set, in words; empty where there are none."""
-    names: List[str] = []
-    for step in steps:
-        names += [entry["capability"] for entry in step.arguments.get("capabilities", [])]
-        names += sorted(step.arguments) if step.execute == "migrate-set-parameters" else []
-    return ", ".join(names)
+def set_by(step: Step) -> Set[str]:
+    """The names of what a step of `settings` sets."""
+    if step.execute == "migrate-set-parameters":
+        return set(step.arguments)
+    return {entry["capability"] for entry in step.arguments.get("capabilities", [])}
 
 
 def capabilities(vm: VM) -> Dict[str, bool]:

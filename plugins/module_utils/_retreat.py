@@ -102,9 +102,9 @@ class Trip:
 
     def stays_set(self, begin: Plan) -> None:
         """Warn of the settings that this task has made and that can't be set back by now."""
-        names = set_by(begin.steps)
+        names = [name for step in begin.steps for name in sorted(set_by(step))]
         if names:
-            self.warnings.append(f"the migration goes on, and what was set for it stays set: {names}")
+            self.warnings.append(f"the migration goes on, and what was set for it stays set: {', '.join(names)}")
 
 
 def _before(found: Found) -> str:
@@ -214,7 +214,9 @@ def _cancelled(trip: Trip, now: Found) -> Dict[str, Any] | None:
 def _yanked(trip: Trip) -> Dict[str, Any] | None:
     with within(trip, _YANK):
         try:
-            trip.send(trip.vm, Step("yank", {"instances": [{"type": "migration"}]}, oob=True))
+            yank = Step("yank", {"instances": [{"type": "migration"}]})
+            yank.oob = True
+            trip.send(trip.vm, yank)
             return ended(trip)
         except (Overdue, errors.CommandError, errors.InvalidCommand):  # QEMU 5.2 has no yank
             return None
@@ -300,18 +302,20 @@ def set_back(trip: Trip, begin: Plan) -> None:
     vm = trip.vm
     if vm.session.closed:
         return
-    stuck = []
+    stays = []
     with within(trip, _SET_BACK):
         for step in reversed(begin.steps):
+            names = set_by(step)
             for back in step.undo:
                 try:
                     perform(back, vm, vm.deadline)
                 except (Refusal, errors.QMPError):
-                    stuck.append(step)
                     continue
+                names -= set_by(back)
                 trip.rolled_back.append(back.public())
-                for done in (step, back):
-                    vm.account.drop(done)
-    names = set_by(stuck)
-    if names:
-        trip.warnings.append(f"what was set for the migration could not be set back: {names}")
+                vm.account.drop(back)
+            if not names and step.undo:
+                vm.account.drop(step)
+            stays += sorted(names)
+    if stays:
+        trip.warnings.append(f"what was set for the migration could not be set back: {', '.join(stays)}")

@@ -163,7 +163,8 @@ def test_cancelled_and_timed_out(pair: Callable[..., Any]) -> None:
     source, there, uri = pair(guest=True)
     incoming(there, uri)
     failed = refused(source, "was cancelled", "still here", "running", uri=uri, parameters=SLOW, timeout=4)
-    assert names(failed) == ["migrate-set-capabilities", "migrate-set-parameters", "migrate", "migrate_cancel"]
+    assert names(failed) == ["migrate", "migrate_cancel"] and failed["guest"] == "here"
+    assert [step["execute"] for step in failed["rolled_back"]] == ["migrate-set-parameters", "migrate-set-capabilities"]
     assert failed["changed"] and failed["migration"]["status"] == "active"
     assert source.observer.look("query-migrate")["status"] == "cancelled" and source.observer.status() == "running"
 

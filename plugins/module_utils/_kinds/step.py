@@ -91,6 +91,10 @@ class Step:
     """What that item stands on."""
     undoes: Step | None = None
     """The step that this one takes back; the engine says so."""
+    oob = False
+    """Whether it goes out of band, past a main loop that does not answer."""
+    to = ""
+    """The monitor of the other VM that it goes to, where it does not go to the task's own."""
 
     def __init__(
         self,
@@ -108,8 +112,6 @@ class Step:
         there: Callable[[VM], bool] | None = None,
         late: bool = False,
         secret: Sequence[str] = (),
-        oob: bool = False,
-        to: str = "",
     ) -> None:
         """``undo``: the steps that take this one back, in their order; empty when nothing can.
         ``remember``: reads the VM before the plan's first step is sent and returns this one's ``undo``, where that takes
@@ -120,7 +122,6 @@ class Step:
         ``there``: whether there is anything for it to do, where QEMU's refusal has no class that would tell.
         ``late``: it comes after all others, since nothing takes it back.
         ``secret``: the argument names whose values are never shown.
-        ``oob``: out of band, past a main loop that does not answer. ``to``: another VM's monitor, where it goes there.
         """
         self.execute = execute
         self.arguments = arguments or {}
@@ -135,8 +136,6 @@ class Step:
         self.there = there
         self.late = late
         self.secret = secret
-        self.oob = oob
-        self.to = to
 
     def public(self) -> Dict[str, Any]:
         """``{execute, arguments, socket?}`` with secret values replaced."""
