@@ -93,6 +93,7 @@ def see_through(trip: Trip, move: Move) -> Dict[str, Any]:
 
     def one_look() -> Tuple[Dict[str, Any], bool, Progress]:
         now = vm.ask("query-migrate")
+        trip.answered = time.monotonic()
         switch, postcopy = steps.get("migrate-continue"), steps.get("migrate-start-postcopy")
         if switch and status(now) == "pre-switchover":
             trip.send(vm, steps.pop("migrate-continue"))

@@ -80,6 +80,7 @@ class Trip:
         self.vm = vm
         self.found = found
         self.answered = time.monotonic()
+        """When QEMU answered last."""
         self.guest = _before(found)
         """``HERE`` and ``LEFT`` only where that is certain."""
         self.warnings: List[str] = []
@@ -154,6 +155,7 @@ def ended(trip: Trip) -> Dict[str, Any]:
 
     def one_look() -> tuple[Dict[str, Any], bool, Progress]:
         now = vm.ask("query-migrate")
+        trip.answered = time.monotonic()
         return now, over(vm, now), progress(now)
 
     return watch(vm, one_look, trip.task.tell, "MIGRATION", every=_LOOK)
@@ -163,6 +165,8 @@ def call_back(trip: Trip) -> Back:
     """End a migration here as far as it is certain that no guest runs twice then."""
     now = _glance(trip)
     word, last = _UNASKED, now.migration if now else {}
+    if now and now.status.startswith("postcopy"):
+        return Back(False, last, "and can't be cancelled any more: part of the guest has left")
     if now is None or now.leaving:
         with within(trip, _ASK):
             word = hold(trip.task, trip.send, trip.found.running)
@@ -212,7 +216,7 @@ def _cancelled(trip: Trip, now: Found) -> Dict[str, Any] | None:
 
 
 def _yanked(trip: Trip) -> Dict[str, Any] | None:
-    with within(trip, _YANK):
+    with within(trip, max(_YANK, trip.vm.deadline.remaining() or 0.0)):
         try:
             yank = Step("yank", {"instances": [{"type": "migration"}]})
             yank.oob = True
@@ -228,35 +232,35 @@ def judge(trip: Trip, end: Dict[str, Any], word: Word = _UNASKED, ours: bool = F
     ``word``: the destination's, where it was asked. ``ours``: this task has ended it, and answers for what runs.
     """
     vm = trip.vm
-    now = look(vm)
-    stopped = False
-    if not _sent_all(trip, now):
-        word = Word(LACKS)
-    elif word.guest == UNKNOWN:
-        stopped = ours and now.running
-        if stopped:
-            trip.send(vm, Step("stop"))
-        with within(trip, max(_ASK, vm.deadline.remaining() or 0.0)):
+    with within(trip, max(_YANK, vm.deadline.remaining() or 0.0)):
+        now = look(vm)
+        stopped = False
+        if not _sent_all(trip, now):
+            word = Word(LACKS)
+        elif word.guest == UNKNOWN:
+            stopped = ours and now.running
+            if stopped:
+                trip.send(vm, Step("stop"))
             word = hold(trip.task, trip.send, trip.found.running)
-    if word.guest == HAS:
-        trip.guest = LEFT
-        if now.running and not stopped:
+        if word.guest == HAS and now.running and not stopped:
             trip.send(vm, Step("stop"))
+        if word.guest == LACKS and stopped:
+            trip.send(vm, Step("cont"))
+        return _verdict(trip, word, look(vm).run_state, stopped)
+
+
+def _verdict(trip: Trip, word: Word, state: str, stopped: bool) -> str:
+    trip.guest = {HAS: LEFT, LACKS: HERE, UNKNOWN: UNKNOWN}[word.guest]
+    if word.guest == HAS:
         return f"The destination has the guest, so it was stopped here: {_END}"
     if word.guest == LACKS:
-        trip.guest = HERE
-        if stopped:
-            trip.send(vm, Step("cont"))
-        return f"The guest is still here, its status is {look(vm).run_state}"
-    trip.guest = UNKNOWN
-    goes = "It was stopped here, too" if stopped else f"It goes on here (its status is {now.run_state})"
+        return f"The guest is still here, its status is {state}"
+    here = "It was stopped here for that" if stopped else f"Here its status is {state}"
     other = (
-        "; where it does not, end that one, and qemu_power with state=running continues the guest here"
-        if stopped
-        else ""
+        "; where it does not, end that one, and let it go on here (qemu_power with state=running)" if stopped else ""
     )
     return (
-        f"All of the guest may have been sent, so that it may run at the destination ({word.why}). {goes}. Look there: where it "
+        f"All of the guest may have been sent, so that it may run at the destination ({word.why}). {here}. Look there: where it "
         f"runs, {_END}{other}"
     )
 
@@ -276,24 +280,20 @@ def last_phase(word: Word, now: Found | None) -> str:
 
 
 def _stopped(trip: Trip) -> bool:
-    """Whether the last phase has begun, by what QEMU has told of itself."""
+    """Whether the guest was stopped for the last phase, by what QEMU has told of itself."""
+    return trip.found.leaving or _in_device(trip) or any(event.name == "STOP" for event in trip.vm.session.events)
+
+
+def _in_device(trip: Trip) -> bool:
     events = trip.vm.session.events
-    return (
-        trip.found.leaving
-        or any(event.name == "STOP" for event in events)
-        or any(event.name == "MIGRATION" and event.data.get("status") == "device" for event in events)
-    )
+    return any(event.name == "MIGRATION" and event.data.get("status") == "device" for event in events)
 
 
 def _sent_all(trip: Trip, now: Found) -> bool:
     """Whether all of the guest may have been sent, of a migration that is over."""
-    if not trip.found.leaving and capabilities(trip.vm).get(
-        "pause-before-switchover"
-    ):  # stopped, and all is here till then
-        went_on = any(
-            event.name == "MIGRATION" and event.data.get("status") == "device" for event in trip.vm.session.events
-        )
-        return went_on or any(sent["execute"] == "migrate-continue" for sent in trip.task.account.commands)
+    if not trip.found.leaving and capabilities(trip.vm).get("pause-before-switchover"):
+        # stopped, and nothing goes till it is told to go on
+        return _in_device(trip) or any(sent["execute"] == "migrate-continue" for sent in trip.task.account.commands)
     return _stopped(trip) or (not trip.found.running and now.run_state == "postmigrate")
 
 
