@@ -18,8 +18,12 @@ description:
     made listen.
   - The capabilities C(events) and, where the address can carry it, C(return-path) are on unless O(capabilities) says otherwise.
     With a return path the source knows whether the destination could load the guest.
-  - A migration that runs already is joined. One that has completed is fine.
-  - When it fails, the guest stays here, and runs if it ran before. A source whose migration has completed is never continued.
+  - A migration that runs already is joined; those of O(parameters) that still can be are set. One that has completed is fine. QEMU does
+    not tell where either goes, so they are taken for those to O(uri), with a warning.
+  - When it fails, the guest stays here, and runs if it ran before. A source whose migration has completed is never continued. Where the
+    connection breaks when all has been sent, QEMU lets the guest go on here whatever the destination does; then RV(guest) and the message
+    say what is known, and the guest is stopped here if O(destination_socket) says that it has arrived.
+  - What was set for a migration that then fails or is cancelled is set back.
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
@@ -58,7 +62,8 @@ options:
   on_timeout:
     description:
       - What to do with a migration that is not over within O(timeout). The task fails in any case.
-      - V(cancel) cancels it, as far as that can still be done, so that the guest stays here.
+      - V(cancel) cancels it, as far as that can still be done, so that the guest stays here. If QEMU does not answer, as when the network
+        has fallen silent, the connection is cut (C(yank), QEMU 6.0 or later).
       - V(leave) lets it go on. The next run joins it.
     type: str
     choices: [cancel, leave]
@@ -73,7 +78,8 @@ options:
   destination_socket:
     description:
       - The destination's QMP monitor, as seen from the managed host, in the forms of O(socket).
-      - It is looked at before (whether it waits for a guest) and after (whether it has it).
+      - It is looked at before (whether it waits for a guest), after (whether it has it), and where the migration fails or is to be cancelled
+        in its last phase.
       - With it, a source that is gone is fine when the guest is at the destination.
     type: str
   postcopy_after:
