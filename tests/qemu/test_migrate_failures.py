@@ -46,7 +46,8 @@ def test_a_destination_that_is_killed(start_vm: Callable[..., VM]) -> None:
     migrate(source, uri=uri, wait=False, **fast)
     wait_for(source, "pre-switchover")
     there.kill()
-    refused(source, "still here", "running", uri=uri)
+    failed = refused(source, "still here", "running", uri=uri, destination_socket=there.qmp)  # which is gone
+    assert failed["guest"] == "here"
     count(source)
 
 
