@@ -188,7 +188,8 @@ def _overdue(trip: Trip, move: Move, last: Dict[str, Any]) -> Dict[str, Any]:
     if status(back.migration) == "completed":
         trip.guest = LEFT
         raise Refusal(
-            f"{far}, but it was by the time it was cancelled: run the task again", migration=shape(back.migration)
+            f"{far}, but it was by the time it was cancelled: run the task again. {back.why}".rstrip(". "),
+            migration=shape(back.migration),
         )
     set_back(trip, move.begin)
     advice = "Give it more timeout, more max-bandwidth or downtime-limit (parameters), or the capability auto-converge"
@@ -203,7 +204,7 @@ def until_cancelled(trip: Trip, move: Move) -> Dict[str, Any]:
         raise Refusal(f"the migration is not over, {back.why}", **figures)
     if status(back.migration) == "completed":
         trip.guest = LEFT
-        raise Refusal("the migration had completed before it could be cancelled", **figures)
+        raise Refusal(f"the migration had completed before it could be cancelled. {back.why}".rstrip(". "), **figures)
     if trip.guest != HERE:
         raise Refusal(f"the migration was {back.how}. {back.why}", **figures)
     return back.migration

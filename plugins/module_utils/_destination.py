@@ -133,6 +133,18 @@ def hold(task: Task, tell: Callable[[VM, Step], None], ran: bool) -> Word:
     return _heard(task, held)
 
 
+def go_on(task: Task, tell: Callable[[VM, Step], None]) -> bool:
+    """Let a guest run that has come to a destination that was kept from running it. False where that can't be done."""
+
+    def continued(other: VM) -> Word:
+        word = _word(other)
+        if word.guest == HAS:
+            tell(other, at(task.params["destination_socket"], Step("cont")))
+        return word
+
+    return _heard(task, continued).guest == HAS
+
+
 def _word(other: VM) -> Word:
     other.forget()
     state, found = other.status, other.ask("query-migrate")

@@ -222,9 +222,9 @@ def _cancelling(task: Task, found: Found) -> Move:
             f"the migration is in its phase {found.status} and can't be cancelled any more: part of the guest has left"
         )
     there = []
-    if found.leaving:
+    if found.leaving or (found.status == "active" and task.params["destination_socket"] is not None):
         word = ask(task)
-        if word.guest != LACKS:
+        if found.leaving and word.guest != LACKS:
             raise Refusal(f"the migration is not over, {last_phase(word, found)}")
         there = [at(task.params["destination_socket"], Step("stop"))] if word.waits else []
     return Move(Plan(), [Step("migrate_cancel")], True, there=tuple(there))

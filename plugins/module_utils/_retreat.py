@@ -6,8 +6,9 @@
 
 In its last phase QEMU has sent all of the guest and waits for the destination's word. What ends the migration then makes
 QEMU run the guest here, be it at the destination or not. So in that phase nothing is cancelled unless the destination itself
-says that it lacks the guest; and whatever has ended, it is looked at whether that phase had begun: a guest that ran was
-stopped for it, and QEMU tells so in an event.
+says that it lacks the guest. Before it, the phase may begin between the look and the cancel: so the destination is told to run
+nothing first, or where it is not named the guest is stopped for that moment, and would arrive stopped. Whatever has ended, it
+is looked at whether that phase had begun: a guest that ran was stopped for it, and QEMU tells so in an event.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import perform
-from ansible_collections.vmm.qemu.plugins.module_utils._destination import HAS, LACKS, Word, hold
+from ansible_collections.vmm.qemu.plugins.module_utils._destination import HAS, LACKS, Word, go_on, hold
 from ansible_collections.vmm.qemu.plugins.module_utils._jobs import Sender
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
@@ -85,6 +86,8 @@ class Trip:
         """``HERE`` and ``LEFT`` only where that is certain."""
         self.warnings: List[str] = []
         self.rolled_back: List[Dict[str, Any]] = []
+        self.stop: Step | None = None
+        """What has stopped the guest for the moment of cancelling."""
 
     def send(self, vm: VM, step: Step) -> None:
         """Send a step, to the destination maybe. Raises the session's errors, and Overdue."""
@@ -163,27 +166,90 @@ def ended(trip: Trip) -> Dict[str, Any]:
 
 def call_back(trip: Trip) -> Back:
     """End a migration here as far as it is certain that no guest runs twice then."""
-    now = _glance(trip)
-    word, last = _UNASKED, now.migration if now else {}
+    try:
+        return _called_back(trip)
+    finally:
+        _go_on(trip)
+
+
+def _called_back(trip: Trip) -> Back:
+    now, word = _glance(trip), _UNASKED
+    last = now.migration if now else {}
     if now and now.status.startswith("postcopy"):
         return Back(False, last, "and can't be cancelled any more: part of the guest has left")
-    if now is None or now.leaving:
+    if now is None or now.leaving or (now.status == "active" and trip.task.params["destination_socket"] is not None):
         with within(trip, _ASK):
             word = hold(trip.task, trip.send, trip.found.running)
+    if now is None or now.leaving:
         if word.guest == HAS:
             trip.guest = LEFT
         if word.guest == HAS or (word.guest != LACKS and not (now is None and _may_yank(trip))):
             return Back(False, last, last_phase(word, now), word=word)
+    elif word.guest != LACKS and now.status == "active" and now.running:
+        now, word = _stopped_first(trip), Word(LACKS)
+        if now is not None and now.leaving:  # since the look
+            return _called_back(trip)
+        if now is None and not _may_yank(trip):
+            return Back(False, last, last_phase(_UNASKED, now))
+    return _ended_here(trip, now, word)
+
+
+def _ended_here(trip: Trip, now: Found | None, word: Word) -> Back:
     end = _cancelled(trip, now) if now else None
     how = "cancelled"
     if end is None and (now is None or _glance(trip) is None):
         how = "cut off (yank), since QEMU did not answer, as when the network has fallen silent"
         end = _yanked(trip)
+    _go_on(trip)
     if end is None:
+        last = now.migration if now else {}
         return Back(False, last, "and QEMU has not ended it yet, though told to: run the task again", word=word)
     if status(end) == "completed":
-        return Back(True, end, "")
+        return Back(True, end, _arrived_still(trip, word))
     return Back(True, end, judge(trip, end, word, ours=True), how, word)
+
+
+def _stopped_first(trip: Trip) -> Found | None:
+    """Stop the guest, so that it arrives stopped should the last phase begin before the migration is cancelled.
+
+    None where QEMU does not answer any more.
+    """
+    trip.stop = Step("stop")
+    with within(trip, max(_YANK, (trip.vm.deadline.remaining() or 0.0) / 4)):
+        try:
+            trip.send(trip.vm, trip.stop)
+            return look(trip.vm)
+        except (Overdue, errors.CommandTimeout):
+            return None
+
+
+def _go_on(trip: Trip) -> None:
+    """Let a guest go on that was stopped for the moment of cancelling."""
+    vm, stop, trip.stop = trip.vm, trip.stop, None
+    if stop is None:
+        return
+    with within(trip, max(_YANK, vm.deadline.remaining() or 0.0)):
+        try:
+            if look(vm).run_state != "paused":
+                return
+            cont = Step("cont")
+            trip.send(vm, cont)
+        except (Overdue, errors.QMPError) as exc:
+            trip.warnings.append(
+                f"the guest was stopped for the cancelling, and could not be continued ({exc}): use qemu_power"
+            )
+            return
+    for step in (stop, cont):
+        vm.account.drop(step)
+
+
+def _arrived_still(trip: Trip, word: Word) -> str:
+    """What there is to do about a guest that has arrived just when it was to be called back."""
+    if word.guest != LACKS:
+        return ""
+    if word.waits and go_on(trip.task, trip.send):
+        return ""
+    return "It stands still there, since it was to be called back: qemu_power with state=running continues it there"
 
 
 def _glance(trip: Trip) -> Found | None:
