@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import perform
-from ansible_collections.vmm.qemu.plugins.module_utils._destination import HAS, LACKS, Word, go_on, hold
+from ansible_collections.vmm.qemu.plugins.module_utils._destination import HAS, LACKS, Word, go_on, has_guest, hold
 from ansible_collections.vmm.qemu.plugins.module_utils._jobs import Sender
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
@@ -82,7 +82,7 @@ class Trip:
         self.found = found
         self.answered = time.monotonic()
         """When QEMU answered last."""
-        self.guest = _before(found)
+        self.guest = before(found)
         """``HERE`` and ``LEFT`` only where that is certain."""
         self.warnings: List[str] = []
         self.rolled_back: List[Dict[str, Any]] = []
@@ -111,9 +111,10 @@ class Trip:
             self.warnings.append(f"the migration goes on, and what was set for it stays set: {', '.join(names)}")
 
 
-def _before(found: Found) -> str:
+def before(found: Found) -> str:
     """Where the guest is by what was read alone: a migration that failed earlier leaves that open."""
-    if found.status == "none" and found.run_state not in ("inmigrate", "postmigrate"):
+    never_left = found.status == "none" and found.run_state not in ("inmigrate", "postmigrate")
+    if never_left or has_guest(found.run_state, found.migration):
         return HERE
     return LEFT if found.status == "completed" and found.run_state == "postmigrate" else UNKNOWN
 

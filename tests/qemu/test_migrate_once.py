@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
+from ansible_collections.vmm.qemu.plugins.modules.qemu_migrate import face
 from support.life import names
 from support.migration import MACHINE, SLOW, incoming, migrate, refused
 from support.modules import ModuleFailed, run_module
@@ -115,6 +117,37 @@ def test_a_connection_that_breaks_after_the_guest_has_left(pair: Callable[..., A
             run_module(source, "qemu_power", state="off")  # as the message says
         network.join()
         assert there.observer.status() == "running"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_last_phase_that_begins_after_the_look_is_seen(pair: Callable[..., Any], named: bool) -> None:
+    """Between the task's last look and its next command, the guest leaves and runs there."""
+    source, there, port = pair()
+
+    def leave() -> None:
+        source.observer.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 30})
+        wait_status(there, "running")
+
+    def connect(address: str, **options: Any) -> QMPSession:
+        session = QMPSession.connect(address, **options)
+        execute = session.execute
+
+        def late(name: str, *args: Any, **more: Any) -> Any:
+            if name in ("stop", "migrate_cancel") and there.observer.status() == "inmigrate":
+                leave()
+            return execute(name, *args, **more)
+
+        session.execute = late  # type: ignore[method-assign]
+        return session
+
+    with Relay(port, answers=False) as relay:
+        params: dict[str, Any] = {name: option.fields.get("default") for name, option in face.options.items()}
+        params |= {"socket": source.qmp, "uri": relay.uri, "timeout": 3.0, "parameters": {"max-bandwidth": 1 << 17}}
+        params |= {"destination_socket": there.qmp if named else None}
+        failed = face.run(params, open_session=connect)
+        assert failed["failed"] and failed["guest"] == ("left" if named else "unknown")
+        assert "migrate_cancel" not in names(failed)
+        assert source.observer.status() == "finish-migrate" and there.observer.status() == "running"
 
 
 def test_a_network_that_falls_silent_is_cut_off(start_vm: Callable[..., VM]) -> None:

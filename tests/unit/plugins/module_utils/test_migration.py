@@ -13,6 +13,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._destination import has_g
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._migrate import _check
 from ansible_collections.vmm.qemu.plugins.module_utils._migration import leaving
+from ansible_collections.vmm.qemu.plugins.module_utils._retreat import Found, before
 
 OUT = {"status": "completed", "total-time": 704}
 
@@ -70,3 +71,20 @@ def test_a_source_is_not_promised_an_end_that_nothing_can_prove(uri: str) -> Non
         _check({**params, "destination_socket": None})
     _check({**params, "destination_socket": "/b"})
     _check({**params, "source_after": "leave", "destination_socket": None})
+
+
+@pytest.mark.parametrize(
+    ("found", "run_state", "guest"),
+    [
+        ({}, "running", "here"),
+        ({}, "inmigrate", "unknown"),
+        ({"status": "completed"}, "running", "here"),  # it came from elsewhere
+        (OUT, "postmigrate", "left"),
+        (OUT, "running", "unknown"),  # continued by somebody
+        ({"status": "failed"}, "running", "unknown"),  # QEMU lets it go on, whatever the destination does
+        ({"status": "cancelled"}, "running", "unknown"),
+        ({"status": "active"}, "running", "unknown"),
+    ],
+)
+def test_where_the_guest_is_before_anything_was_done(found: dict[str, Any], run_state: str, guest: str) -> None:
+    assert before(Found(found, run_state, run_state == "running")) == guest
