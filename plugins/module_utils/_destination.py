@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Dict, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._migration import capabilities, status, two_way
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -69,31 +70,103 @@ def check_ready(task: Task, vm: VM, states: Dict[str, bool]) -> None:
         )
 
 
-def let_recover(task: Task) -> None:
-    """Let a destination that was interrupted in postcopy listen again, where the task names it."""
+class Word(NamedTuple):
+    """What the destination says of the guest."""
+
+    guest: str
+    """``HAS``, ``LACKS`` (for good, unless it waits) or ``UNKNOWN``."""
+    why: str = ""
+    """Why it is not known."""
+    waits: bool = False
+    """It is there, and waits for the guest."""
+
+
+HAS, LACKS, UNKNOWN = "has", "lacks", "unknown"
+
+
+def at(where: str, step: Step) -> Step:
+    """The step, to be sent to the VM whose monitor that is."""
+    step.to = where
+    return step
+
+
+def recovering(task: Task) -> List[Step]:
+    """What lets a destination that was interrupted in postcopy listen again, where the task names it. Queries only."""
     if task.params["destination_socket"] is None:
-        return
+        return []
     with reached(task) as other:
-        if status(other.ask("query-migrate")) == "postcopy-paused":
-            other.session.execute("migrate-recover", {"uri": task.params["uri"]}, deadline=task.deadline)
+        if status(other.ask("query-migrate")) != "postcopy-paused":
+            return []
+    return [at(task.params["destination_socket"], Step("migrate-recover", {"uri": task.params["uri"]}))]
 
 
-def has_guest(state: str, migration: str) -> bool:
-    """Whether a run state and a migration's status are those of a VM that a guest has come to, and is still with."""
-    return migration == "completed" and state not in ("inmigrate", "postmigrate")
+def has_guest(state: str, found: Dict[str, Any]) -> bool:
+    """Whether a run state and ``query-migrate`` are those of a VM that a guest has come to, and is still with.
+
+    One that has sent its guest away tells how long that took; its run state need not show it, after a reset.
+    """
+    return status(found) == "completed" and "total-time" not in found and state not in ("inmigrate", "postmigrate")
 
 
-def lacks_guest(task: Task) -> bool:
-    """Whether the destination is certain not to have the guest: it says so, or there is none any more."""
+def ask(task: Task) -> Word:
+    """What the destination says by now. Queries only."""
+    return _heard(task, lambda other: _word(other))
+
+
+def hold(task: Task, tell: Callable[[VM, Step], None], ran: bool) -> Word:
+    """What the destination says, for good: one that waits for the guest is kept from running it, should it still come.
+
+    ``stop`` sees to that, whichever comes first: to a VM that waits it means that the guest shall arrive paused, and a guest
+    that has arrived meanwhile stands still. That one goes on if it ``ran``. ``tell(vm, step)`` sends a step.
+    """
+    where = task.params["destination_socket"]
+
+    def held(other: VM) -> Word:
+        if not _word(other).waits:
+            return _word(other)
+        tell(other, at(where, Step("stop")))
+        word = _word(other)
+        if word.guest == HAS and ran:
+            tell(other, at(where, Step("cont")))
+        return word
+
+    return _heard(task, held)
+
+
+def go_on(task: Task, tell: Callable[[VM, Step], None]) -> bool:
+    """Let a guest run that has come to a destination that was kept from running it. False where that can't be done."""
+
+    def continued(other: VM) -> Word:
+        word = _word(other)
+        if word.guest == HAS:
+            tell(other, at(task.params["destination_socket"], Step("cont")))
+        return word
+
+    return _heard(task, continued).guest == HAS
+
+
+def _word(other: VM) -> Word:
+    other.forget()
+    state, found = other.status, other.ask("query-migrate")
+    begun = status(found) != "none" or "socket-address" in found  # else nobody can have sent it anything
+    if state == "inmigrate" and begun and not status(found).startswith("postcopy"):
+        return Word(LACKS, waits=True)
+    if has_guest(state, found):
+        return Word(HAS)
+    return Word(UNKNOWN, f"destination_socket: its migration is {status(found)}, its status {state}")
+
+
+def _heard(task: Task, listen: Callable[[VM], Word]) -> Word:
     if task.params["destination_socket"] is None:
-        return False
+        return Word(UNKNOWN, "destination_socket, which would have it asked, is not given")
     try:
         with reached(task) as other:
-            return other.status == "inmigrate"
+            return listen(other)
     except Refusal as exc:
-        return isinstance(exc.__cause__, errors.ConnectError) and exc.__cause__.nobody
-    except errors.QMPError:
-        return False
+        gone = isinstance(exc.__cause__, errors.ConnectError) and exc.__cause__.nobody
+        return Word(LACKS) if gone else Word(UNKNOWN, str(exc))
+    except errors.QMPError as exc:
+        return Word(UNKNOWN, f"destination_socket: {exc}")
 
 
 def arrived(task: Task) -> str:
@@ -101,11 +174,12 @@ def arrived(task: Task) -> str:
     while True:
         try:
             with reached(task) as other:
-                state, there = other.status, status(other.ask("query-migrate"))
+                state, found = other.status, other.ask("query-migrate")
         except errors.QMPError as exc:
             raise Refusal(f"destination_socket: {exc}") from exc
-        if has_guest(state, there):
+        if has_guest(state, found):
             return state
+        there = status(found)
         never = there == "failed" or state == "postmigrate" or (there == "none" and state != "inmigrate")
         if never or task.deadline.expired:
             raise Refusal(f"the destination has not taken the guest over: its migration is {there}, its status {state}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.apply import apply
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._destination import has_guest
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.host_path import check_socket
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
@@ -71,8 +72,7 @@ def decide(vm: VM, found: Dict[str, Any], run_state: str, params: Dict[str, Any]
     """What makes it listen. Queries only. Raises Refusal where it can't, or listens elsewhere."""
     uri = params["uri"]
     if run_state != "inmigrate":
-        here = status(found) == "completed" and run_state != "postmigrate"  # and has not left since
-        if here or status(found).startswith("postcopy"):
+        if has_guest(run_state, found) or status(found).startswith("postcopy"):
             return Plan()
         raise Refusal(
             f"the virtual machine does not wait for a migration (its status is {run_state}): start it with -incoming defer"
@@ -82,6 +82,12 @@ def decide(vm: VM, found: Dict[str, Any], run_state: str, params: Dict[str, Any]
             raise Refusal(
                 f"uri: the virtual machine listens at {_words(found)} already, and QEMU can't change that to {uri}: "
                 "use that address, or start it anew with -incoming defer"
+            )
+        if "socket-address" not in found and status(found) == "setup" and uri.startswith(("tcp:", "unix:")):
+            # QEMU 10.0 stays so when it could not listen
+            raise Refusal(
+                f"uri: the virtual machine could not listen at the address that it was given before, and takes no other: start "
+                f"it anew with -incoming defer, and then let it listen at {uri}"
             )
         return Plan()
     if uri.startswith("unix:"):
@@ -118,5 +124,5 @@ def _arrive(task: Task, vm: VM) -> Dict[str, Any]:
     except errors.Disconnected as exc:
         raise Refusal(
             "QEMU has ended while it waited for its guest, as it does when a migration fails: the reason is on its "
-            f"standard error or in its log, the source has its guest still ({exc})"
+            f"standard error or in its log, and the source should have its guest still: look there ({exc})"
         ) from exc

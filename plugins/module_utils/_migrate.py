@@ -8,33 +8,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan, PlanFailed
 from ansible_collections.vmm.qemu.plugins.module_utils._departure import (
-    Found,
     Move,
     begin,
-    look,
     see_through,
     until_cancelled,
     until_paused,
 )
 from ansible_collections.vmm.qemu.plugins.module_utils._destination import (
+    LACKS,
+    ask,
+    at,
     check_ready,
     has_guest,
-    lacks_guest,
-    let_recover,
     reached,
+    recovering,
 )
-from ansible_collections.vmm.qemu.plugins.module_utils._jobs import Sender
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._migration import (
+    LEFT,
     RUNNING,
+    UNKNOWN,
     capabilities,
     check_blocked,
     check_file,
     check_uri,
+    joining,
     listens_at,
     settings,
     shape,
@@ -44,6 +46,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._migration import (
 from ansible_collections.vmm.qemu.plugins.module_utils._progress import Overdue
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import parse
+from ansible_collections.vmm.qemu.plugins.module_utils._retreat import Found, Trip, last_phase, look
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
@@ -67,26 +70,48 @@ def work(task: Task) -> Dict[str, Any]:
     """The result of a task. Raises Refusal, PlanFailed, ConnectError and its kin."""
     params = task.params
     _check(params)
+    task.details["guest"] = UNKNOWN
     try:
         vm = task.connect()
     except errors.ConnectError as exc:
         if not exc.nobody or params["state"] != "migrated":
             raise
         return _gone(task, exc)
-    found = look(vm)
-    move = decide(task, vm, found)
-    if task.check_mode or not move.changed:
-        return _result(task, found, move, found.migration)
-    if move.begin.steps:
-        if params["state"] == "recovered":
-            let_recover(task)
-        begin(vm, move.begin)
+    trip = Trip(task, vm, look(vm))
     try:
-        end = {"cancelled": until_cancelled, "paused": until_paused}.get(params["state"], see_through)
-        done = end(task, Sender(vm), found, move)
+        return _work(trip)
+    finally:
+        task.details.update(trip.told())
+
+
+def _work(trip: Trip) -> Dict[str, Any]:
+    task = trip.task
+    move = decide(task, trip.vm, trip.found)
+    trip.warnings += move.warnings
+    if task.check_mode or not move.changed:
+        return _result(trip, move, trip.found.migration)
+    try:
+        _begin(trip, move)
+        end = {"cancelled": until_cancelled, "paused": until_paused}.get(task.params["state"], see_through)
+        done = end(trip, move)
     except Overdue as exc:
-        raise Refusal(f"QEMU has not answered within {params['timeout']:.4g} s") from exc
-    return {**_result(task, found, move, done), "commands": task.account.commands}
+        raise Refusal(f"QEMU has not answered within {task.params['timeout']:.4g} s") from exc
+    return {**_result(trip, move, done), "commands": task.account.commands}
+
+
+def _begin(trip: Trip, move: Move) -> None:
+    for step in move.there if trip.task.params["state"] == "recovered" else ():
+        with reached(trip.task) as other:
+            trip.send(other, step)
+    if not move.begin.steps:
+        return
+    before, trip.guest = trip.guest, UNKNOWN
+    try:
+        begin(trip.vm, move.begin)
+    except PlanFailed as exc:
+        if isinstance(exc.cause, errors.CommandError) or exc.step.execute != "migrate":
+            trip.guest = before
+        raise
 
 
 def _check(params: Dict[str, Any]) -> None:
@@ -97,6 +122,11 @@ def _check(params: Dict[str, Any]) -> None:
         check_uri(params["uri"])
     if params["source_after"] == "quit" and not params["wait"]:
         raise Refusal("source_after: without wait, nobody is there to prove that the destination runs")
+    if params["source_after"] == "quit" and not two_way(params["uri"] or "") and params["destination_socket"] is None:
+        raise Refusal(
+            f"source_after: nothing can prove that the guest has arrived by {params['uri']}, which has no way back: give "
+            "destination_socket, or end the source with qemu_power"
+        )
     if params["postcopy_after"] is not None and not params["wait"]:
         raise Refusal("postcopy_after: without wait, nobody is there to switch to postcopy")
     destination = params["destination_socket"]
@@ -113,9 +143,12 @@ def decide(task: Task, vm: VM, found: Found) -> Move:
     if state == "paused":
         return _pausing(found)
     if state == "recovered":
-        return _recovering(found, params, quits)
+        return _recovering(task, found, quits)
     if found.status == "completed" and found.run_state == "postmigrate":
-        return Move(Plan(), list(quits), bool(quits))
+        named = params["destination_socket"] is not None
+        return Move(
+            Plan(), list(quits), bool(quits), warnings=() if named else (_elsewhere(params, "has left already"),)
+        )
     if found.status == "postcopy-paused":
         raise Refusal(
             "the migration has lost its connection in postcopy, and the guest stands still: use state=recovered"
@@ -126,8 +159,14 @@ def decide(task: Task, vm: VM, found: Found) -> Move:
             "the guest is here; run the task again when that is over"
         )
     if found.status in RUNNING:
-        return Move(Plan(), [*_switch(capabilities(vm)), *quits], True)
+        steps, warnings = joining(vm, params)
+        warnings.append(_elsewhere(params, "is on its way already"))
+        return Move(Plan(steps), [*_switch(capabilities(vm)), *quits], True, warnings=tuple(warnings))
     return _starting(task, vm, found, quits)
+
+
+def _elsewhere(params: Dict[str, Any], what: str) -> str:
+    return f"the guest {what}, and QEMU does not tell where to: it is taken for {params['uri']}"
 
 
 def _starting(task: Task, vm: VM, found: Found, quits: List[Step]) -> Move:
@@ -149,6 +188,10 @@ def _starting(task: Task, vm: VM, found: Found, quits: List[Step]) -> Move:
     states = {**capabilities(vm), **{entry["capability"]: entry["state"] for entry in sets}}
     if params["destination_socket"] is not None:
         check_ready(task, vm, states)
+    if quits and params["destination_socket"] is None and not states.get("return-path"):
+        raise Refusal(
+            "source_after: without the capability return-path or destination_socket nothing proves that the guest arrives"
+        )
     later = [*_postcopy(params, states), *(_switch(states) if params["wait"] else []), *quits]
     begins = Step("migrate", {"uri": uri}, hint=_not_ended if found.status == "cancelled" else None)
     return Move(Plan([*steps, begins]), later, True)
@@ -177,12 +220,13 @@ def _cancelling(task: Task, found: Found) -> Move:
         raise Refusal(
             f"the migration is in its phase {found.status} and can't be cancelled any more: part of the guest has left"
         )
-    if found.status == "device" and not lacks_guest(task):
-        raise Refusal(
-            "the migration is in its phase device and can't be cancelled: the guest may run at the destination already. "
-            "Name the destination_socket to have it asked; if you know that it does not, qemu_command with migrate_cancel stops it"
-        )
-    return Move(Plan([Step("migrate_cancel")]), [], True)
+    there = []
+    if found.leaving or (found.status == "active" and task.params["destination_socket"] is not None):
+        word = ask(task)
+        if found.leaving and word.guest != LACKS:
+            raise Refusal(f"the migration is not over, {last_phase(word, found)}")
+        there = [at(task.params["destination_socket"], Step("stop"))] if word.waits else []
+    return Move(Plan(), [Step("migrate_cancel")], True, there=tuple(there))
 
 
 def _pausing(found: Found) -> Move:
@@ -193,9 +237,10 @@ def _pausing(found: Found) -> Move:
     return Move(Plan([Step("migrate-pause")]), [], True)
 
 
-def _recovering(found: Found, params: Dict[str, Any], quits: List[Step]) -> Move:
+def _recovering(task: Task, found: Found, quits: List[Step]) -> Move:
     if found.status == "postcopy-paused":
-        return Move(Plan([Step("migrate", {"uri": params["uri"], "resume": True})]), quits, True)
+        resume = Step("migrate", {"uri": task.params["uri"], "resume": True})
+        return Move(Plan([resume]), quits, True, there=tuple(recovering(task)))
     if found.status in RUNNING or found.status == "completed":
         return Move(Plan(), list(quits), found.status in RUNNING or bool(quits))
     raise Refusal(
@@ -211,22 +256,25 @@ def _gone(task: Task, exc: errors.ConnectError) -> Dict[str, Any]:
         ) from exc
     with reached(task) as other:
         state, there = other.status, other.ask("query-migrate")
-    if not has_guest(state, status(there)):
+    if not has_guest(state, there):
         raise Refusal(
-            f"{exc}, and the destination has no guest of it: its migration is {status(there)}, its status {state}"
+            f"{exc}, and the destination has no guest of it: its migration is {status(there)}, its status {state}",
+            guest=UNKNOWN,
         ) from exc
     migration, same = shape(there), {"status": "off"}
-    return {"changed": False, "commands": [], "migration": migration, "diff": {"before": same, "after": same}}
+    diff = {"before": same, "after": same}
+    return {"changed": False, "commands": [], "migration": migration, "guest": LEFT, "warnings": [], "diff": diff}
 
 
-def _result(task: Task, found: Found, move: Move, end: Dict[str, Any]) -> Dict[str, Any]:
+def _result(trip: Trip, move: Move, end: Dict[str, Any]) -> Dict[str, Any]:
     """The diff has what is aimed at, so that check mode shows the same."""
-    params = task.params
+    params = trip.task.params
     aims = {"migrated": "completed", "recovered": "completed", "cancelled": "cancelled", "paused": "postcopy-paused"}
     aim = aims[params["state"]] if params["wait"] else "active"
-    before = {"migration": found.status}
-    changed = {"migration": aim, **({"status": "off"} if any(step.execute == "quit" for step in move.later) else {})}
+    before = {"migration": trip.found.status}
+    changed = {"migration": aim, **({"status": "off"} if move.has("quit") else {})}
     return {
+        **trip.told(),
         "changed": move.changed,
         "commands": move.commands,
         "migration": shape(end),

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
@@ -24,7 +24,14 @@ RUNNING = frozenset(
     "postcopy-active postcopy-recover postcopy-recover-setup".split()
 )
 """Under way, by ``query-migrate``."""
+HERE, LEFT, UNKNOWN = "here", "left", "unknown"
+"""Where the guest is, as results say it."""
 _ONE_WAY = ("exec:", "file:", "fd:")
+_LIVE = frozenset(
+    "max-bandwidth avail-switchover-bandwidth downtime-limit max-postcopy-bandwidth max-cpu-throttle cpu-throttle-initial "
+    "cpu-throttle-increment cpu-throttle-tailslow throttle-trigger-threshold x-vcpu-dirty-limit-period vcpu-dirty-limit".split()
+)
+"""The parameters that a migration which runs already takes up."""
 
 
 def check_uri(uri: str) -> None:
@@ -32,7 +39,7 @@ def check_uri(uri: str) -> None:
     protocol, colon, rest = uri.partition(":")
     if not (protocol and colon and rest):
         raise Refusal(
-            f"uri: {uri!r} is no address for a migration: write tcp:HOST:PORT, unix:/path, exec:COMMAND, file:/path or fd:NAME"
+            f"uri: {uri!r} is not a valid migration address: write tcp:HOST:PORT, unix:/path, exec:COMMAND, file:/path or fd:NAME"
         )
 
 
@@ -57,6 +64,34 @@ def two_way(uri: str) -> bool:
     return not uri.startswith(_ONE_WAY)
 
 
+def leaving(state: str, run_state: str) -> bool:
+    """Whether all of the guest may have been sent, so that it may run at the destination: QEMU waits for its word only.
+
+    QEMU 10.0 calls that ``device``; before, a migration stays ``active``, and the run state alone tells.
+    """
+    return state == "device" or (run_state == "finish-migrate" and state in ("active", "cancelling", "wait-unplug"))
+
+
+def joining(vm: VM, params: Dict[str, Any]) -> Tuple[List[Step], List[str]]:
+    """The steps and the warnings of a task that finds its migration running: what can still be set is, the rest is told."""
+    steps, late = _parameters(vm, params["parameters"] or {}), []
+    for step in steps:
+        late += sorted(set(step.arguments) - _LIVE)
+        for part in (step, *step.undo):
+            part.arguments = {name: value for name, value in part.arguments.items() if name in _LIVE}
+    late += [
+        entry["capability"]
+        for step in _capabilities(vm, params["capabilities"] or {}, {})
+        for entry in step.arguments["capabilities"]
+    ]
+    warnings = (
+        [f"the migration runs already, and {', '.join(late)} can't be changed any more: it goes on without"]
+        if late
+        else []
+    )
+    return [step for step in steps if step.arguments], warnings
+
+
 def settings(vm: VM, params: Dict[str, Any], usual: Dict[str, bool]) -> List[Step]:
     """The steps to the capabilities and parameters that were asked for, each undone by what was set before.
 
@@ -64,6 +99,13 @@ def settings(vm: VM, params: Dict[str, Any], usual: Dict[str, bool]) -> List[Ste
     Raises Refusal for a name that this QEMU does not know, and for a value of another type.
     """
     return [*_capabilities(vm, params["capabilities"] or {}, usual), *_parameters(vm, params["parameters"] or {})]
+
+
+def set_by(step: Step) -> Set[str]:
+    """The names of what a step of `settings` sets."""
+    if step.execute == "migrate-set-parameters":
+        return set(step.arguments)
+    return {entry["capability"] for entry in step.arguments.get("capabilities", [])}
 
 
 def capabilities(vm: VM) -> Dict[str, bool]:

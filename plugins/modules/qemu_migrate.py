@@ -18,8 +18,12 @@ description:
     made listen.
   - The capabilities C(events) and, where the address can carry it, C(return-path) are on unless O(capabilities) says otherwise.
     With a return path the source knows whether the destination could load the guest.
-  - A migration that runs already is joined. One that has completed is fine.
-  - When it fails, the guest stays here, and runs if it ran before. A source whose migration has completed is never continued.
+  - A migration that runs already is joined; those of O(parameters) that still can be are set. One that has completed is fine. QEMU does
+    not tell where either goes, so they are taken for those to O(uri), with a warning.
+  - When it fails, the guest stays here, and runs if it ran before. A source whose migration has completed is never continued. Where the
+    connection breaks when all has been sent, QEMU lets the guest go on here whatever the destination does; then RV(guest) and the message
+    say what is known, and the guest is stopped here if O(destination_socket) says that it has arrived.
+  - What was set for a migration that then fails or is cancelled is set back.
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
@@ -34,8 +38,9 @@ options:
     description:
       - V(migrated) migrates.
       - V(cancelled) stops a migration that is under way. The guest stays here.
-      - In its last phase (C(device), QEMU 10.0 and later) it is stopped only if the destination that O(destination_socket) names
-        has no guest yet, or is gone.
+      - In its last phase (C(device), before QEMU 10.0 C(active) with the run state C(finish-migrate)) all of the guest may have been
+        sent. It is stopped then only if the destination that O(destination_socket) names has no guest yet, or is gone. A destination
+        that has none yet is told not to run it any more.
       - V(paused) interrupts one that is in postcopy.
       - V(recovered) goes on with one that was interrupted in postcopy. With O(destination_socket) the destination listens again
         at O(uri) first.
@@ -57,7 +62,8 @@ options:
   on_timeout:
     description:
       - What to do with a migration that is not over within O(timeout). The task fails in any case.
-      - V(cancel) cancels it, as far as that can still be done, so that the guest stays here.
+      - V(cancel) cancels it, as far as that can still be done, so that the guest stays here. If QEMU does not answer, as when the network
+        has fallen silent, the connection is cut (C(yank), QEMU 6.0 or later).
       - V(leave) lets it go on. The next run joins it.
     type: str
     choices: [cancel, leave]
@@ -72,7 +78,8 @@ options:
   destination_socket:
     description:
       - The destination's QMP monitor, as seen from the managed host, in the forms of O(socket).
-      - It is looked at before (whether it waits for a guest) and after (whether it has it).
+      - It is looked at before (whether it waits for a guest), after (whether it has it), and where the migration fails or is to be cancelled
+        in its last phase.
       - With it, a source that is gone is fine when the guest is at the destination.
     type: str
   postcopy_after:
@@ -131,13 +138,23 @@ migration:
     ram:
       description: What was transferred, and how fast.
       type: dict
+guest:
+  description:
+    - Where the guest is. V(here) and V(left) only where that is certain, else V(unknown).
+    - V(here) is a guest that has not been sent in full, or that the destination says not to have.
+    - V(left) is one whose migration has completed, or that the destination says to have.
+  returned: once the virtual machine has been looked at
+  type: str
+  sample: left
 commands:
-  description: The commands that changed the virtual machine, or in check mode those that would.
+  description:
+    - The commands that changed the virtual machine, or in check mode those that would. One that went to the destination has its
+      C(socket), too.
   returned: always
   type: list
   elements: dict
 rolled_back:
-  description: The commands that took settings back when the migration could not be started.
+  description: The commands that set capabilities and parameters back when the migration could not be started, failed or was cancelled.
   returned: when something was taken back
   type: list
   elements: dict

@@ -112,9 +112,11 @@ def test_ways(pair: Callable[..., Any]) -> None:
 def test_to_a_file_and_back(pair: Callable[..., Any], tmp_path: Any) -> None:
     source, there, _uri = pair()
     uri = f"exec:cat > {tmp_path}/state"
-    failed = refused(source, "nothing proves", uri=uri, source_after="quit")
-    assert names(failed) == ["migrate-set-capabilities", "migrate"]
-    assert failed["changed"] and source.alive and source.observer.status() == "postmigrate"
+    for check in (True, False):
+        assert refused(source, "no way back", check=check, uri=uri, source_after="quit")["commands"] == []
+    assert source.observer.look("query-migrate") == {}
+    done = migrate(source, uri=uri)
+    assert names(done) == ["migrate-set-capabilities", "migrate"] and source.observer.status() == "postmigrate"
     made = incoming(there, f"exec:cat {tmp_path}/state", wait=True)
     assert made["migration"]["status"] == "completed" and there.observer.status() in ("paused", "prelaunch")
     done = migrate(source, uri=uri, destination_socket=there.qmp, source_after="quit")
@@ -161,7 +163,8 @@ def test_cancelled_and_timed_out(pair: Callable[..., Any]) -> None:
     source, there, uri = pair(guest=True)
     incoming(there, uri)
     failed = refused(source, "was cancelled", "still here", "running", uri=uri, parameters=SLOW, timeout=4)
-    assert names(failed) == ["migrate-set-capabilities", "migrate-set-parameters", "migrate", "migrate_cancel"]
+    assert names(failed) == ["migrate", "migrate_cancel"] and failed["guest"] == "here"
+    assert [step["execute"] for step in failed["rolled_back"]] == ["migrate-set-parameters", "migrate-set-capabilities"]
     assert failed["changed"] and failed["migration"]["status"] == "active"
     assert source.observer.look("query-migrate")["status"] == "cancelled" and source.observer.status() == "running"
 

@@ -138,7 +138,7 @@ def _send(step: Step, vm: VM, deadline: Deadline) -> None:
     opened: List[int] = []
     try:
         opened.extend(descriptor.open() for descriptor in step.fds)
-        vm.session.execute(step.execute, step.arguments, deadline=deadline, fds=opened)
+        vm.session.execute(step.execute, step.arguments, deadline=deadline, fds=opened, oob=step.oob)
     finally:
         for fd in opened:
             os.close(fd)

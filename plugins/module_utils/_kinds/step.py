@@ -97,6 +97,10 @@ class Step:
     """What check mode warns of where that can't be foretold."""
     final = ""
     """Why nothing can take it back, where that would lose something: a plan does it last, or not at all."""
+    oob = False
+    """Whether it goes out of band, past a main loop that does not answer."""
+    to = ""
+    """The monitor of the other VM that it goes to, where it does not go to the task's own."""
 
     def __init__(
         self,
@@ -140,9 +144,9 @@ class Step:
         self.secret = secret
 
     def public(self) -> Dict[str, Any]:
-        """``{execute, arguments}`` with secret values replaced."""
+        """``{execute, arguments, socket?}`` with secret values replaced."""
         shown = {key: REDACTED if key in self.secret else value for key, value in self.arguments.items()}
-        return {"execute": self.execute, "arguments": shown}
+        return {"execute": self.execute, "arguments": shown, **({"socket": self.to} if self.to else {})}
 
 
 def pass_descriptors(ident: str, what: str, descriptors: Sequence[Descriptor]) -> Tuple[List[Step], str]:

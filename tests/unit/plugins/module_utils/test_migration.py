@@ -1,0 +1,90 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the two sides of a migration are taken to say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmm.qemu.plugins.module_utils._destination import has_guest
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._migrate import _check
+from ansible_collections.vmm.qemu.plugins.module_utils._migration import leaving
+from ansible_collections.vmm.qemu.plugins.module_utils._retreat import Found, before
+
+OUT = {"status": "completed", "total-time": 704}
+
+
+@pytest.mark.parametrize(
+    ("status", "run_state", "may_have_left"),
+    [
+        ("setup", "running", False),
+        ("active", "running", False),
+        ("active", "paused", False),
+        ("active", "finish-migrate", True),  # before QEMU 10.0
+        ("device", "finish-migrate", True),
+        ("device", "running", True),
+        ("cancelling", "running", False),
+        ("cancelling", "finish-migrate", True),
+        ("pre-switchover", "finish-migrate", False),  # stopped, and goes on only when it is told to
+        ("failed", "running", False),
+        ("none", "running", False),
+    ],
+)
+def test_the_last_phase_is_told_by_status_and_run_state(status: str, run_state: str, may_have_left: bool) -> None:
+    assert leaving(status, run_state) is may_have_left
+
+
+@pytest.mark.parametrize(
+    ("state", "found", "there"),
+    [
+        ("running", {"status": "completed"}, True),
+        ("paused", {"status": "completed"}, True),
+        ("prelaunch", {"status": "completed"}, True),  # a guest that was never started, or was reset
+        ("inmigrate", {"status": "completed"}, False),
+        ("running", {"status": "active"}, False),
+        ("running", {}, False),
+        ("prelaunch", {}, False),
+        ("postmigrate", OUT, False),
+        ("prelaunch", OUT, False),  # sent its guest away, and was reset
+        ("running", OUT, False),
+    ],
+)
+def test_a_destination_has_the_guest_that_came_and_has_not_left(state: str, found: dict[str, Any], there: bool) -> None:
+    assert has_guest(state, found) is there
+
+
+@pytest.mark.parametrize("uri", ["exec:cat > /x", "file:/x", "fd:x"])
+def test_a_source_is_not_promised_an_end_that_nothing_can_prove(uri: str) -> None:
+    params = {
+        "state": "migrated",
+        "uri": uri,
+        "source_after": "quit",
+        "wait": True,
+        "postcopy_after": None,
+        "socket": "/a",
+    }
+    with pytest.raises(Refusal, match="no way back"):
+        _check({**params, "destination_socket": None})
+    _check({**params, "destination_socket": "/b"})
+    _check({**params, "source_after": "leave", "destination_socket": None})
+
+
+@pytest.mark.parametrize(
+    ("found", "run_state", "guest"),
+    [
+        ({}, "running", "here"),
+        ({}, "inmigrate", "unknown"),
+        ({"status": "completed"}, "running", "here"),  # it came from elsewhere
+        (OUT, "postmigrate", "left"),
+        (OUT, "running", "unknown"),  # continued by somebody
+        ({"status": "failed"}, "running", "unknown"),  # QEMU lets it go on, whatever the destination does
+        ({"status": "cancelled"}, "running", "unknown"),
+        ({"status": "active"}, "running", "unknown"),
+    ],
+)
+def test_where_the_guest_is_before_anything_was_done(found: dict[str, Any], run_state: str, guest: str) -> None:
+    assert before(Found(found, run_state, run_state == "running")) == guest
