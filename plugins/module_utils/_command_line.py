@@ -36,7 +36,8 @@ _ARCHITECTURES = {
 }
 # Where distributions that ship one QEMU only, and not under its own name, have it.
 _ELSEWHERE = ("/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm")
-_SECRET = re.compile(r"((?:^|,)password=)((?:,,|[^,])*)")
+# on and off are no secrets: a display has a password then, and it is set later
+_SECRET = re.compile(r"((?:^|,)password=)(?!(?:on|off)(?:,(?!,)|$))((?:,,|[^,])*)")
 _SECRET_DATA = re.compile(r"((?:^|,)data=)((?:,,|[^,])*)")
 _SECRET_JSON = re.compile(r'("(?:data|password)"\s*:\s*")(?:\\.|[^"\\])*')
 
