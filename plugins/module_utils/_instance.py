@@ -118,6 +118,8 @@ class Instance:
         params = self.params
         binary = _command_line.find_binary(params.get("binary"))
         arguments = _command_line.expand(params.get("arguments"))
+        for path in _command_line.logfiles(arguments):
+            _check_written("arguments: logfile", os.path.join("/", path))
         own = [*_command_line.monitor(self.address), "-pidfile", self.pidfile]
         if params.get("user"):
             _check_user(params["user"])

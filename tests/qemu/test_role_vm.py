@@ -171,6 +171,35 @@ def test_a_directory_that_is_a_link(roles: Roles) -> None:
     assert [path.name for path in (roles.base / "elsewhere").iterdir()] == ["disk.qcow2"]
 
 
+@root_only
+@pytest.mark.parametrize("what", ["run", "run/qemu.log", "run/console.log", "run/pid", "data"])
+def test_what_its_user_puts_in_the_place_of_a_file(roles: Roles, what: str) -> None:
+    """Root follows no link of the virtual machine's user's: what it leads to stays whose it is, and as it is."""
+    has = {
+        "user": "nobody",
+        "disks": [{"id": "data", "filename": f"{roles.base}/vm1/data", "size": "1M", "bus": "rp0"}],
+    }
+    roles.base.chmod(0o755)
+    roles.done(True, **has)
+    roles.done(True, **has, state="stopped")
+    victim, path = roles.base / "victim", roles.base / "vm1" / what
+    if what == "run":
+        victim.mkdir(mode=0o755)
+    else:
+        victim.write_bytes(b"root's" * 200)
+        victim.chmod(0o644)
+    before = victim.stat()
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(victim)
+    os.lchown(path, 65534, 65534)
+    assert "link" in roles.refused(**has)
+    after = victim.stat()
+    assert (after.st_uid, after.st_mode, after.st_mtime_ns) == (0, before.st_mode, before.st_mtime_ns)
+    assert roles.processes() == {}
+
+
 def test_directories_that_others_can_pass(roles: Roles) -> None:
     directory = roles.base / "deep" / "vm1"
     roles.done(True, directory=str(directory))

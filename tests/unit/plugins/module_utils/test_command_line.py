@@ -26,3 +26,15 @@ def test_on_and_off_are_no_passwords(option: str, value: str, shown: str) -> Non
     assert _command_line.hide([option, value]) == [option, shown]
     told = list(_command_line.secrets([value]))
     assert bool(told) == ("password=once" in value or "more" in value)
+
+
+def test_where_character_devices_write_what_they_say() -> None:
+    words = [
+        "-chardev",
+        "socket,id=c,path=/p,logfile=/a,,b,logappend=on",
+        "-device",
+        "x,logfile=/no",
+        "-chardev",
+        "null,id=n",
+    ]
+    assert list(_command_line.logfiles(words)) == ["/a,b"]
