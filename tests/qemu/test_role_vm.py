@@ -290,8 +290,9 @@ def test_an_undo_leaves_a_machine_that_another_play_started(roles: Roles) -> Non
     program.chmod(0o755)
     second, said = Roles(), list[str]()
     second.environment = {"PATH": f"{tools}:{os.environ['PATH']}"}
-    bad = [{"id": "d0", "filename": "/nonexistent.img", "bus": "rp0"}]
-    wanted = {"directory": f"{roles.base}/vm1", "disk_size": "8M", "disks": bad}
+    bad = {"id": "d0", "filename": "/nonexistent.img", "bus": "rp0"}
+    new = {"id": "new", "filename": f"{roles.base}/vm1/new", "size": "1M", "bus": "rp1"}
+    wanted = {"directory": f"{roles.base}/vm1", "disks": [new, bad]}
     thread = threading.Thread(target=lambda: said.append(second.refused(**wanted)))
     thread.start()
     try:
