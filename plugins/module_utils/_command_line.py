@@ -36,7 +36,9 @@ _ARCHITECTURES = {
 }
 # Where distributions that ship one QEMU only, and not under its own name, have it.
 _ELSEWHERE = ("/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm")
-_SECRET = re.compile(r"((?:^|,)password=)((?:,,|[^,])*)")
+# on and off are no secrets: a display has a password then, and it is set later
+_SECRET = re.compile(r"((?:^|,)password=)(?!(?:on|off)(?:,(?!,)|$))((?:,,|[^,])*)")
+_LOGFILE = re.compile(r"(?:^|,)logfile=((?:,,|[^,])*)")
 _SECRET_DATA = re.compile(r"((?:^|,)data=)((?:,,|[^,])*)")
 _SECRET_JSON = re.compile(r'("(?:data|password)"\s*:\s*")(?:\\.|[^"\\])*')
 
@@ -119,6 +121,14 @@ def guest_name(running: Sequence[str]) -> str | None:
                 if not equals or key == "guest":
                     return text if equals else key
     return None
+
+
+def logfiles(arguments: Sequence[str]) -> Iterator[str]:
+    """Where character devices write down what they say: QEMU makes these files as the user that starts it."""
+    for before, text in zip(["", *arguments], arguments):
+        if before.lstrip("-") == "chardev":
+            for path in _LOGFILE.findall(text):
+                yield path.replace(",,", ",")
 
 
 def hide(arguments: Sequence[str]) -> List[str]:

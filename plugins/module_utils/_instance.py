@@ -24,6 +24,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import parse
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import EventFilter
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.holder import find_deaf
 
 OPTIONS = {
     "name": Option("str", required=True),
@@ -117,6 +118,8 @@ class Instance:
         params = self.params
         binary = _command_line.find_binary(params.get("binary"))
         arguments = _command_line.expand(params.get("arguments"))
+        for path in _command_line.logfiles(arguments):
+            _check_written("arguments: logfile", os.path.join("/", path))
         own = [*_command_line.monitor(self.address), "-pidfile", self.pidfile]
         if params.get("user"):
             _check_user(params["user"])
@@ -176,14 +179,18 @@ class Instance:
         return Running(pid, _process.command_line(pid), vm.status)
 
     def _must_not_run(self) -> None:
-        """Raise Refusal if the pidfile's process is this VM, though it is not at the socket (it may just be ending)."""
+        """Raise Refusal if the VM runs though it is not at the socket, by its pidfile or as a listener whose file is gone."""
         pid = _process.read_pidfile(self.pidfile)
         end = time.monotonic() + min(_ENDING, self.task.deadline.remaining() or 0.0)
-        while _process.runs(pid, self.name):
+        while True:  # it may just be ending
+            runs, deaf = _process.runs(pid, self.name), find_deaf(self.address)
+            if not runs and deaf is None:
+                return
             if time.monotonic() > end:
-                raise Refusal(
+                by_pidfile = (
                     f"{self.name} runs as process {pid} (by {self.pidfile}), but its monitor is not at {self.address}"
                 )
+                raise Refusal(by_pidfile if runs else str(deaf))
             time.sleep(_process.POLL)
 
     def differs(self, running: Running, wanted: List[str]) -> bool:

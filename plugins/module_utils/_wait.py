@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, Dict
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
@@ -27,6 +28,7 @@ WAIT = {
 }
 # A run state can change without an event (prelaunch after a reset), so it is asked for now and then.
 _LOOK_EVERY = 0.5
+_KNOCK_EVERY = 0.1
 
 
 def wait(task: Task) -> Dict[str, Any]:
@@ -42,7 +44,9 @@ def wait(task: Task) -> Dict[str, Any]:
         if not task.check_mode:
             _agent(params["guest_agent"], task)
         return {"changed": False, "commands": []}
-    vm = task.connect()
+    vm = _connected(task)
+    if vm is None:
+        return {"changed": False, "commands": []}
     if params["status"]:
         return {"changed": False, "commands": [], "status": _status(vm, set(params["status"]), task.check_mode)}
     if task.check_mode:
@@ -50,6 +54,21 @@ def wait(task: Task) -> Dict[str, Any]:
     event = _event(vm, set(params["event"]), params["data"] or {})
     shown = {"name": event.name, "data": event.data, "timestamp": event.timestamp}
     return {"changed": False, "commands": [], "event": shown}
+
+
+def _connected(task: Task) -> VM | None:
+    """The VM, as soon as somebody listens at its monitor; in check mode None where nobody does: it may be started before."""
+    while True:
+        try:
+            return task.connect()
+        except errors.ConnectError as exc:
+            if not exc.nobody:
+                raise
+            if task.check_mode:
+                return None
+            if task.deadline.expired:
+                raise Refusal(f"nobody came to listen within {task.deadline.seconds:.4g} s: {exc}") from exc
+        time.sleep(_KNOCK_EVERY)
 
 
 def _agent(address: str, task: Task) -> None:

@@ -98,9 +98,9 @@ options:
       - If not set, 30 seconds, or half of O(timeout) if that is less.
     type: float
 notes:
-  - QEMU gets a small environment, not that of the task: C(PATH), C(HOME), C(LANG), C(LC_ALL), C(TZ), C(TMPDIR), C(LD_LIBRARY_PATH),
-    C(QEMU_MODULE_DIR), and for a display C(XDG_RUNTIME_DIR), C(DISPLAY), C(WAYLAND_DISPLAY) and C(XAUTHORITY). A wrapper script can
-    set more.
+  - Of the environment of the task QEMU gets C(PATH), C(HOME), C(LANG), C(LC_ALL), C(TZ), C(TMPDIR), C(LD_LIBRARY_PATH),
+    C(QEMU_MODULE_DIR), for a display C(XDG_RUNTIME_DIR), C(DISPLAY), C(WAYLAND_DISPLAY) and C(XAUTHORITY), and nothing else. A wrapper
+    script can set more.
   - Symbolic links on the way to O(pidfile) and O(log) count only if root made them, or the user that runs the task.
   - O(tls) can't be used for a start, since the monitor that the module makes is a plain one.
   - Which QEMU a wrapper script runs can't be told, so that only a O(binary) that is QEMU itself counts for RV(restart_required).

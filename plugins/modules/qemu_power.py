@@ -36,7 +36,8 @@ options:
       - V(reset) presses the reset button (C(system_reset)). A guest that was not running stays stopped.
       - V(off) ends QEMU (C(quit)), whatever the guest does, and waits until its process is gone.
       - A virtual machine that is gone already is fine for V(shutdown) and V(off), and an error for all others. Gone means
-        that the socket does not exist or that nobody listens there. A monitor that does not answer is always an error.
+        that the socket does not exist or that nobody listens there. A monitor that does not answer is always an error, and so is one
+        whose socket's file was deleted while its process lives.
       - With C(-no-shutdown), a shutdown ends in the status C(shutdown), with QEMU still there.
     type: str
     required: true

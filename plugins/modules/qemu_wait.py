@@ -15,6 +15,7 @@ author:
 description:
   - Waits until a virtual machine sends an event, is in a run state, or its guest's agent answers.
   - What the module waits for is given by exactly one of O(event), O(status) and O(guest_agent).
+  - A monitor, or a socket of the agent, that is not there yet is waited for, too.
   - At O(timeout) the task fails, and says what was seen meanwhile.
 extends_documentation_fragment:
   - vmm.qemu._attributes.info
@@ -23,7 +24,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - In check mode nothing is waited for, since the task that would cause it has not run either.
+      - In check mode nothing is waited for, since the task that would cause it has not run either. A virtual machine that is not there is no error then.
 options:
   event:
     description:

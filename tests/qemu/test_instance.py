@@ -360,6 +360,18 @@ def test_a_vm_whose_socket_was_deleted(instance: Instance) -> None:
     assert process_exists(pid) and instance.pidfile.exists()
 
 
+def test_a_vm_whose_socket_and_pidfile_were_deleted(instance: Instance) -> None:
+    """Nothing but the kernel's list of sockets knows of it."""
+    pid = instance.run()["pid"]
+    for path in (instance.socket, instance.pidfile):
+        os.unlink(path)
+    for check in (True, False):
+        for state in ("started", "stopped", "restarted"):
+            said = instance.fail(check, state=state)
+            assert f"process {pid} (" in said and "file was deleted" in said
+    assert instance.processes() == {pid} and instance.files == set()
+
+
 def test_a_vm_that_was_started_by_hand(instance: Instance, start_vm: Callable[..., VM]) -> None:
     other = start_vm(name="inst")
     result = instance.run(socket=other.qmp)

@@ -107,6 +107,18 @@ def test_a_socket_that_nobody_serves(paused_vm: VM) -> None:
         same(f"127.0.0.1:{unused.getsockname()[1]}", "off")
 
 
+def test_a_vm_whose_sockets_file_was_deleted_is_not_gone(paused_vm: VM) -> None:
+    os.unlink(paused_vm.qmp)
+    with no_hang(4):
+        for state in ("off", "shutdown", "running"):
+            refused(paused_vm, state, "file was deleted", f"process {paused_vm.pid} (", timeout=2)
+        with pytest.raises(ModuleFailed, match=f"process {paused_vm.pid} .* still listens by that name"):
+            run_module(paused_vm, "qemu_info", timeout=2)
+        with pytest.raises(ModuleFailed, match=f"process {paused_vm.pid} .* still listens by that name"):
+            run_module(paused_vm, "qemu_wait", status="running", timeout=2)
+    assert paused_vm.alive and paused_vm.observer.status() == "prelaunch"
+
+
 def test_a_busy_monitor_is_not_gone(paused_vm: VM) -> None:
     vm = paused_vm
     holder = Observer(vm.qmp)

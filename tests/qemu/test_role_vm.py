@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,6 +171,35 @@ def test_a_directory_that_is_a_link(roles: Roles) -> None:
     assert [path.name for path in (roles.base / "elsewhere").iterdir()] == ["disk.qcow2"]
 
 
+@root_only
+@pytest.mark.parametrize("what", ["run", "run/qemu.log", "run/console.log", "run/pid", "data"])
+def test_what_its_user_puts_in_the_place_of_a_file(roles: Roles, what: str) -> None:
+    """Root follows no link of the virtual machine's user's: what it leads to stays whose it is, and as it is."""
+    has = {
+        "user": "nobody",
+        "disks": [{"id": "data", "filename": f"{roles.base}/vm1/data", "size": "1M", "bus": "rp0"}],
+    }
+    roles.base.chmod(0o755)
+    roles.done(True, **has)
+    roles.done(True, **has, state="stopped")
+    victim, path = roles.base / "victim", roles.base / "vm1" / what
+    if what == "run":
+        victim.mkdir(mode=0o755)
+    else:
+        victim.write_bytes(b"root's" * 200)
+        victim.chmod(0o644)
+    before = victim.stat()
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(victim)
+    os.lchown(path, 65534, 65534)
+    assert "link" in roles.refused(**has)
+    after = victim.stat()
+    assert (after.st_uid, after.st_mode, after.st_mtime_ns) == (0, before.st_mode, before.st_mtime_ns)
+    assert roles.processes() == {}
+
+
 def test_directories_that_others_can_pass(roles: Roles) -> None:
     directory = roles.base / "deep" / "vm1"
     roles.done(True, directory=str(directory))
@@ -207,6 +237,79 @@ def test_a_restart_that_fails_brings_back_what_ran(roles: Roles) -> None:
         assert "data" in observer.devices()
 
 
+def test_what_runs_again_has_no_environment_of_the_operators(roles: Roles) -> None:
+    roles.environment = {"VAULT_PASSWORD": "hunter2"}
+    for again in (False, True):
+        if again:
+            assert "started again" in roles.refused(arguments={"nosuch": True}, restart_allowed=True)
+        else:
+            roles.done(True)
+        assert b"hunter2" not in Path(f"/proc/{roles.processes()['vm1']}/environ").read_bytes()
+
+
+@pytest.mark.parametrize("before", ["nothing", "stopped", "running"])
+def test_a_guest_that_has_run_is_not_ended_by_an_undo(roles: Roles, before: str) -> None:
+    """The last step needs a guest, and this one has no system to follow."""
+    has: dict[str, Any] = {"power": "running", "memory": "128M", "disk_size": "8M"}
+    late = {**has, "balloon": "96M", "plug_timeout": 2}
+    if before != "nothing":
+        roles.done(True, **has)
+    if before == "stopped":
+        roles.done(True, **has, state="stopped")
+    if before == "running":
+        late |= {"memory": "160M", "restart_allowed": True}
+    said = roles.refused(**late)
+    assert "balloon: size" in said and said.endswith("; its guest has run, so it was not ended")
+    assert {"disk.qcow2", "run/qmp"} <= roles.files() and list(roles.processes()) == ["vm1"]
+    with roles.observer() as observer:
+        assert observer.execute("query-status")["status"] == "running"
+        assert (
+            observer.execute("query-memory-size-summary")["base-memory"] == (160 if before == "running" else 128) * MIB
+        )
+    roles.done(False, **{**late, "balloon": ""})
+
+
+def test_a_paused_guest_is_not_stopped_unless_that_is_said(roles: Roles) -> None:
+    roles.done(True, power="running")
+    roles.done(True, power="paused")
+    before = roles.processes()
+    for variables in ({"state": "stopped"}, {"state": "absent"}, {"memory": "96M", "restart_allowed": True}):
+        assert "its status is paused" in roles.refused(**variables, shutdown_timeout=5)
+        assert roles.processes() == before
+    roles.done(True, state="stopped", shutdown_timeout=0)
+    assert roles.processes() == {}
+
+
+def test_an_undo_leaves_a_machine_that_another_play_started(roles: Roles) -> None:
+    """The other one starts it between this one's look and its start."""
+    going, go, tools = roles.base / "going", roles.base / "go", roles.base / "tools"
+    tools.mkdir()
+    program = tools / "qemu-img"
+    real = shutil.which("qemu-img")
+    program.write_text(f'#!/bin/sh\n: >{going}\nwhile [ ! -e {go} ]; do sleep 0.1; done\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    second, said = Roles(), list[str]()
+    second.environment = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    bad = {"id": "d0", "filename": "/nonexistent.img", "bus": "rp0"}
+    new = {"id": "new", "filename": f"{roles.base}/vm1/new", "size": "1M", "bus": "rp1"}
+    wanted = {"directory": f"{roles.base}/vm1", "disks": [new, bad]}
+    thread = threading.Thread(target=lambda: said.append(second.refused(**wanted)))
+    thread.start()
+    try:
+        while not going.exists():
+            assert thread.is_alive()
+            time.sleep(0.1)
+        roles.done(True)
+        before = roles.processes()
+    finally:
+        go.touch()
+        thread.join()
+        second.close()
+    assert "/nonexistent.img" in said[0]
+    assert roles.processes() == before and roles.files() >= RUN
+    roles.done(False)
+
+
 def test_check_mode_on_a_machine_that_runs(roles: Roles) -> None:
     """What check mode neither makes, starts nor ends is no reason to fail."""
     roles.done(True, disk_size="8M")
@@ -228,19 +331,27 @@ def test_a_balloon_of_a_guest_that_does_not_run(roles: Roles) -> None:
     roles.done(True, name="vm2", balloon="32M", power="running", incoming=True)
 
 
-def test_a_changed_seed_is_told_until_the_guest_has_it(roles: Roles) -> None:
+def test_a_changed_seed_asks_for_a_restart_only_with_another_instance_id(roles: Roles) -> None:
+    """cloud-init reads a seed once for each."""
     was: dict[str, Any] = {"user_data": {"packages": ["old"]}}
     new: dict[str, Any] = {"user_data": {"packages": ["new"]}}
-    assert "older seed" not in roles.done(True, **was).output
+    unread, other = "vm1 has a new seed, and its guest does not read it", "vm1 runs with other arguments"
+    assert unread not in roles.done(True, **was).output
     pid = roles.processes()["vm1"]
-    assert "older seed" in roles.done(True, check=True, **new).output
-    assert "older seed" not in roles.done(False, **was).output
+    for check in (True, False):
+        said = roles.done(True, check=check, **new, restart_allowed=True).output
+        assert unread in said and "that is still vm1" in said and other not in said
+    assert unread not in roles.done(False, **new, restart_allowed=True).output
+    assert roles.processes() == {"vm1": pid}
+    new["meta_data"] = {"instance-id": "vm1-second"}
     for changed in (True, False):
-        assert "vm1 runs with an older seed" in roles.done(changed, **new).output
+        said = roles.done(changed, **new).output
+        assert other in said and unread not in said
     assert roles.processes() == {"vm1": pid}
     roles.done(True, **new, restart_allowed=True)
     assert roles.processes()["vm1"] != pid
-    assert "older seed" not in roles.done(False, **new).output
+    said = roles.done(False, **new).output
+    assert other not in said and unread not in said
 
 
 def test_a_disk_stands_on_an_image(roles: Roles) -> None:
@@ -413,6 +524,17 @@ def taps_come_and_go(roles: Roles) -> None:
     assert set(links()) == {"br0"}
     nothing_is_there(roles)
 
+    # what has the name and is not a tap, or is one that another made
+    for check in (True, False):
+        assert "names br0, which is there and is not a tap but a bridge" in roles.refused(
+            check=check, taps=[{"name": "br0"}]
+        )
+    subprocess.run([*roles.prefix, "ip", "tuntap", "add", "dev", "vm1-1", "mode", "tap"], check=True)
+    for taps in ([{"name": "br0"}], has["taps"]):
+        roles.run(taps=taps)
+        roles.run(taps=taps, state="absent")
+    assert set(links()) == {"br0", "vm1-1"} and roles.processes() == {}
+
 
 # -- systemd -----------------------------------------------------------------------------------------------------------
 
@@ -431,6 +553,8 @@ if verb == "show":
     print("ActiveState=" + ("active" if runs else "inactive"))
 elif verb == "is-enabled":
     print("disabled"); sys.exit(1)
+elif verb == "daemon-reload" and os.path.exists("{units}/breaks") and "start " in open("{units}/log").read():
+    sys.exit("systemd is broken")
 elif verb == "start":
     given = dict(os.environ)
     for path in entries("EnvironmentFile"):
@@ -514,3 +638,29 @@ def test_a_unit_whose_restart_fails(roles: Roles) -> None:
     with roles.observer() as observer:
         assert observer.execute("query-status")["status"] == "running"
     roles.done(False, **has)
+
+
+def test_an_undo_that_fails_does_not_hide_the_reason(roles: Roles) -> None:
+    units, has = systemd(roles)
+    (units / "breaks").touch()
+    said = roles.refused(**has, arguments={"nosuch": True})
+    assert "-nosuch: invalid option" in said and "not all could be removed" in said and "systemd is broken" in said
+    assert roles.processes() == {} and not (units / "vmm-qemu-vm1.service").exists()
+
+
+def test_a_display_with_a_password_that_is_set_later(roles: Roles) -> None:
+    _units, has = systemd(roles)
+    roles.done(True, **has, vnc=f"unix:{roles.base}/vnc,password=on")
+    assert "secret in plain words" in roles.refused(**has, name="vm2", vnc=f"unix:{roles.base}/vnc2,password=hush")
+
+
+def test_systemd_is_for_root_only(roles: Roles) -> None:
+    """Who can't write units has a daemon."""
+    units, has = systemd(roles)
+    has |= {"service": "auto", "__vm_service_manager": "systemd"}
+    for uid, unit in ((0, True), (1000, False)):
+        (units / "bin" / "id").write_text(f"#!/bin/sh\necho {uid}\n")
+        (units / "bin" / "id").chmod(0o755)
+        roles.done(True, **has)
+        assert (units / "vmm-qemu-vm1.service").exists() == unit
+        roles.done(True, **has, state="absent", remove_data=True)

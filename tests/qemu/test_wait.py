@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,6 +125,47 @@ def test_no_agent(paused_vm: VM) -> None:
         with no_hang(4), pytest.raises(ModuleFailed) as failed:
             run_module(paused_vm, "qemu_wait", guest_agent=path, timeout=4)
         assert word in failed.value.result["msg"]
+
+
+@pytest.mark.parametrize("left", ["nothing", "socket"])
+def test_a_monitor_and_an_agent_that_are_yet_to_come(start_vm: Callable[..., VM], tmp_path: Path, left: str) -> None:
+    """No file yet, or the socket of a process that is dead."""
+    vm = start_vm()
+    backend = {"server": True, "wait": False, "addr": {"type": "unix", "data": {"path": f"{vm.directory}/qga"}}}
+    vm.observer.send("chardev-add", {"id": "qga", "backend": {"type": "socket", "data": backend}})
+    late, came = [vm.qmp, f"{vm.directory}/qga"], [f"{tmp_path}/qmp", f"{tmp_path}/qga"]
+    results: list[str] = []
+
+    def wait(**options: Any) -> None:
+        try:
+            results.append(str(run_module(came[0], "qemu_wait", **options).get("status")))
+        except ModuleFailed as failed:
+            results.append(str(failed))
+
+    if left == "socket":
+        for path in came:
+            with socket.socket(socket.AF_UNIX) as dead:
+                dead.bind(path)
+    assert run_module(came[0], "qemu_wait", status="prelaunch", check=True) == {"changed": False, "commands": []}
+    threads = [
+        threading.Thread(target=wait, kwargs={"status": "prelaunch", "timeout": 30}),
+        threading.Thread(target=wait, kwargs={"guest_agent": came[1], "timeout": 6}),
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    assert results == []
+    for there, here in zip(late, came, strict=True):
+        os.rename(there, here)
+    for thread in threads:
+        thread.join(60)
+    assert sorted(results)[1] == "prelaunch" and "no guest agent answered" in sorted(results)[0]
+
+
+def test_nobody_comes_to_listen(tmp_path: Path) -> None:
+    for options in ({"status": "running"}, {"event": "STOP"}):
+        with no_hang(1), pytest.raises(ModuleFailed, match="nobody came to listen within 1 s"):
+            run_module(f"{tmp_path}/qmp", "qemu_wait", timeout=1, **options)
 
 
 def leave(server: socket.socket) -> None:

@@ -139,6 +139,12 @@ def _unreachable(address: Address, error: OSError) -> errors.ConnectError:
     code = error.errno or 0
     if code == errno.ECONNREFUSED and _is_file(address):
         code = errno.ENOTSOCK  # Linux does not tell the two apart
+    if code == errno.ENOENT:
+        from .holder import find_deaf  # seldom needed
+
+        deaf = find_deaf(address)
+        if deaf is not None:
+            return errors.ConnectError(deaf)  # not "nobody"
     problem = errors.ConnectError(f"{address}: {error.strerror or error}{hints.get(code, '')}")
     problem.nobody = code in (errno.ENOENT, errno.ECONNREFUSED)
     return problem

@@ -27,8 +27,8 @@ _PAUSE = 0.05
 def wait_for_agent(address: str, deadline: Deadline) -> None:
     """Return when the agent behind ``address`` answers.
 
-    Raises `errors.ConnectError` for an address nobody listens on, and `errors.CommandTimeout` at the deadline: no agent
-    runs in the guest yet, or another client holds its socket.
+    Raises `errors.CommandTimeout` at the deadline: no agent runs in the guest yet, or another client holds its socket; and
+    `errors.ConnectError` if nobody has come to listen there by then, or at once for an address that is none.
     """
     limit = Limit(None, deadline, 60.0)
     with _open(parse(address), limit) as sock:
@@ -44,12 +44,17 @@ def wait_for_agent(address: str, deadline: Deadline) -> None:
 
 
 def _open(where: Address, limit: Limit) -> socket.socket:
-    """A connected socket. Where other clients stand in line already, it is tried again until the time is up."""
+    """A connected socket. Where nobody listens yet, or other clients stand in line, it is tried again until the time is up."""
     while True:
         try:
             return open_socket(where, None, limit)
         except BlockingIOError:
             pause(limit, where, _PAUSE)
+        except errors.ConnectError as exc:
+            if not exc.nobody or limit.expired:
+                raise
+            pause(limit, where, _PAUSE)
+            continue
         if limit.expired:
             raise errors.CommandTimeout("guest-sync-delimited", "queue", limit.seconds)
 

@@ -28,6 +28,8 @@ _DONE, _ERROR = 3, 2
 _ESTABLISHED = 1
 _SHOW_NAME, _SHOW_VFS, _SHOW_PEER = 1, 2, 4
 _NAME, _VFS, _PEER = 0, 1, 2
+# linux/net.h, of the flags in /proc/net/unix
+_ACCEPTS = 0x10000
 
 
 def find_holder(address: Address, sock: socket.socket | None) -> tuple[int, str] | None:
@@ -39,6 +41,34 @@ def find_holder(address: Address, sock: socket.socket | None) -> tuple[int, str]
         return _owner(inodes)
     except (OSError, ValueError, IndexError, struct.error, AttributeError):
         return None
+
+
+def find_deaf(address: Address) -> str | None:
+    """A sentence on who still listens at a UNIX socket whose file is gone, and so can't be reached; None: nobody, or unknown."""
+    if address.path is None or address.path.startswith("@") or os.path.lexists(address.path):
+        return None
+    try:
+        path = os.path.abspath(address.path)
+        inodes = set()
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+            for line in table.readlines()[1:]:
+                fields = line.rstrip("\n").split(None, 7)
+                if len(fields) > 7 and os.path.normpath(fields[7]) == path and int(fields[3], 16) & _ACCEPTS:
+                    inodes.add(int(fields[6]))
+        owner = _owner(inodes)
+    except (OSError, ValueError, IndexError):
+        return None
+    if not inodes or (owner is not None and not _sees_our_files(owner[0])):  # another container has the same path
+        return None
+    who = f"process {owner[0]} ({owner[1]})" if owner else "a process"
+    return f"{address}: the socket's file was deleted, but {who} still listens by that name, and can't be reached"
+
+
+def _sees_our_files(pid: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(f"/proc/{pid}/ns/mnt"), os.stat("/proc/self/ns/mnt"))
+    except OSError:
+        return True
 
 
 def _unix_clients(address: Address) -> set[int]:

@@ -1,0 +1,40 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What of a command line is a secret, and what only looks like one."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.vmm.qemu.plugins.module_utils import _command_line
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import REDACTED
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "shown"),
+    [
+        ("-vnc", "127.0.0.1:1,password=on", "127.0.0.1:1,password=on"),
+        ("-vnc", "127.0.0.1:1,password=off,sasl=on", "127.0.0.1:1,password=off,sasl=on"),
+        ("-vnc", "127.0.0.1:1,password-secret=s0", "127.0.0.1:1,password-secret=s0"),
+        ("-vnc", "127.0.0.1:1,password=once", f"127.0.0.1:1,password={REDACTED}"),
+        ("-vnc", "127.0.0.1:1,password=on,,more,sasl=on", f"127.0.0.1:1,password={REDACTED},sasl=on"),
+        ("-object", "secret,id=s0,data=on", f"secret,id=s0,data={REDACTED}"),
+    ],
+)
+def test_on_and_off_are_no_passwords(option: str, value: str, shown: str) -> None:
+    assert _command_line.hide([option, value]) == [option, shown]
+    told = list(_command_line.secrets([value]))
+    assert bool(told) == ("password=once" in value or "more" in value)
+
+
+def test_where_character_devices_write_what_they_say() -> None:
+    words = [
+        "-chardev",
+        "socket,id=c,path=/p,logfile=/a,,b,logappend=on",
+        "-device",
+        "x,logfile=/no",
+        "-chardev",
+        "null,id=n",
+    ]
+    assert list(_command_line.logfiles(words)) == ["/a,b"]
