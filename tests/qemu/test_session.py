@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -23,7 +24,7 @@ from support.patience import no_hang
 
 
 class Machine:
-    """A QEMU without a machine: a monitor, a second one, one that is pretty, one on an abstract socket, and an HMP."""
+    """A QEMU without a machine: a monitor, a second one, one that is pretty, a serial port, and an HMP."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -32,6 +33,7 @@ class Machine:
             arguments += ["-qmp", f"unix:{directory}/{name},server=on,wait=off"]
         arguments += ["-chardev", f"socket,id=p,path={directory}/pretty,server=on,wait=off"]
         arguments += ["-mon", "chardev=p,mode=control,pretty=on"]
+        arguments += ["-chardev", f"socket,id=s,path={directory}/serial,server=on,wait=off", "-serial", "chardev:s"]
         arguments += ["-monitor", f"unix:{directory}/hmp,server=on,wait=off"]
         self.process = subprocess.Popen(arguments)
         until = time.monotonic() + 30
@@ -104,6 +106,22 @@ def test_busy_names_this_process(machine: Machine) -> None:
             other.execute("query-status")
     with machine.connect() as again:
         again.execute("query-status")
+
+
+def test_a_serial_port_is_not_taken_for_a_busy_monitor(machine: Machine) -> None:
+    with no_hang(0.3), pytest.raises(errors.ConnectError, match="this is not a QMP monitor") as caught:
+        machine.connect("serial", timeout=0.3)
+    assert "end that client" not in str(caught.value)
+
+
+def test_a_qemu_that_stands_still_is_not_taken_for_something_else(machine: Machine) -> None:
+    os.kill(machine.process.pid, signal.SIGSTOP)
+    with no_hang(0.3), pytest.raises(errors.MonitorBusy, match="or QEMU does not answer") as caught:
+        machine.connect(timeout=0.3)
+    assert "not a QMP monitor" not in str(caught.value)
+    os.kill(machine.process.pid, signal.SIGCONT)
+    with machine.connect() as session:
+        session.execute("query-status")
 
 
 def test_descriptors(machine: Machine) -> None:

@@ -1,21 +1,31 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The guides of the documentation site: what its builder refuses, and the linters don't see."""
+"""The guides of the documentation site, the READMEs and the modules' examples: what no linter sees in them."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_pygments.lexers import AnsibleOutputLexer
 from pygments.lexers import get_lexer_by_name
 from pygments.token import Error
 
-GUIDES = Path(__file__).resolve().parents[2] / "docs" / "docsite" / "rst"
+ROOT = Path(__file__).resolve().parents[2]
+GUIDES = ROOT / "docs" / "docsite" / "rst"
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("roles/*/README.md"))]
+MODULES = {
+    path.stem: import_module(f"ansible_collections.vmm.qemu.plugins.modules.{path.stem}")
+    for path in sorted(ROOT.glob("plugins/modules/qemu_*.py"))
+}
 BLOCK = re.compile(r"^( *)\.\. code-block:: (\S+)\n\n((?:\1    .*\n|\n)+)", re.MULTILINE)
 
 
@@ -40,3 +50,30 @@ def test_all_code_blocks_are_found() -> None:
 def test_a_code_block_is_in_the_language_that_it_says(language: str, text: str) -> None:
     lexer = AnsibleOutputLexer() if language == "ansible-output" else get_lexer_by_name(language)
     assert [value for kind, value in lexer.get_tokens(text) if kind is Error] == []
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    yield from ((where, text) for where, language, text in BLOCKS if language.startswith("yaml"))
+    for readme in READMES:
+        for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", readme.read_text(), re.DOTALL), start=1):
+            yield f"{readme.relative_to(ROOT)}, {number}", text
+    yield from ((name, module.EXAMPLES) for name, module in MODULES.items())
+
+
+def tasks(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(module, options) of all tasks of this collection, however deep in a play."""
+    for item in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if str(item[0]).startswith("vmm.qemu.qemu_"):
+            yield str(item[0]).rpartition(".")[2], item[1] or {}
+        yield from tasks(item[1])
+
+
+EXAMPLES = list(examples())
+
+
+@pytest.mark.parametrize("text", [text for _, text in EXAMPLES], ids=[where for where, _ in EXAMPLES])
+def test_an_example_has_options_that_its_module_takes(text: str) -> None:
+    for module, options in tasks(yaml.safe_load(text)):
+        spec = MODULES[module].face.argument_spec
+        found = ArgumentSpecValidator(spec).validate({"socket": "/from/module_defaults", **options})
+        assert [told for told in found.error_messages if "{{" not in told] == [], module

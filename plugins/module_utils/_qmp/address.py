@@ -254,11 +254,19 @@ def no_greeting(where: Address | str, limit: Limit, sock: socket.socket | None) 
     """What to raise when the monitor at ``where`` took the connection ``sock``, and said nothing within ``limit``."""
     from .holder import find_holder
 
-    holder = find_holder(where, sock) if not isinstance(where, str) else None
-    text = f"{where}: connected, but no greeting within {limit.seconds:.4g} s: {BUSY}"
-    text += SILENT if holder is None else f": process {holder[0]} ({holder[1]})"
-    return errors.MonitorBusy(text + "; end that client, or give the VM a second monitor", holder)
+    holder, taken = find_holder(where, sock) if not isinstance(where, str) else (None, None)
+    if holder:
+        why = f"{BUSY}: process {holder[0]} ({holder[1]}){_CURE}"
+    elif taken:
+        why = f"{_NO_MONITOR}, or one behind a relay, where another client is attached to it"
+    elif taken is None:
+        why = f"{BUSY}{SILENT}, or {_NO_MONITOR}{_CURE}"
+    else:
+        why = f"{BUSY}{SILENT}{_CURE}"
+    return errors.MonitorBusy(f"{where}: connected, but no greeting within {limit.seconds:.4g} s: {why}", holder)
 
 
 BUSY = "another client is attached to this monitor (QEMU serves one at a time)"
 SILENT = ", or QEMU does not answer"  # the two look alike where nothing tells who the client is
+_NO_MONITOR = "this is not a QMP monitor (but a serial port's or the guest agent's socket, say)"
+_CURE = "; end that client, or give the VM a second monitor"

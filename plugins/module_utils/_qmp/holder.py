@@ -2,7 +2,7 @@
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to the collection: may change without notice.
-"""Who holds a monitor that does not answer: best effort, for an error message; silent on any failure.
+"""Why a monitor does not answer, and who holds it: best effort, for an error message; silent on any failure.
 
 Linux only. For a UNIX socket the kernel's socket diagnostics (NETLINK_SOCK_DIAG) give the peers of the sockets that
 QEMU accepted; for TCP, ``/proc/net/tcp`` has both ends if the client is on this host. ``/proc`` tells whose they are.
@@ -32,15 +32,23 @@ _NAME, _VFS, _PEER = 0, 1, 2
 _ACCEPTS = 0x10000
 
 
-def find_holder(address: Address, sock: socket.socket | None) -> tuple[int, str] | None:
-    """(process id, process name) of the client that QEMU serves at ``address``, other than ``sock``; None: unknown."""
+def find_holder(address: Address, sock: socket.socket | None) -> tuple[tuple[int, str] | None, bool | None]:
+    """Who is served at ``address`` other than ``sock``, and whether ``sock`` is.
+
+    The first is (process id, process name), None: unknown. The second is None where the system does not tell, and False
+    where the connection still waits to be accepted: QEMU's character devices accept one at a time.
+    """
+    holder, taken = None, None
     try:
         own = os.fstat(sock.fileno()).st_ino if sock is not None else 0
         inodes = _unix_clients(address) if address.path is not None else _tcp_clients(sock)
+        if address.path is not None and sock is not None:
+            taken = own in inodes
         inodes.discard(own)
-        return _owner(inodes)
+        holder = _owner(inodes)
     except (OSError, ValueError, IndexError, struct.error, AttributeError):
-        return None
+        pass
+    return holder, taken
 
 
 def find_deaf(address: Address) -> str | None:
