@@ -104,20 +104,26 @@ class Lab:
 
     # -- running the task ------------------------------------------------------
 
-    def run(self, document: dict[str, Any], *, check: bool = False, harm: Harm | None = None) -> dict[str, Any]:
-        """The task's result. Raises ModuleFailed, and what `harm` raises."""
+    def run(
+        self, document: dict[str, Any], *, check: bool = False, harm: Harm | None = None, socket: str | None = None
+    ) -> dict[str, Any]:
+        """The task's result, at the VM's own monitor or at another address. Raises ModuleFailed, and what `harm` raises."""
         from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
         face = qemu_machine.face
-        checked = ArgumentSpecValidator(face.argument_spec).validate({**document, "socket": self.vm.qmp})
+        checked = ArgumentSpecValidator(face.argument_spec).validate({**document, "socket": socket or self.vm.qmp})
         assert not checked.error_messages, checked.error_messages
-        opened: Callable[..., Any] = harm.connect if harm else QMPSession.connect
+        opened: Callable[..., Any] = harm.connect if harm else self._through if socket else QMPSession.connect
         result: dict[str, Any] = face.run(
             checked.validated_parameters, check_mode=check, diff_mode=True, open_session=opened
         )
         if result.get("failed"):
             raise ModuleFailed(result)
         return result
+
+    def _through(self, *args: Any, **how: Any) -> Any:
+        """A session over something in between, which none the less tells QEMU's process: for purge, which asks that."""
+        return _Through(QMPSession.connect(*args, **how), self.vm.pid)
 
     def run_and_kill(self, document: dict[str, Any], step: int, *, sent: bool) -> bool:
         """The task in a process of its own, killed by SIGKILL as the step comes, or once its command is on the wire.
@@ -220,6 +226,15 @@ class _Session:
         if is_query(name, arguments or {}):
             return self._session.execute(name, arguments, **how)
         return self._harm.meet(self._session, name, arguments or {}, **how)
+
+
+class _Through:
+    def __init__(self, session: QMPSession, process: int) -> None:
+        self._session = session
+        self.process = process
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
 
 
 def named_in(arguments: dict[str, Any]) -> str:

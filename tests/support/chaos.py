@@ -1,0 +1,106 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs that chance decides, each by a number of its own, and tasks that it kills, stops or cuts off."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from ansible_collections.vmm.qemu.plugins.module_utils._module import told_to_stop
+from support.cutter import Cutter
+from support.lab import Lab
+from support.modules import ModuleFailed
+from support.vm import VERSIONS
+
+SEED = int(os.environ.get("CHAOS_SEED") or 1)
+RUNS = int(os.environ.get("CHAOS_RUNS") or 0)
+
+
+def runs(usual: int, of_ten: int) -> list[Any]:
+    """(QEMU's version, number) of each run: `usual`, or so many tenths of CHAOS_RUNS. The number alone decides all of a run."""
+    count = (RUNS * of_ten + 9) // 10 if RUNS else usual
+    numbers = range(SEED, SEED + count)
+    return [pytest.param(VERSIONS[number % 2], number, id=f"{VERSIONS[number % 2]}-{number}") for number in numbers]
+
+
+def chance(number: int) -> random.Random:
+    """What decides about a run; a failure shows how to have it again."""
+    print(f"this one alone: CHAOS_SEED={number} CHAOS_RUNS=1 scripts/test chaos -- -k '-{number}]'")
+    return random.Random(number)
+
+
+class Fault(NamedTuple):
+    """What befalls a task once it has sent so many bytes."""
+
+    kind: str
+    """kill, term: the signals; cut: the connection ends; gone: and nobody listens at the monitor's address any more."""
+    at: int
+
+
+KINDS = ("kill", "term", "cut", "gone")
+
+
+def fault(chance: random.Random, lab: Lab, document: dict[str, Any]) -> Fault:
+    """One that strikes mostly while the task changes the VM."""
+    counter = Cutter(lab.vm.qmp, 0)
+    with counter:
+        foretold = lab.run(document, check=True, socket=counter.address)
+    reads = counter.sent
+    changes = sum(len(json.dumps(command)) for command in foretold["commands"])
+    at = reads + chance.randint(0, changes * 5 // 4) if chance.random() < 0.85 else chance.randint(1, reads)
+    return Fault(chance.choice(KINDS), at)
+
+
+def suffer(lab: Lab, document: dict[str, Any], fault: Fault) -> dict[str, Any] | None:
+    """Run the task and let that befall it. Its result, be it a failure; None of one that was killed or told to stop."""
+    if fault.kind in ("kill", "term"):
+        return _signalled(lab, document, fault)
+    with Cutter(lab.vm.qmp, fault.at, cut=True, gone=fault.kind == "gone") as cutter:
+        try:
+            return lab.run(document, socket=cutter.address)
+        except ModuleFailed as failed:
+            return failed.result
+
+
+def _signalled(lab: Lab, document: dict[str, Any], fault: Fault) -> dict[str, Any] | None:
+    """In a process of its own, which says nothing where the signal has come first."""
+    child = 0
+    number = {"kill": signal.SIGKILL, "term": signal.SIGTERM}[fault.kind]
+
+    def strike() -> None:
+        os.kill(child, number)
+
+    told, tell = os.pipe()
+    with Cutter(lab.vm.qmp, fault.at, strike, cut=fault.kind == "kill") as cutter:
+        child = os.fork()
+        if child == 0:
+            _be_the_task(lambda: lab.run(document, socket=cutter.address), tell)
+        os.close(tell)
+        with os.fdopen(told) as said:
+            result = json.loads(said.read() or "null")
+        _pid, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) == (result is None), (status, result)
+    assert result is not None or os.WTERMSIG(status) == number
+    return None if result is None else dict(result)
+
+
+def _be_the_task(run: Callable[[], dict[str, Any]], tell: int) -> None:
+    """Run it as a module's process does, and end."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with told_to_stop():
+            try:
+                result = run()
+            except ModuleFailed as failed:
+                result = failed.result
+        os.write(tell, json.dumps(result).encode())
+    finally:
+        os._exit(0)
