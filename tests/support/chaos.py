@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,6 +30,16 @@ def runs(usual: int, of_ten: int) -> list[Any]:
     count = (RUNS * of_ten + 9) // 10 if RUNS else usual
     numbers = range(SEED, SEED + count)
     return [pytest.param(VERSIONS[number % 2], number, id=f"{VERSIONS[number % 2]}-{number}") for number in numbers]
+
+
+_ROADS = ((VERSIONS[0], VERSIONS[0]), (VERSIONS[1], VERSIONS[1]), VERSIONS)
+
+
+def migrations(usual: int) -> list[Any]:
+    """(from, to, number) of each migration: `usual`, or a tenth of CHAOS_RUNS."""
+    count = (RUNS + 9) // 10 if RUNS else usual
+    roads = [(number, _ROADS[number % 3]) for number in range(SEED, SEED + count)]
+    return [pytest.param(*road, number, id=f"{'-'.join(road)}-{number}") for number, road in roads]
 
 
 def chance(number: int) -> random.Random:
@@ -71,36 +82,54 @@ def suffer(lab: Lab, document: dict[str, Any], fault: Fault) -> dict[str, Any] |
 
 
 def _signalled(lab: Lab, document: dict[str, Any], fault: Fault) -> dict[str, Any] | None:
-    """In a process of its own, which says nothing where the signal has come first."""
-    child = 0
-    number = {"kill": signal.SIGKILL, "term": signal.SIGTERM}[fault.kind]
-
-    def strike() -> None:
-        os.kill(child, number)
-
-    told, tell = os.pipe()
+    task = Signalled()
+    strike = task.kill if fault.kind == "kill" else task.term
     with Cutter(lab.vm.qmp, fault.at, strike, cut=fault.kind == "kill") as cutter:
-        child = os.fork()
-        if child == 0:
-            _be_the_task(lambda: lab.run(document, socket=cutter.address), tell)
+        return task.run(lambda: lab.run(document, socket=cutter.address))
+
+
+class Signalled:
+    """A task in a process of its own, as a module's is, that signals can reach."""
+
+    def __init__(self) -> None:
+        self._child = 0
+        self._sent: int | None = None
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def term(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        self._sent = number
+        os.kill(self._child, number)
+
+    def run(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+        """Its result, be it a failure; None where a signal has ended it before it had one."""
+        told, tell = os.pipe()
+        self._child = os.fork()
+        if self._child == 0:
+            _be_the_task(work, tell)
         os.close(tell)
         with os.fdopen(told) as said:
             result = json.loads(said.read() or "null")
-        _pid, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) == (result is None), (status, result)
-    assert result is not None or os.WTERMSIG(status) == number
-    return None if result is None else dict(result)
+        _pid, status = os.waitpid(self._child, 0)
+        assert result is not None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == self._sent), status
+        return None if result is None else dict(result)
 
 
-def _be_the_task(run: Callable[[], dict[str, Any]], tell: int) -> None:
+def _be_the_task(work: Callable[[], dict[str, Any]], tell: int) -> None:
     """Run it as a module's process does, and end."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with told_to_stop():
             try:
-                result = run()
+                result = work()
             except ModuleFailed as failed:
                 result = failed.result
         os.write(tell, json.dumps(result).encode())
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(0)
