@@ -44,7 +44,8 @@ def migrations(usual: int) -> list[Any]:
 
 def chance(number: int) -> random.Random:
     """What decides about a run; a failure shows how to have it again."""
-    print(f"this one alone: CHAOS_SEED={number} CHAOS_RUNS=1 scripts/test chaos -- -k '-{number}]'")
+    test = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].partition("[")[0]
+    print(f"this one alone: CHAOS_SEED={number} CHAOS_RUNS=1 scripts/test chaos -- -k {test}")
     return random.Random(number)
 
 
@@ -72,20 +73,13 @@ def fault(chance: random.Random, lab: Lab, document: dict[str, Any]) -> Fault:
 
 def suffer(lab: Lab, document: dict[str, Any], fault: Fault) -> dict[str, Any] | None:
     """Run the task and let that befall it. Its result, be it a failure; None of one that was killed or told to stop."""
-    if fault.kind in ("kill", "term"):
-        return _signalled(lab, document, fault)
-    with Cutter(lab.vm.qmp, fault.at, cut=True, gone=fault.kind == "gone") as cutter:
-        try:
-            return lab.run(document, socket=cutter.address)
-        except ModuleFailed as failed:
-            return failed.result
-
-
-def _signalled(lab: Lab, document: dict[str, Any], fault: Fault) -> dict[str, Any] | None:
     task = Signalled()
-    strike = task.kill if fault.kind == "kill" else task.term
-    with Cutter(lab.vm.qmp, fault.at, strike, cut=fault.kind == "kill") as cutter:
-        return task.run(lambda: lab.run(document, socket=cutter.address))
+    strike = {"kill": task.kill, "term": task.term}.get(fault.kind)
+    cutter = Cutter(lab.vm.qmp, fault.at, strike, cut=fault.kind != "term", gone=fault.kind == "gone")
+    with cutter:
+        result = task.run(lambda: lab.run(document, socket=cutter.address))
+    lab.settle(cutter.heard)
+    return result
 
 
 class Signalled:

@@ -24,6 +24,8 @@ class Cutter(Proxy):
     ) -> None:
         self.left, self._strike, self._cuts = at, strike, cut
         self.sent = 0
+        self.heard = b""
+        """What QEMU has got."""
         super().__init__(target, "", "", gone)
 
     def _pass_on(self, client: socket.socket, qemu: socket.socket) -> None:
@@ -39,16 +41,20 @@ class Cutter(Proxy):
                 self.sent += len(data)
                 if not self.struck and len(data) >= self.left:
                     self.struck = True
-                    qemu.sendall(data[: self.left])
+                    self._tell(qemu, data[: self.left])
                     if self._strike:
                         self._strike()
                     if self._cuts:
                         return
                     data = data[self.left :]
                 self.left -= len(data)
-                qemu.sendall(data)
+                self._tell(qemu, data)
             if qemu in ready:
                 data = qemu.recv(1 << 16)
                 if not data:
                     return
                 client.sendall(data)
+
+    def _tell(self, qemu: socket.socket, data: bytes) -> None:
+        self.heard += data
+        qemu.sendall(data)

@@ -70,27 +70,32 @@ class Line:
                 return
             if source in ready:
                 data = source.recv(1 << 16)
-                if not data:
+                if not data or not self._forth(data, there if there in ends else None):
                     return
-                self.passed += len(data)
-                if not self.struck and self._at is not None and self.passed >= self._at:
-                    self.struck = True
-                    there.sendall(data[: len(data) - (self.passed - self._at)])
-                    if self._strike:
-                        self._strike()
-                    if self._fault == "reset":
-                        return
-                    if self._fault == "silent":
-                        select.select([self._stop], [], [])
-                        return
-                    data = data[len(data) - (self.passed - self._at) :]
-                if there in ends:
-                    there.sendall(data)
             if there in ready:
                 data = there.recv(1 << 16)
-                if not data and self._fault == "deaf":
-                    ends.remove(there)
-                elif not data:
+                if not data and self._fault != "deaf":
                     return
-                if self._fault not in ("deaf", "torn"):
+                if not data:
+                    ends.remove(there)
+                elif self._fault not in ("deaf", "torn"):
                     source.sendall(data)
+
+    def _forth(self, data: bytes, there: socket.socket | None) -> bool:
+        """Give the destination what the source has sent. Whether the line holds."""
+        self.passed += len(data)
+        if not self.struck and self._at is not None and self.passed >= self._at:
+            self.struck = True
+            until = len(data) - (self.passed - self._at)
+            if there:
+                there.sendall(data[:until])
+            if self._strike:
+                self._strike()
+            if self._fault == "silent":
+                select.select([self._stop], [], [])
+            if self._fault in ("reset", "silent"):
+                return False
+            data = data[until:]
+        if there:
+            there.sendall(data)
+        return True

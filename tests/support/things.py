@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from support.state import Item
+from support.vm import ROOT_PORTS
 from support.worlds import MIB, Gene, Part, World
 
 # -- objects ------------------------------------------------------------------
@@ -214,7 +215,7 @@ def _overlay(world: World, name: str, gene: Gene) -> None:
 
 def _device(name: str, driver: str, bus: str, more: dict[str, Any], *needs: Item, **how: Any) -> Part:
     on = bus.partition(".")[0]
-    below = frozenset([*needs, *([("device", on)] if on not in ("scsi0", "vs0", "usb0") else [])])
+    below = frozenset([*needs, *([("device", on)] if on not in ("scsi0", "vs0", "usb0", *ROOT_PORTS) else [])])
     arguments = {"driver": driver, "id": name, "bus": bus, **more}
     expects = {"driver": driver, "bus": bus, **more, **how.get("expects", {})}
     return Part(("device", name), "device_add", arguments, expects, below, frozenset(how.get("claims", ())))
@@ -344,8 +345,41 @@ def _controller(world: World, name: str, gene: Gene) -> None:
     world.add("devices", entry, _device(name, "usb-uas", "usb0.0", more))
 
 
+def _root_port(world: World, choice: int) -> str:
+    """One that nothing sits in: the first two of the VM's have its own controllers."""
+    free = [port for port in ROOT_PORTS[2:] if (port, 0) not in world.taken]
+    return free[choice % len(free)]
+
+
+def _inside(driver: str, port: str, more: dict[str, Any]) -> dict[str, Any]:
+    """What is read of such a device: it hands all that matters on to the one inside it."""
+    inner = {f"virtio-bus/{driver}-device/{key}": value for key, value in more.items()}
+    return {"driver": f"{driver}-pci", "bus": port, **inner}
+
+
+def _virtio_disk(world: World, name: str, gene: Gene) -> None:
+    port, path, node = _root_port(world, gene.one), f"{world.path}.{gene.one % 2}.raw", f"{name}-node"
+    serial = f"V{gene.two % 2}"
+    entry = {"id": name, "filename": path, "driver": "virtio-blk-pci", "bus": port, "serial": serial}
+    file = {"driver": "file", "filename": path}
+    below = _node(node, {"driver": "raw", "file": file}, {"driver": "raw", "file": path})
+    more = {"drive": node, "serial": serial}
+    device = _device(name, "virtio-blk-pci", port, more, ("blockdev", node), claims=[(port, 0)])
+    world.add("disks", entry, below, device._replace(expects=_inside("virtio-blk", port, more)))
+
+
+def _virtio_nic(world: World, name: str, gene: Gene) -> None:
+    port, mac, backend = _root_port(world, gene.one), f"52:54:00:00:01:{gene.two % 2:02x}", f"{name}-netdev"
+    entry = {"id": name, "netdev": {"type": "user"}, "driver": "virtio-net-pci", "mac": mac, "bus": port}
+    below = Part(("netdev", backend), "netdev_add", {"type": "user", "id": backend}, {"wired": name})
+    more = {"mac": mac, "netdev": backend}
+    device = _device(name, "virtio-net-pci", port, more, ("netdev", backend), claims=[(port, 0)])
+    world.add("nics", entry, below, device._replace(expects=_inside("virtio-net", port, more)))
+
+
 Maker = Callable[[World, str, Gene], None]
-# In the order in which things can stand on each other: p are objects over others, u controllers, d what sits on them.
+# In the order in which things can stand on each other: p are objects over others, u controllers, d what sits on them,
+# v what only a guest gives back.
 MAKERS: dict[str, list[Maker]] = {
     "o": [_iothread, _throttle, _text, _ram],
     "c": [_plain_chardev, _file_chardev, _server, _client],
@@ -355,6 +389,7 @@ MAKERS: dict[str, list[Maker]] = {
     "t": [_over, _overlay],
     "u": [_controller],
     "d": [_disk, _stick, _plain_disk, _port, _card, _gadget],
+    "v": [_virtio_disk, _virtio_nic],
 }
 SLOTS = (
     "o0",
@@ -380,6 +415,7 @@ SLOTS = (
     "d3",
     "d4",
 )
+LIVE_SLOTS = (*SLOTS, "v0", "v1", "v2")
 
 
 def build(genes: dict[str, Gene], directory: str, alike: bool) -> World:
@@ -389,7 +425,7 @@ def build(genes: dict[str, Gene], directory: str, alike: bool) -> World:
         for slot, gene in genes.items():
             if slot[0] == prefix and gene.variant % (len(makers) + 1):
                 world.slot = slot
-                name = ("y" if prefix in "ptu" else "x") + slot[1:] if alike else slot
+                name = ("z" if prefix == "v" else "y" if prefix in "ptu" else "x") + slot[1:] if alike else slot
                 makers[gene.variant % (len(makers) + 1) - 1](world, name, gene)
     return world
 
