@@ -161,7 +161,7 @@ class LiveLab(Lab):
     _pause = 0.2
 
     def _start(self) -> VM:
-        return VM(self.version, guest=True, scsi=True, args=BED)
+        return VM(self.version, guest=True, scsi=True, args=BED, memory="256,slots=4,maxmem=1G")
 
     def settle(self, sent: bytes) -> None:
         """A request of a task that is gone is answered all the same; until then a device looks as if it were there for good."""
