@@ -32,7 +32,8 @@ class Wish:
 
     def verify(self, before: State, after: State) -> None:
         """Raise AssertionError unless `after` is what the document asks for."""
-        assert after.keys() == (before.keys() - self.gone) | self.wanted.keys()
+        wanted = (before.keys() - self.gone) | self.wanted.keys()
+        assert after.keys() == wanted, f"too much: {after.keys() - wanted}; missing: {wanted - after.keys()}"
         for item in after:
             if item in self.wanted:
                 _holds(item, self.wanted[item].expects, after[item])
