@@ -54,6 +54,7 @@ def completed(lab: Lab, dice: random.Random) -> None:
         strike(lab, made, fault(dice, lab, made.document))
     before = lab.state()
     foretold = foretell(lab, made.document, before)
+    print("completed by:", json.dumps(foretold["commands"]))
     as_foretold(lab.run(made.document), foretold)
     after = lab.state()
     made.verify(begun, after)
