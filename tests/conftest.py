@@ -21,7 +21,10 @@ collection.make_importable()
 
 
 # The files that take longest: begun last, one of them would leave the other workers with nothing to do.
-LONG = ("test_role_vm", "test_migrate", "test_cloud_image", "test_action", "test_migrate_failures", "test_properties")
+LONG = (
+    *("test_migrations", "test_documents", "test_role_vm", "test_migrate", "test_cloud_image", "test_action"),
+    *("test_migrate_failures", "test_properties"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -106,6 +106,25 @@ def test_the_life_of_a_machine(scsi_vm: VM) -> None:
     assert "data" not in vm.plugged() and "data-node" not in vm.observer.nodes()
 
 
+def test_purge_takes_an_object_below_a_node_that_moves_off_it(scsi_vm: VM) -> None:
+    """QEMU tells of an overlay what all its layers name, those of the named nodes below it too."""
+    vm, image = scsi_vm, scsi_vm.image("top.qcow2", fmt="qcow2")
+    look = vm.observer
+    look.execute("object-add", **{"qom-type": "throttle-group", "id": "limits", "limits": {"iops-total": 100}})
+    look.execute("blockdev-add", **{"node-name": "old", "driver": "null-co", "size": 1 << 24})
+    look.execute(
+        "blockdev-add", **{"node-name": "slow", "driver": "throttle", "file": "old", "throttle-group": "limits"}
+    )
+    file = {"driver": "file", "filename": image}
+    look.execute("blockdev-add", **{"node-name": "top", "driver": "qcow2", "file": file, "backing": "slow"})
+    new = {"node_name": "new", "driver": "null-co", "read_only": False, "options": {"size": 1 << 24}}
+    top = {"node_name": "top", "driver": "qcow2", "filename": image, "read_only": False, "options": {"backing": "new"}}
+    document: dict[str, Any] = {"objects": [], "blockdevs": [new, top], "purge": True, "recreate": True}
+    run_module(vm, "qemu_machine", **document)
+    assert "limits" not in look.objects() and {"old", "slow"}.isdisjoint(look.nodes())
+    assert run_module(vm, "qemu_machine", **document)["changed"] is False
+
+
 def test_purge(scsi_vm: VM) -> None:
     vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
     cold = vm.fingerprint()

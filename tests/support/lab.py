@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from ansible_collections.vmm.qemu.plugins.modules import qemu_machine
 from support.modules import ModuleFailed
 from support.observer import ObserverError
 from support.state import Item, State, read_state
-from support.things import SLOTS
+from support.things import LIVE_SLOTS, SLOTS
 from support.vm import VM
 from support.worlds import BED, MIB, Part
 
@@ -37,6 +38,11 @@ _REFUSED = ("qom-set", {"path": "/machine", "property": "no-such-property", "val
 
 class Lab:
     """A VM without a guest that is brought back to what it was started with before each example."""
+
+    slots: tuple[str, ...] = SLOTS
+    """What there can be in its worlds."""
+    _tidies_in = 5.0
+    _pause = 0.0
 
     def __init__(self, version: str) -> None:
         self.version = version
@@ -58,7 +64,7 @@ class Lab:
         """Nothing but what it was started with, with fresh images. A new QEMU where that can't be had."""
         if self._vm is None or not self._vm.alive or not self._tidy():
             self.close()
-            self._vm = VM(self.version, scsi=True, args=BED)
+            self._vm = self._start()
             self._clean = self.state()
             subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", self._template("qcow2"), str(MIB)], check=True)
         for path, fmt in images(self.directory):
@@ -67,6 +73,9 @@ class Lab:
                     image.truncate(MIB)
             else:
                 shutil.copyfile(self._template(fmt), path)
+
+    def _start(self) -> VM:
+        return VM(self.version, scsi=True, args=BED)
 
     @property
     def directory(self) -> str:
@@ -82,9 +91,9 @@ class Lab:
     def _tidy(self) -> bool:
         """Remove all that can be removed, in as many rounds as things stand on each other."""
         look = self.vm.observer
-        if look.status() == "running":
+        if look.status() == "running" and not self.vm.guest:
             look.execute("stop")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + self._tidies_in
         while time.monotonic() < deadline:
             state = self.state()
             if state == self._clean:
@@ -95,6 +104,7 @@ class Lab:
                     look.send(command, {key: name})
                 except ObserverError:  # something stands on it still
                     continue
+            time.sleep(self._pause)
         return False
 
     def make(self, parts: Iterable[Part]) -> None:
@@ -102,22 +112,31 @@ class Lab:
         for part in parts:
             self.vm.observer.send(part.command, part.arguments)
 
+    def settle(self, sent: bytes) -> None:
+        """Wait for what QEMU has been asked for and the guest has not done yet. Here everything is done at once."""
+
     # -- running the task ------------------------------------------------------
 
-    def run(self, document: dict[str, Any], *, check: bool = False, harm: Harm | None = None) -> dict[str, Any]:
-        """The task's result. Raises ModuleFailed, and what `harm` raises."""
+    def run(
+        self, document: dict[str, Any], *, check: bool = False, harm: Harm | None = None, socket: str | None = None
+    ) -> dict[str, Any]:
+        """The task's result, at the VM's own monitor or at another address. Raises ModuleFailed, and what `harm` raises."""
         from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
         face = qemu_machine.face
-        checked = ArgumentSpecValidator(face.argument_spec).validate({**document, "socket": self.vm.qmp})
+        checked = ArgumentSpecValidator(face.argument_spec).validate({**document, "socket": socket or self.vm.qmp})
         assert not checked.error_messages, checked.error_messages
-        opened: Callable[..., Any] = harm.connect if harm else QMPSession.connect
+        opened: Callable[..., Any] = harm.connect if harm else self._through if socket else QMPSession.connect
         result: dict[str, Any] = face.run(
             checked.validated_parameters, check_mode=check, diff_mode=True, open_session=opened
         )
         if result.get("failed"):
             raise ModuleFailed(result)
         return result
+
+    def _through(self, *args: Any, **how: Any) -> Any:
+        """A session over something in between, which none the less tells QEMU's process: for purge, which asks that."""
+        return _Through(QMPSession.connect(*args, **how), self.vm.pid)
 
     def run_and_kill(self, document: dict[str, Any], step: int, *, sent: bool) -> bool:
         """The task in a process of its own, killed by SIGKILL as the step comes, or once its command is on the wire.
@@ -132,6 +151,30 @@ class Lab:
                 os._exit(0)
         _pid, status = os.waitpid(child, 0)
         return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+class LiveLab(Lab):
+    """A VM whose guest gives back, in its own time, what was plugged into PCI."""
+
+    slots = LIVE_SLOTS
+    _tidies_in = 60.0
+    _pause = 0.2
+
+    def _start(self) -> VM:
+        return VM(self.version, guest=True, scsi=True, args=BED, memory="256,slots=4,maxmem=1G")
+
+    def settle(self, sent: bytes) -> None:
+        """A request of a task that is gone is answered all the same; until then a device looks as if it were there for good."""
+        asked = set(re.findall(rb'"device_del".*?"id": ?"(.*?)"', sent))
+        look, deadline = self.vm.observer, time.monotonic() + 60
+        for name in sorted(name.decode() for name in asked):
+            while name in look.devices() and time.monotonic() < deadline:
+                if any(
+                    event["event"] == "DEVICE_DELETED" and event["data"].get("device") == name for event in look.events
+                ):
+                    break
+                time.sleep(0.05)
+        look.forget_events()
 
 
 class Killed(BaseException):
@@ -222,6 +265,15 @@ class _Session:
         return self._harm.meet(self._session, name, arguments or {}, **how)
 
 
+class _Through:
+    def __init__(self, session: QMPSession, process: int) -> None:
+        self._session = session
+        self.process = process
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
 def named_in(arguments: dict[str, Any]) -> str:
     """The id of the thing that a command is about."""
     if "options" in arguments:  # blockdev-reopen
@@ -245,8 +297,8 @@ def item_of(command: str, arguments: dict[str, Any]) -> Item:
 
 def images(directory: str) -> Iterator[tuple[str, str]]:
     """Every image that some world may use: path and format."""
-    for name in SLOTS:
-        if name[0] in "btd":
+    for name in LIVE_SLOTS:
+        if name[0] in "btdv":
             for number in (0, 1):
                 for fmt in ("raw", "qcow2"):
                     yield f"{directory}/{name}.{number}.{fmt}", fmt

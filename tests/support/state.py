@@ -27,6 +27,10 @@ _NUMBER = re.compile(r"(-?\d+) \(.*\)")
 def read_state(look: Observer) -> State:
     """Everything that can be hot-plugged and has a name."""
     state: State = {("device", name): props for name, props in _devices(look).items()}
+    for module in look.look("query-memory-devices"):
+        data = module["data"]
+        known = {key: data[key] for key in ("size", "memdev")}
+        state["device", data["id"]] = {"driver": {"dimm": "pc-dimm"}.get(module["type"], module["type"]), **known}
     own = (name for name in look.objects() if name != "pc.ram")
     state.update({("object", name): _properties(look, f"/objects/{name}") for name in own})
     state.update({("chardev", name): props for name, props in _chardevs(look).items()})

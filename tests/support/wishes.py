@@ -32,7 +32,8 @@ class Wish:
 
     def verify(self, before: State, after: State) -> None:
         """Raise AssertionError unless `after` is what the document asks for."""
-        assert after.keys() == (before.keys() - self.gone) | self.wanted.keys()
+        wanted = (before.keys() - self.gone) | self.wanted.keys()
+        assert after.keys() == wanted, f"too much: {after.keys() - wanted}; missing: {wanted - after.keys()}"
         for item in after:
             if item in self.wanted:
                 _holds(item, self.wanted[item].expects, after[item])
@@ -157,6 +158,8 @@ def _section(have: World, item: Item) -> str:
     if table != "device":
         return SECTION_OF[table]
     needs = {kind for kind, _name in have.parts[item].needs}
+    if have.parts[item].expects.get("driver") == "pc-dimm":
+        return "memory"
     return "disks" if "blockdev" in needs else "nics" if "netdev" in needs else "devices"
 
 
@@ -182,7 +185,7 @@ def _purged(have: World, wanted: Mapping[Item, Part], kept: set[Item], listed: s
 
 
 def _half(have: World, item: Item, purged: set[Item]) -> bool:
-    """Whether it is the backend of a disk or a NIC that goes."""
-    return item[0] in ("blockdev", "netdev") and any(
-        user in purged and _section(have, user) in ("disks", "nics") for user in users(have.parts, item)
+    """Whether it is the backend of a disk, a NIC or a memory module that goes."""
+    return item[0] in ("blockdev", "netdev", "object") and any(
+        user in purged and _section(have, user) in ("disks", "nics", "memory") for user in users(have.parts, item)
     )

@@ -185,7 +185,7 @@ def objects(vm: VM) -> Dict[str, str]:
 
 def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
     """Who holds an object, as ``(kind, id)``: devices by a link (those without an id by their place), block nodes, objects."""
-    held = [("blockdev", name) for name, node in nodes(vm).items() if ("object", ident) in _layered(name, node)]
+    held = [("blockdev", name) for name in _nodes_on(vm, ident)]
     held += holders(vm, "object", ident)
     for parent in ("peripheral", "peripheral-anon"):
         for device, kind in vm.children(f"/machine/{parent}").items():
@@ -209,6 +209,28 @@ def _below(vm: VM, ident: str) -> Set[Tuple[str, str]]:
     values = {name: vm.prop(path, name) for name in known if name.replace("_", "-") in roles.PROPERTIES}
     named = {name: value for name, value in values.items() if isinstance(value, str)}
     return roles.named({name: value.rpartition(f"{OBJECTS}/")[2] for name, value in named.items()})
+
+
+def _nodes_on(vm: VM, ident: str) -> List[str]:
+    """The block nodes that use an object themselves: QEMU tells of a node the layers of those below it, too."""
+    held = [name for name, node in nodes(vm).items() if ("object", ident) in _layered(name, node)]
+    if len(held) < 2:
+        return held
+    # a throttled chain is rare
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockgraph import (
+        children,
+    )  # a throttled chain is rare
+
+    def own(name: str, told: Dict[str, Any]) -> Dict[str, Any]:
+        mine = dict(told)
+        for role, below in children(vm, name).items():
+            if role in mine and below.startswith("#"):
+                mine[role] = own(below, mine[role]) if isinstance(mine[role], dict) else mine[role]
+            else:
+                mine.pop(role, None)
+        return mine
+
+    return [name for name in held if ("object", ident) in roles.layered(own(name, layers(nodes(vm)[name]["file"])))]
 
 
 def _layered(name: str, node: Dict[str, Any]) -> Set[Tuple[str, str]]:
