@@ -9,9 +9,11 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,3 +222,58 @@ def test_a_machine_that_never_had_a_guest_is_no_arrival(hosts: Hosts) -> None:
         until(lambda: observer.status() == "postmigrate")
     hosts.fails("on a it is postmigrate", "on b prelaunch", "does not have it")
     assert hosts.status() == {"a": "postmigrate", "b": "prelaunch"}
+
+
+# -- its disks ---------------------------------------------------------------
+
+
+def test_a_guest_never_goes_over_to_another_disk(hosts: Hosts) -> None:
+    """Neither to an old one of its own on the other host, nor to another in the same directory, whatever is vouched for."""
+    hosts.own["b"]["vm_disk"] = str(hosts.base / "b" / "disk.qcow2")
+    old = [hosts.base / "b" / "disk.qcow2", hosts.base / "shared" / "other.qcow2"]
+    for path in old:
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "8M"], check=True)
+    hosts.make()
+    for path in old:
+        hosts.own["b"]["vm_disk"] = str(path)
+        hosts.fails("g did not move", "not the same on both hosts", str(path), migrate_same_disks=True)
+        assert hosts.status() == {"a": "running"} and path.exists()
+    os.symlink(hosts.base / "shared", hosts.base / "b" / "mounted")
+    hosts.own["b"]["vm_disk"] = str(hosts.base / "b" / "mounted" / "disk.qcow2")
+    hosts.moved()
+
+
+def test_what_a_disk_stands_on_is_the_same_too(hosts: Hosts) -> None:
+    base, link = hosts.base / "shared" / "base.raw", hosts.base / "b" / "disk.qcow2"
+    base.write_bytes(b"one" * 512)
+    disk = ["-b", "base.raw", "-F", "raw", str(hosts.base / "shared" / "disk.qcow2")]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *disk, "8M"], check=True)
+    link.symlink_to(disk[-1])  # QEMU looks for what it stands on beside the link
+    hosts.own["b"]["vm_disk"] = str(link)
+    hosts.make()
+    (hosts.base / "b" / "base.raw").write_bytes(b"two" * 512)
+    hosts.fails("not the same on both hosts", "base.raw", migrate_same_disks=True)
+    assert hosts.status() == {"a": "running"}
+    (hosts.base / "b" / "base.raw").write_bytes(b"one" * 512)
+    hosts.moved()
+
+
+def test_disks_of_which_nothing_can_be_proven_are_the_users_word(hosts: Hosts) -> None:
+    hosts.variables["vm_blockdevs"] = [{"node_name": "n", "driver": "null-co", "options": {"size": 1048576}}]
+    hosts.variables["vm_devices"] = [{"id": "d", "driver": "virtio-blk-pci", "bus": "rp0", "options": {"drive": "n"}}]
+    hosts.make()
+    hosts.fails("Nothing proves", "null-co", "migrate_same_disks")
+    assert hosts.status() == {"a": "running"}
+    hosts.moved(migrate_same_disks=True)
+
+
+def test_firmware_variables_come_with_the_guest(both: Hosts) -> None:
+    both.variables["vm_firmware"] = "uefi"
+    both.make()
+    mine, theirs = (both.base / host / "g" / "uefi-vars.fd" for host in "ab")
+    new = Path("/usr/share/OVMF/OVMF_VARS_4M.fd").read_bytes()
+    until(lambda: mine.read_bytes() != new)  # the firmware writes them when it first boots
+    run = both.move()
+    assert run.rc == 0, run.output
+    assert both.status() == {"b": "running"}
+    assert theirs.read_bytes() == mine.read_bytes() != new
