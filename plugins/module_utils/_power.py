@@ -32,6 +32,7 @@ POWER = {
     "wait": Option("bool", default=True),
     "force_after": Option("float"),
     "force": Option("bool", default=False),
+    "only_if_status": Option("list", elements="str"),
 }
 # In these QEMU refuses to continue until the machine is reset.
 _NEED_RESET = ("shutdown", "internal-error")
@@ -136,6 +137,7 @@ def work(task: Task) -> Dict[str, Any]:
             raise
         return _result(OFF, Move(Plan(), OFF), state, gone(vm, process))
     move = decide(now, params)
+    _only_if(now["status"], move, params["only_if_status"])
     if task.check_mode or not move.plan.steps:
         return _result(now["status"], move, state, move.after)
     task.details["status"] = {"before": now["status"]}
@@ -155,6 +157,12 @@ def _check(params: Dict[str, Any]) -> None:
         raise Refusal("force_after: without wait, nobody is there to turn the virtual machine off")
     if after >= params["timeout"]:
         raise Refusal(f"force_after: {after:.4g} s is never reached, since timeout is {params['timeout']:.4g} s")
+
+
+def _only_if(status: str, move: Move, allowed: List[str] | None) -> None:
+    """Raise Refusal where the task shall do nothing in this run state. Nothing is asked between it and the command."""
+    if move.plan.steps and allowed is not None and status not in allowed:
+        raise Refusal(f"the status is {status}, and only_if_status is {', '.join(allowed)}: nothing was done")
 
 
 def decide(now: Dict[str, Any], params: Dict[str, Any]) -> Move:

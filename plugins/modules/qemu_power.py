@@ -63,6 +63,15 @@ options:
       - O(state=running) after a shutdown with C(-no-shutdown) or an internal error. It is reset first.
     type: bool
     default: false
+  only_if_status:
+    description:
+      - Run states, as C(query-status) names them. In every other one the task fails and does nothing, unless O(state) is reached already.
+      - The run state is asked for right before the command is sent. So V(inmigrate) with O(state=off) ends a destination only
+        if its guest has not arrived.
+      - A virtual machine that is gone is fine for O(state=off) as ever.
+    type: list
+    elements: str
+    version_added: 0.4.0
 seealso:
   - module: vmm.qemu.qemu_instance
 """
@@ -79,6 +88,12 @@ EXAMPLES = r"""
     state: shutdown
     timeout: 150
     force_after: 120
+
+- name: End a destination that waits for its guest, and none that has it
+  vmm.qemu.qemu_power:
+    socket: /run/vm1-new.qmp
+    state: 'off'
+    only_if_status: [inmigrate]
 
 - name: Pull the plug
   vmm.qemu.qemu_power:

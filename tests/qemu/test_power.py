@@ -64,6 +64,18 @@ def events(vm: VM) -> list[str]:
 # -- without a guest --------------------------------------------------------
 
 
+def test_a_state_in_which_alone_something_is_done(paused_vm: VM) -> None:
+    vm = paused_vm
+    refused(vm, "off", "the status is prelaunch", "inmigrate", only_if_status=["inmigrate"])
+    assert vm.observer.status() == "prelaunch"
+    step(vm, "running", "cont", only_if_status=["paused", "prelaunch"])
+    same(vm, "running", only_if_status=["paused"])
+    refused(vm, "paused", "the status is running", only_if_status=[])
+    assert vm.observer.status() == "running"
+    step(vm, "off", "quit", only_if_status=["running"])
+    same(vm, "off", only_if_status=["inmigrate"])
+
+
 def test_the_run_states(paused_vm: VM) -> None:
     vm = paused_vm
     same(vm, "paused")

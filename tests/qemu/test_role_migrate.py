@@ -5,12 +5,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.collection import REPO
+from support.observer import Observer
 from support.plays import PlayRun, run_playbook
 from support.roles import SMALL, Roles
 from support.vm import qemu_binary
@@ -19,16 +28,18 @@ from support.vm import qemu_binary
 class Hosts(Roles):
     """Two hosts, a and b, with a directory each, and one below which both have the disk of the virtual machine g."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: str) -> None:
         super().__init__()
+        self.own: dict[str, dict[str, Any]] = {"a": {}, "b": {}}
         for name in ("a", "b", "shared"):
             (self.base / name).mkdir()
         self.variables: dict[str, Any] = {
             **SMALL,
+            "ansible_connection": "local",
             "vm_name": "g",
             "vm_directory": f"{self.base}/{{{{ inventory_hostname }}}}/g",
             "vm_user": "",
-            "vm_binary": str(qemu_binary("7.2")),
+            "vm_binary": str(qemu_binary(version)),
             "vm_disk": f"{self.base}/shared/disk.qcow2",
             "vm_disk_size": "8M",
             "migrate_from": "a",
@@ -40,19 +51,44 @@ class Hosts(Roles):
     def play(self, role: str, hosts: str, **extra: Any) -> PlayRun:
         """A role on one host or both, with the variables of the inventory; `extra` are given with -e."""
         inventory = self.home / "inventory.json"
-        inventory.write_text(json.dumps({"all": {"vars": self.variables, "hosts": {"a": {}, "b": {}}}}))
+        inventory.write_text(json.dumps({"all": {"vars": self.variables, "hosts": self.own}}))
         play = [{"hosts": hosts, "gather_facts": False, "roles": [{"role": f"vmm.qemu.{role}"}]}]
         limit = ("-i", str(inventory), "--limit", "a,b")
-        return run_playbook(play, self.home, *limit, variables=extra, here=True)
+        given = {"ansible_connection": None, **extra}  # it is the inventory's
+        return run_playbook(play, self.home, *limit, variables=given, here=True, environment=self.environment)
 
-    def make(self) -> None:
+    def make(self, host: str = "a", **extra: Any) -> None:
         """The virtual machine, at a."""
-        run = self.play("vm", "a")
+        run = self.play("vm", host, **extra)
         assert run.rc == 0, run.output
+
+    def cut(self, host: str, module: str) -> None:
+        """Lose the line to a host when this module has done its work there; "" for a line that holds."""
+        self.own[host].pop("ansible_connection", None)
+        self.environment = {
+            "ANSIBLE_CONNECTION_PLUGINS": str(REPO / "tests" / "support" / "connection"),
+            "BED_CUT": module,
+        }
+        if module:
+            self.own[host]["ansible_connection"] = "bed_cut"
 
     def move(self, **extra: Any) -> PlayRun:
         """From a to b."""
         return self.play("migrate", "a:b", **extra)
+
+    def moved(self, **extra: Any) -> None:
+        """From a to b, and nothing is left at a."""
+        run = self.move(**extra)
+        assert run.rc == 0, run.output
+        assert set(self.status()) == {"b"} and not (self.base / "a" / "g").exists()
+
+    def fails(self, *words: str, **extra: Any) -> None:
+        """From a to b, which fails, says so, and leaves no mark beside the images."""
+        run = self.move(**extra)
+        assert run.rc != 0 and "Traceback" not in run.output
+        said = [str(task.result.get("msg")) for task in run.tasks if task.failed][-1]
+        assert all(word in said for word in words), said
+        assert not list(self.base.rglob(".vmm-qemu-*"))
 
     def status(self) -> dict[str, str]:
         """Where there is one, and its run state."""
@@ -64,9 +100,26 @@ class Hosts(Roles):
         return found
 
 
+def until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def hosts() -> Iterator[Hosts]:
-    made = Hosts()
+    made = Hosts("7.2")
+    made.variables["vm_power"] = "running"
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["7.2", "10.0"])
+def both(request: pytest.FixtureRequest) -> Iterator[Hosts]:
+    """With each QEMU."""
+    made = Hosts(request.param)
+    made.variables["vm_power"] = "running"
     yield made
     made.close()
 
@@ -76,7 +129,6 @@ EXTRA: dict[str, Any] = {"vm_state": "running", "vm_remove_data": True, "vm_shut
 
 
 def test_a_move_with_extra_variables(hosts: Hosts) -> None:
-    hosts.variables["vm_power"] = "running"
     hosts.make()
     (hosts.base / "a" / "g" / "notes").write_text("mine")
     for changed in (True, False):
@@ -94,13 +146,134 @@ def test_a_failed_move_with_extra_variables(hosts: Hosts) -> None:
     for extra in ({"migrate_uri": "unix:/nonexistent/x"}, {"vm_incoming": False}):
         run = hosts.move(**EXTRA, **extra)
         assert run.rc != 0 and "Traceback" not in run.output
-        assert hosts.status() == {"a": "prelaunch"}
+        assert hosts.status() == {"a": "running"}
         assert hosts.files("b/g") == {"notes"} and (hosts.base / "shared" / "disk.qcow2").exists()
 
 
 def test_a_guest_that_never_ran_moves(hosts: Hosts) -> None:
+    hosts.variables["vm_power"] = "paused"
     hosts.make()
     assert hosts.status() == {"a": "prelaunch"}
     run = hosts.move()
     assert run.rc == 0, run.output
     assert set(hosts.status()) == {"b"} and set(hosts.status().values()) <= {"prelaunch", "paused"}
+
+
+# -- the guest is never ended where it may be the only one -------------------
+
+
+def test_nothing_is_removed_when_the_line_to_the_source_is_cut(hosts: Hosts) -> None:
+    hosts.make()
+    hosts.cut("a", "qemu_migrate")
+    hosts.fails("on a it is unknown", "on b running", "nothing is removed on either side", "run this again")
+    assert hosts.status() == {"a": "postmigrate", "b": "running"}
+    hosts.cut("a", "")
+    hosts.moved()
+    assert hosts.status() == {"b": "running"}
+
+
+def test_nothing_is_removed_when_the_line_to_the_destination_is_cut(hosts: Hosts) -> None:
+    hosts.make()
+    hosts.cut("b", "qemu_migrate_incoming")
+    hosts.fails("on a it is running", "on b unknown", "nothing is removed on either side")
+    assert hosts.status() == {"a": "running", "b": "inmigrate"}
+    hosts.cut("b", "")
+    hosts.moved()
+
+
+def test_a_source_that_dies_when_its_guest_has_arrived_is_not_missed(both: Hosts) -> None:
+    both.make()
+    pid = both.processes()["g"]
+
+    def kill() -> None:
+        until((both.base / "b" / "g" / "run" / "monitor").exists)
+        with contextlib.closing(Observer(str(both.base / "b" / "g" / "run" / "monitor"))) as observer:
+            until(lambda: observer.status() == "running")
+            os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        run = both.move()
+    finally:
+        killer.join()
+    assert run.rc == 0, run.output
+    assert both.status() == {"b": "running"} and not (both.base / "a" / "g").exists()
+    assert both.move().rc == 0
+
+
+def test_a_source_is_retired_only_on_the_same_proof_in_every_run(hosts: Hosts) -> None:
+    hosts.own["b"]["vm_arguments"] = {"S": True}  # so that its guest stands still when it has arrived
+    hosts.make()
+    for _run in range(2):
+        hosts.fails("on a it is postmigrate", "on b paused", "should be running", "nothing is removed on either side")
+        assert hosts.status() == {"a": "postmigrate", "b": "paused"}
+    with hosts.observer("b/g") as observer:
+        observer.execute("cont")
+    hosts.moved()
+    assert hosts.status() == {"b": "running"}
+
+
+def test_a_machine_that_never_had_a_guest_is_no_arrival(hosts: Hosts) -> None:
+    hosts.make()
+    hosts.make("b", vm_disk=str(hosts.base / "b" / "disk.qcow2"), vm_power="paused")
+    with hosts.observer("a/g") as observer:
+        observer.execute("migrate", uri="exec:cat >/dev/null")
+        until(lambda: observer.status() == "postmigrate")
+    hosts.fails("on a it is postmigrate", "on b prelaunch", "does not have it")
+    assert hosts.status() == {"a": "postmigrate", "b": "prelaunch"}
+
+
+# -- its disks ---------------------------------------------------------------
+
+
+def test_a_guest_never_goes_over_to_another_disk(hosts: Hosts) -> None:
+    """Neither to an old one of its own on the other host, nor to another in the same directory, whatever is vouched for."""
+    hosts.own["b"]["vm_disk"] = str(hosts.base / "b" / "disk.qcow2")
+    old = [hosts.base / "b" / "disk.qcow2", hosts.base / "shared" / "other.qcow2"]
+    for path in old:
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "8M"], check=True)
+    hosts.make()
+    for path in old:
+        hosts.own["b"]["vm_disk"] = str(path)
+        hosts.fails("g did not move", "not the same on both hosts", str(path), migrate_same_disks=True)
+        assert hosts.status() == {"a": "running"} and path.exists()
+    os.symlink(hosts.base / "shared", hosts.base / "b" / "mounted")
+    hosts.own["b"]["vm_disk"] = str(hosts.base / "b" / "mounted" / "disk.qcow2")
+    hosts.moved()
+
+
+def test_what_a_disk_stands_on_is_the_same_too(hosts: Hosts) -> None:
+    base, link = hosts.base / "shared" / "base.raw", hosts.base / "b" / "disk.qcow2"
+    base.write_bytes(b"one" * 512)
+    disk = ["-b", "base.raw", "-F", "raw", str(hosts.base / "shared" / "disk.qcow2")]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *disk, "8M"], check=True)
+    link.symlink_to(disk[-1])  # QEMU looks for what it stands on beside the link
+    hosts.own["b"]["vm_disk"] = str(link)
+    hosts.make()
+    (hosts.base / "b" / "base.raw").write_bytes(b"two" * 512)
+    hosts.fails("not the same on both hosts", "base.raw", migrate_same_disks=True)
+    assert hosts.status() == {"a": "running"}
+    (hosts.base / "b" / "base.raw").write_bytes(b"one" * 512)
+    hosts.moved()
+
+
+def test_disks_of_which_nothing_can_be_proven_are_the_users_word(hosts: Hosts) -> None:
+    hosts.variables["vm_blockdevs"] = [{"node_name": "n", "driver": "null-co", "options": {"size": 1048576}}]
+    hosts.variables["vm_devices"] = [{"id": "d", "driver": "virtio-blk-pci", "bus": "rp0", "options": {"drive": "n"}}]
+    hosts.make()
+    hosts.fails("Nothing proves", "null-co", "migrate_same_disks")
+    assert hosts.status() == {"a": "running"}
+    hosts.moved(migrate_same_disks=True)
+
+
+def test_firmware_variables_come_with_the_guest(both: Hosts) -> None:
+    both.variables["vm_firmware"] = "uefi"
+    both.make()
+    mine, theirs = (both.base / host / "g" / "uefi-vars.fd" for host in "ab")
+    new = Path("/usr/share/OVMF/OVMF_VARS_4M.fd").read_bytes()
+    until(lambda: mine.read_bytes() != new)  # the firmware writes them when it first boots
+    run = both.move()
+    assert run.rc == 0, run.output
+    assert both.status() == {"b": "running"}
+    assert theirs.read_bytes() == mine.read_bytes() != new
