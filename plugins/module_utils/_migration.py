@@ -50,6 +50,12 @@ def check_blocked(vm: VM, what: str) -> None:
         raise Refusal(f"{what}: {'; '.join(reasons)}")
 
 
+def check_savable(vm: VM, step: Step | None) -> None:
+    """Raise Refusal where the step saves a VM that can't be saved."""
+    if step is not None and step.execute == "snapshot-save":
+        check_blocked(vm, "a snapshot of the virtual machine can't be saved")
+
+
 def check_file(vm: VM, uri: str) -> None:
     """Raise Refusal where a migration into a file would overwrite one. Beyond an ``offset``, what lies before it is kept."""
     protocol, _colon, rest = uri.partition(":")

@@ -17,7 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import no
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._migration import check_blocked
+from ansible_collections.vmm.qemu.plugins.module_utils._migration import check_savable
 from ansible_collections.vmm.qemu.plugins.module_utils._progress import Overdue
 
 if TYPE_CHECKING:
@@ -112,8 +112,7 @@ def work(task: Task) -> Dict[str, Any]:
         raise Refusal("this QEMU can't make, load or delete snapshots as jobs (snapshot-save): QEMU 6.0 and later can")
     now = _read(vm, params)
     move = decide(now, params)
-    if move.start is not None and move.start.execute == "snapshot-save":
-        check_blocked(vm, "a snapshot of the virtual machine can't be saved")
+    check_savable(vm, move.start)
     result = _result(now, move, params)
     if task.check_mode or not move.plan.steps:
         return {**result, "snapshots": _shown(now)}

@@ -36,6 +36,9 @@ options:
     description:
       - The path of a V(socket) on the host, of the V(file) to write, or of the device behind V(pipe), V(serial) or V(parallel).
       - Of a V(pty), for QEMU 10.0 and later, a link to make to it.
+      - QEMU would delete what is at the path of a server, and empty a file. So what is there and is not a socket, or is one at
+        which somebody listens, is refused, and so is a file with something in it unless C(append) is set in O(options).
+        Over a monitor on TCP nobody looks.
     type: str
   host:
     description:

@@ -38,6 +38,8 @@ options:
   addr:
     description:
       - The slot on the bus. On CCW (s390x) the device number, such as V(fe.0.0010).
+      - The functions of one slot (V(0.1), then V(0.0) with C(multifunction)) leave together. A guest gives back a slot as a
+        whole, so one is not removed without the others. M(vmm.qemu.qemu_machine) removes them in one task.
       - QEMU reads PCI slots as hexadecimal numbers. Write them as strings, since YAML turns V(0x10) into 16.
     type: raw
   options:

@@ -33,6 +33,7 @@ options:
     description:
       - Where to, as V(tcp:HOST:PORT), V(unix:/path), V(exec:COMMAND), V(file:/path) (QEMU 8.2 or later) or V(fd:NAME).
       - Required with O(state=migrated) and O(state=recovered).
+      - A V(file:/path) with something in it is refused, unless an C(offset) says where to begin (V(file:/path,offset=1M)).
     type: str
   state:
     description:

@@ -35,7 +35,7 @@ options:
     description:
       - The file, on the virtual machine's host. An absolute path.
       - QEMU makes it, as the user it runs as. Its directory must be writable for QEMU and for the user that runs the task.
-      - A picture that is there is replaced.
+      - A picture that is there is replaced; anything else is refused.
       - Over a monitor on TCP, which may be another host's, QEMU writes straight to this path.
     type: path
     required: true

@@ -22,7 +22,9 @@ extends_documentation_fragment:
   - vmm.qemu._qmp.unused
 options:
   path:
-    description: The image file. An absolute path. Its directory must be there.
+    description:
+      - The image file. An absolute path. Its directory must be there.
+      - What is there is replaced if it is a C(cidata) volume; anything else is refused.
     type: path
     required: true
   meta_data:
