@@ -15,7 +15,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.bus import check_b
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import ALIASES, Properties, property_name
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Pending, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import Slot, address, slot
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import Slot, address, on_pci, slot
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.taken import check_migration, check_taken
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
@@ -306,7 +306,7 @@ def check_hotplug(vm: VM, ident: str) -> None:
 def _asks_guest(vm: VM, ident: str) -> bool:
     """Whether QEMU asks the guest to give the device back: on PCI, and for CPUs and memory, which sit on no bus."""
     path = f"{PERIPHERAL}/{ident}"
-    return vm.prop(path, "legacy-addr") is not None or not vm.prop(path, "parent_bus")
+    return on_pci(vm, path) or not vm.prop(path, "parent_bus")
 
 
 def _recall(vm: VM, ident: str) -> List[Step]:

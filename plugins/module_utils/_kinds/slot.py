@@ -28,14 +28,18 @@ def address(vm: VM, path: str) -> str | None:
     """
     drivers = vm.table("addressed by", dict)
     driver = vm.peripherals().get(path.rpartition("/")[2], "")
-    if drivers.get(driver, "addr") == "addr":
+    if drivers.get(driver, "addr") == "addr" and on_pci(vm, path):
         number = vm.prop(path, "addr")
-        if isinstance(number, int) and vm.prop(path, "parent_bus"):  # a DIMM's, which has no bus, is one in memory
-            return _text(number)
+        return f"{number >> 3:02x}.{number & 7:x}"
     where = "" if drivers.get(driver) == "" else vm.prop(path, "dev_id") or ""
     if driver:  # the id of one without any could be another's
         drivers[driver] = "dev_id" if where else ""
     return str(where) or None
+
+
+def on_pci(vm: VM, path: str) -> bool:
+    """Whether the device sits on a PCI bus. A DIMM, which sits on none, has an ``addr`` in memory."""
+    return isinstance(vm.prop(path, "addr"), int) and bool(vm.prop(path, "parent_bus"))
 
 
 def carriers(bus: str) -> Set[str]:
@@ -67,7 +71,3 @@ def slot(vm: VM, ident: str) -> Slot | None:
     found = {place.rpartition("/")[2]: addr for place, addr in there.items() if addr.partition(".")[0] == number}
     zeroth = [name for name, addr in found.items() if function(addr) == "0"]
     return Slot(zeroth[0], [name for name in found if name != zeroth[0]]) if zeroth and len(found) > 1 else None
-
-
-def _text(number: int) -> str:
-    return f"{number >> 3:02x}.{number & 7:x}"
