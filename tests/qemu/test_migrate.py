@@ -240,7 +240,7 @@ def test_postcopy_paused_and_recovered(pair: Callable[..., Any]) -> None:
     network.join()
     source.observer.execute("migrate-set-parameters", **{"max-postcopy-bandwidth": 0})
     done = migrate(source, state="recovered", uri=f"{uri}2", destination_socket=there.qmp)
-    assert names(done) == ["migrate"] and done["migration"]["status"] == "completed"
+    assert names(done) == ["migrate-recover", "migrate"] and done["migration"]["status"] == "completed"
     assert source.observer.status() == "postmigrate" and there.observer.look("query-migrate")["status"] == "completed"
     assert count(there) > before
 

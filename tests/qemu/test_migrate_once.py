@@ -154,7 +154,7 @@ def test_a_network_that_falls_silent_is_cut_off(start_vm: Callable[..., VM]) -> 
     """QEMU 10.0 answers nothing then, for as long as its network waits."""
     options = {"machine": MACHINE, "ports": ["rp0"], "guest": True}
     source = start_vm(**options)
-    source.run_in_guest("dd if=/dev/urandom of=/tmp/random bs=1M count=80 2>/dev/null; echo done", timeout=120)
+    source.run_in_guest("dd if=/dev/urandom of=/tmp/random bs=1M count=80 2>/dev/null; echo done", timeout=600)
     there = start_vm(args=["-incoming", "defer"], **options)
     port = listen(there)
     fast = {"downtime-limit": 2000000, "max-bandwidth": 0}
