@@ -167,6 +167,21 @@ def test_what_a_stopped_run_has_held_is_taken_up_by_the_next(disk: Life, given: 
     assert holds(vm, overlay, 0x22)
 
 
+@SNAPSHOTS
+def test_an_overlay_that_is_named_goes_alone(disk: Life, given: dict[str, Any], snapshot: Any) -> None:
+    vm = disk.vm
+    disk.step(**given)
+    overlay = snapshot(vm)
+    named = {**given, "node_name": "ov", "filename": overlay}
+    disk.same(**named)
+    disk.step(**named, serial="NEW", recreate=True)
+    other = vm.image("other.qcow2", "16M", "qcow2")
+    disk.step(**{**named, "filename": other}, recreate=True)
+    assert other in vm.observer.node("ov")["file"]
+    assert names(disk.step(id="data", node_name="ov", state="absent")) == ["device_del", "blockdev-del"]
+    assert not {"ov", "held-data"} & vm.observer.nodes()
+
+
 def test_a_removal_that_the_guest_does_not_answer_holds_nothing(vm: VM, given: dict[str, Any]) -> None:
     bus = "pci.0" if vm.version == OLDEST else "rp0"
     run_module(vm, "qemu_disk", **{**given, "driver": "virtio-blk-pci", "bus": bus})

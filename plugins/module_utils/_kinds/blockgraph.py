@@ -91,7 +91,8 @@ def held(vm: VM, device: str) -> str:
 def goes_along(vm: VM, device: str) -> str:
     """The top node of a device's disk where QEMU may delete it with its device; empty where only the monitor does.
 
-    It deletes the nodes of ``-drive``, and overlays that it made by itself for a snapshot. What a job works on stays.
+    It deletes the nodes of ``-drive``, and overlays that it made by itself for a snapshot. What a job works on stays, and
+    what the plan deletes by name it also knows how to make again.
     """
     node = vm.prop(f"/machine/peripheral/{device}", "drive")
     if not isinstance(node, str) or node == f"{device}-node":
@@ -99,8 +100,10 @@ def goes_along(vm: VM, device: str) -> str:
     node = top(vm, device)
     if not node or jobs_on(vm, [node]):
         return ""
-    overlay = any(not child.startswith("#") for child in chain(vm, device)[1:])
-    return node if node.startswith("#") or overlay or drive_id(vm, device) else ""
+    if drive_id(vm, device):
+        return node
+    overlay = node.startswith("#") or any(not child.startswith("#") for child in chain(vm, device)[1:])
+    return node if overlay and ("blockdev", node) not in vm.leaving else ""
 
 
 def drive_id(vm: VM, device: str) -> str:
