@@ -35,10 +35,8 @@ def givable(steps: Sequence[Step], readings: Dict[Tuple[str, str], Reading], vm:
     follow = steps[steps.index(step) + 1 :]
     bound = {step.about} | reading.item.kind.stands_on(vm, reading.item.want)
     if len(final) > 1 or any(other.about in bound for other in follow):
-        kind, ident = step.about
-        where = f"{step.place}: " if step.place else ""
         raise Refusal(
-            f"{where}{kind} {ident}: {step.final}, and if a later step failed it would be lost: "
+            f"{_named(step)}: {step.final}, and if a later step failed it would be lost: "
             "remove it (state=absent) in a task of its own first"
         )
     return [*(other for other in steps if other is not step), step]
@@ -76,9 +74,14 @@ def check_guest(steps: Sequence[Step], readings: Dict[Tuple[str, str], Reading],
         return
     if asks:
         raise waits[0].wait.overdue(vm)
-    kind, ident = reading.name
-    where = f"{waits[0].place}: " if waits[0].place else ""
     raise Refusal(
-        f"{where}{kind} {ident}: {waits[0].execute} takes a guest that answers, and the VM is {vm.status}: "
+        f"{_named(waits[0])}: this takes a guest that answers, and the VM is {vm.status}: "
         "let it run first (qemu_power, state=running)"
     )
+
+
+def _named(step: Step) -> str:
+    """The thing that a step is about, with its place in a document."""
+    kind, ident = step.about
+    name = kind if ident == kind else f"{kind} {ident}"
+    return f"{step.place}: {name}" if step.place not in ("", name) else name
