@@ -77,3 +77,9 @@ def test_an_example_has_options_that_its_module_takes(text: str) -> None:
         spec = MODULES[module].face.argument_spec
         found = ArgumentSpecValidator(spec).validate({"socket": "/from/module_defaults", **options})
         assert [told for told in found.error_messages if "{{" not in told] == [], module
+
+
+@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
+def test_the_documentation_of_a_module_is_yaml(module: Any) -> None:
+    assert yaml.safe_load(module.DOCUMENTATION)["module"] == module.__name__.rpartition(".")[2]
+    assert yaml.safe_load(module.RETURN)
