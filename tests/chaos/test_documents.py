@@ -43,12 +43,17 @@ def test_whatever_befalls_a_task_the_next_one_completes_it(labs: Labs, version: 
 
 @pytest.mark.parametrize(("version", "number"), runs(4, of_ten=1))
 def test_so_it_is_with_a_guest_that_has_to_give_things_back(labs: Labs, version: str, number: int) -> None:
-    completed(labs(version, LiveLab), chance(number))
+    dice, lab = chance(number), labs(version, LiveLab)
+    assert isinstance(lab, LiveLab)
+    vcpus = dice.choice((None, 1, 2, 3))
+    completed(lab, dice, {"vcpus": vcpus} if vcpus else {})
+    assert vcpus in (None, lab.vcpus())
 
 
-def completed(lab: Lab, dice: random.Random) -> None:
-    """A task that something befalls, once or twice, and those after it."""
+def completed(lab: Lab, dice: random.Random, more: dict[str, Any] | None = None) -> None:
+    """A task that something befalls, once or twice, and those after it. `more` is of the document, too."""
     made = prepare(lab, resumable(draw(dice, lab.slots)), print)
+    made.document.update(more or {})
     begun = lab.state()
     for _turn in range(dice.choice((1, 1, 2))):
         strike(lab, made, fault(dice, lab, made.document))
