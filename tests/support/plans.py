@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from support.modules import ModuleFailed
 from support.state import State
 from support.things import SLOTS, build, variants
 from support.wishes import SECTIONS, Wish, wish
-from support.worlds import SECTION_OF, Gene, Thing
+from support.worlds import SECTION_OF, Gene, Item, Part, Thing
 
 # Where the story of an example goes, which a failure prints.
 Note = Callable[[str], None]
@@ -71,12 +71,28 @@ def prepare(lab: Lab, plan: Plan, note: Note) -> Wish:
     for number, thing in enumerate(have.things):
         if len(thing.parts) > 1 and have.slots[thing.parts[0].item] in plan.halves:
             have.things[number] = half(thing)
+    have.things = list(_without_devices_that_get_another_disk(have.things, want.parts))
     keep = {item for item in have.parts if have.slots[item] in plan.keep}
     made = wish(have, want, keep, plan.purge, plan.split, plan.minimal)
     note("made before: " + json.dumps([[part.command, part.arguments] for part in have.parts.values()]))
     lab.make(have.parts.values())
     note("document: " + json.dumps(made.document))
     return made
+
+
+def _without_devices_that_get_another_disk(things: list[Thing], wanted: Mapping[Item, Part]) -> Iterator[Thing]:
+    """Of these only the disks: no document gives a device another node in one go, since a mirror may have left that one."""
+    for thing in things:
+        *backends, last = thing.parts
+        if last.item[0] == "device" and last.item in wanted and _drive(last) not in (set(), _drive(wanted[last.item])):
+            if backends:
+                yield half(thing)
+            continue
+        yield thing
+
+
+def _drive(part: Part) -> set[Item]:
+    return {need for need in part.needs if need[0] == "blockdev"}
 
 
 def resumable(plan: Plan) -> Plan:

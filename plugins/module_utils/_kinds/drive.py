@@ -47,18 +47,19 @@ def lasting(vm: VM, ident: str, wanted: Any, changes: List[Change]) -> str:
 
 
 def moved(vm: VM, ident: str, wanted: Any) -> str:
-    """Why the disk that a device has is not given up for another node: its data has been moved off that one, it seems.
+    """Why the disk that a device has is not given up for another node: its data may have been moved off that one.
 
-    A node that was there before, and the name that a disk's node has unless it is given, stand for the disk as it once
-    was: an image left by a mirror's end, say. A new node under a new name is another disk, which may be wanted.
+    A node that was there before, and the name that a disk's node has unless it is given, may stand for the disk as it once
+    was: an image left by a mirror's end, say. QEMU does not tell. A new node under a new name is another disk, which may be
+    wanted.
     """
     now = nodes(vm)[blockgraph.image(vm, ident)]
     if now["ro"] or not (wanted in nodes(vm) or wanted == f"{ident}-node"):
         return ""
     name, path = now["node-name"], now.get("image", {}).get("filename") or now.get("file", "")
     return (
-        f"the data of {ident} has been moved to {name} ({path}), and {wanted} is not what the guest has now: name {name}, "
-        f"or remove device {ident} first if that shall be given up"
+        f"the data of {ident} may have been moved to {name} ({path}), and {wanted} may be what the disk was before: name {name}; "
+        f"or, if {wanted} is another disk that is wanted in its place, remove device {ident} in a task before"
     )
 
 
