@@ -39,6 +39,7 @@ _OWN = {
     "netdev": re.compile(r"hub\d+port\d+\Z"),
 }
 _NAMES = re.compile(r"(?:^|,)(?:id|node-name)=((?:,,|[^,])*)")
+_MONITORS = {"qmp", "qmp-pretty", "mon", "monitor"}
 _CONFIGURED = ("-readconfig", "--readconfig")
 
 
@@ -214,7 +215,24 @@ def _started_with(vm: VM) -> FrozenSet[str]:
         )
     if any(argument in _CONFIGURED for argument in arguments):
         raise Refusal("purge: this virtual machine was started with -readconfig: what that file made can't be told")
-    return frozenset(name for argument in arguments for name in _names(argument))
+    names = frozenset(name for argument in arguments for name in _names(argument))
+    if not _is_its_own(vm, arguments, names):
+        raise Refusal(
+            f"purge: what this virtual machine was started with can't be told, since process {pid}, which listens at its "
+            "monitor, does not have its command line (a relay, or a service manager that made the socket): use a socket that "
+            "QEMU itself has made, or purge nothing"
+        )
+    return names
+
+
+def _is_its_own(vm: VM, arguments: List[str], names: FrozenSet[str]) -> bool:
+    """Whether it can be this QEMU's command line: it makes a monitor, and names each device that was not hot-plugged."""
+    options = {argument.lstrip("-") for argument in arguments if argument.startswith("-")}
+    makes_monitor = bool(options & _MONITORS) or any("monitor-qmp" in argument for argument in arguments)
+    there = vm.peripherals()
+    return makes_monitor and all(
+        ident in names or vm.prop(f"{PERIPHERAL}/{ident}", "hotplugged") is not False for ident in there
+    )
 
 
 def _names(argument: str) -> Iterator[str]:

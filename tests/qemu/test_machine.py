@@ -19,6 +19,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSe
 from support.life import Life, names
 from support.modules import ModuleFailed, run_module
 from support.plays import TaskResult
+from support.proxy import Proxy
 from support.vm import VM
 
 LIVE_VM = {"args": ["-device", "virtio-balloon-pci,id=balloon0"], "memory": "256,slots=4,maxmem=2G"}
@@ -123,6 +124,17 @@ def test_purge_takes_an_object_below_a_node_that_moves_off_it(scsi_vm: VM) -> No
     run_module(vm, "qemu_machine", **document)
     assert "limits" not in look.objects() and {"old", "slow"}.isdisjoint(look.nodes())
     assert run_module(vm, "qemu_machine", **document)["changed"] is False
+
+
+def test_purge_takes_nothing_where_the_listener_is_not_qemu(scsi_vm: VM) -> None:
+    """A relay's command line names nothing that the virtual machine was started with: its monitor would go."""
+    before = scsi_vm.fingerprint()
+    with Proxy(scsi_vm.qmp, "none", "none") as relay:
+        for check in (True, False):
+            with pytest.raises(ModuleFailed, match="does not have its command line"):
+                run_module(relay.address, "qemu_machine", check=check, chardevs=[], netdevs=[], purge=True)
+    assert scsi_vm.fingerprint() == before and "bed-qmp" in scsi_vm.observer.chardevs()
+    assert run_module(scsi_vm, "qemu_machine", chardevs=[], netdevs=[], purge=True)["changed"] is False
 
 
 def test_purge(scsi_vm: VM) -> None:
