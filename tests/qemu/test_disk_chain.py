@@ -167,6 +167,39 @@ def test_what_a_stopped_run_has_held_is_taken_up_by_the_next(disk: Life, given: 
     assert holds(vm, overlay, 0x22)
 
 
+def test_what_a_killed_run_has_held_beside_its_device_is_let_go(disk: Life, given: dict[str, Any]) -> None:
+    """It was killed while the guest had not given the device back, which then never did."""
+    vm = disk.vm
+    disk.step(**given)
+    overlay = snapshot_by_qemu(vm)
+    guest(vm, "data", "write -P 0x22 0 64k")
+    for want in ({**given, "serial": "NEW", "recreate": True}, {"id": "data", "state": "absent"}):
+        held = {"driver": "raw", "node-name": "held-data", "read-only": True, "file": "ov"}
+        vm.observer.send("blockdev-add", held)
+        disk.same(**given)
+        disk.step(**want)
+        assert "held-data" not in vm.observer.nodes()
+        assert "data" not in vm.plugged() or drive(vm) == "ov"
+    assert vm.observer.nodes() == set()
+    assert holds(vm, overlay, 0x22)
+
+
+@pytest.mark.parametrize("section", ["disks", "devices"])
+def test_a_purge_leaves_what_a_killed_run_has_held_for_the_disk(vm: VM, given: dict[str, Any], section: str) -> None:
+    run_module(vm, "qemu_disk", **given)
+    snapshot_by_qemu(vm)
+    vm.observer.send("blockdev-add", {"driver": "raw", "node-name": "held-data", "read-only": True, "file": "ov"})
+    vm.observer.execute("device_del", id="data")
+    vm.observer.wait_event("DEVICE_DELETED", device="data")
+    place = {name: given[name] for name in ("id", "driver", "bus")}
+    node = {"node_name": "data-node", "driver": "qcow2", "filename": given["filename"]}
+    whole: dict[str, Any] = {"disks": [given], "blockdevs": []}
+    if section == "devices":
+        whole = {"devices": [{**place, "options": {"drive": "data-node"}}], "blockdevs": [node]}
+    Life(vm, "qemu_machine").step(**whole, purge=True)
+    assert drive(vm) == "ov" and "held-data" not in vm.observer.nodes()
+
+
 @SNAPSHOTS
 def test_an_overlay_that_is_named_goes_alone(disk: Life, given: dict[str, Any], snapshot: Any) -> None:
     vm = disk.vm

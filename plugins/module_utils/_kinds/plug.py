@@ -176,7 +176,10 @@ def delete(vm: VM, kind: Device, want: Want) -> List[Step]:
     back = lambda vm: [step for name in names for step in _recall(vm, name)]  # noqa: E731
     step = Step("device_del", {"id": ident}, wait=end, remember=back, removes=True)
     held = {blockgraph.held_by(name): blockgraph.goes_along(vm, name) for name in names}
+    stale = [name for name in held if name in nodes(vm)]  # of a run that was killed before the guest had answered
+    vm.leaving.update(("blockdev", name) for name in stale)
     return [
+        *(blocknode.let_go(name) for name in stale),
         *(blocknode.hold(name, node) for name, node in held.items() if node),
         step,
         *(blocknode.release(name) for name, node in held.items() if node),
