@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Iterator, List
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.engine import Item
 from ansible_collections.vmm.qemu.plugins.module_utils._document import SECTIONS, Entry
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph, netdev
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, held_by, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV, chardevs
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import users as users_of_chardev
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
@@ -137,7 +137,7 @@ def _held(vm: VM, document: Sequence[Entry]) -> Set[Tuple[str, str]]:
         ident = item.kind.ident(item.want)
         disk = {("blockdev", node) for node in blockgraph.chain(vm, ident)} if blockgraph.held(vm, ident) else set()
         if disk & item.kind.needs(item.want):
-            found |= {*disk, ("blockdev", blockgraph.held_by(ident))}
+            found |= {*disk, ("blockdev", held_by(ident))}
     return found
 
 
