@@ -43,7 +43,7 @@ _PROPERTIES = {
     "romfile": "romfile",
     "disable_modern": "disable-modern",
 }
-_DEVICE = Device(usual="virtio-blk")
+_DEVICE = Device(usual="virtio-blk", mark="drive")
 _OF_THE_TOP = ("size", "read_only")
 
 
