@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 from ansible_collections.vmm.qemu.plugins.module_utils import _jobs
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import nodes
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockgraph import children, users
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockgraph import attached, children, users
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, check_id
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
@@ -231,7 +231,7 @@ def _done(vm: VM, params: Dict[str, Any]) -> bool:
         return not _exists(vm, device) or _jobs.node_named(vm, "device", device) == end
     source = _jobs.node_named(vm, "device", device)
     if operation == "mirror":
-        return source not in roots and end in roots and source != end
+        return not attached(vm, source) and end in roots and source != end
     chain = _chain(vm, source)
     if end is not None and end not in chain:
         _known(vm, "base_node", end)
@@ -239,9 +239,9 @@ def _done(vm: VM, params: Dict[str, Any]) -> bool:
     if operation == "stream":
         return len(chain) == 1 or (end is not None and chain[1] == end)
     if params["top_node"] not in (None, device, source):
-        return params["top_node"] not in chain
+        return params["top_node"] not in chain and not attached(vm, params["top_node"])
     below = end or chain[-1]
-    return below == source or (source not in roots and below in roots)
+    return below == source or (not attached(vm, source) and below in roots)
 
 
 def _exists(vm: VM, device: str) -> bool:

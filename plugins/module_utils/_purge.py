@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Iterator, List
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.engine import Item
 from ansible_collections.vmm.qemu.plugins.module_utils._document import SECTIONS, Entry
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph, netdev
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, held_by, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV, chardevs
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import users as users_of_chardev
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
@@ -54,6 +54,7 @@ def unnamed(vm: VM, params: Dict[str, Any], document: Sequence[Entry]) -> List[E
         keep = known | {(kind, name) for name in started for kind in ("object", "chardev", "netdev", "blockdev")}
         keep |= {("chardev", f"{name}-base") for name in started}  # below a multiplexer
         keep.add(("object", str(vm.prop("/machine", "memory-backend", "")).rpartition("/")[2]))  # of the machine itself
+        keep |= _held(vm, document)
         found = [entry._replace(items=_without(entry.items, keep)) for entry in found]
         keep |= {name for entry in found for item in entry.items for name in _takes(vm, item)}
         found += _backends(vm, backends, keep)
@@ -128,6 +129,17 @@ def _takes(vm: VM, item: Item) -> Set[Tuple[str, str]]:
     kind, ident = _key(item)
     over = blockgraph.above(vm, item.want["device"], ident) if "device" in item.want else []
     return {(kind, ident), *(("blockdev", node) for node in over)}
+
+
+def _held(vm: VM, document: Sequence[Entry]) -> Set[Tuple[str, str]]:
+    """The disks that a stopped run has left held, and which devices of the document take up again."""
+    found: Set[Tuple[str, str]] = set()
+    for item in (item for entry in document for item in entry.items if item.present and isinstance(item.kind, Device)):
+        ident = item.kind.ident(item.want)
+        disk = {("blockdev", node) for node in blockgraph.chain(vm, ident)} if blockgraph.held(vm, ident) else set()
+        if disk & item.kind.needs(item.want):
+            found |= {*disk, ("blockdev", held_by(ident))}
+    return found
 
 
 def _without(items: Sequence[Item], keep: Set[Tuple[str, str]]) -> List[Item]:

@@ -225,6 +225,15 @@ def test_a_commit_of_what_is_below(chain: VM) -> None:
     holds(chain, "top", {0: 1, 1: 2, 2: 3})
 
 
+def test_what_another_disk_has_is_not_what_a_job_has_left(chain: VM) -> None:
+    """A node that lies below what the guest writes to is still its own disk's, whatever the target is to another one."""
+    node(chain, "other", chain.image("other.qcow2", str(SIZE), "qcow2"), "qcow2")
+    chain.observer.execute("device_add", driver="scsi-hd", id="second", drive="other", bus="scsi0.0")
+    refused(chain, "target", "in use by device second", operation="mirror", device="middle", target="other")
+    committed = {"operation": "commit", "device": "other", "top_node": "middle"}
+    refused(chain, "'middle'", foretold=False, **committed)
+
+
 def test_a_job_that_somebody_else_began(vm: VM) -> None:
     """One that dismisses itself: its end is read from the event."""
     target(vm)

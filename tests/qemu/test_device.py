@@ -282,3 +282,13 @@ def test_an_expander_bridge_takes_no_hot_plug(start_vm: Any) -> None:
     device = Life(vm, "qemu_device")
     device.refused("pxb takes no hot-plug", "free ports: rp0", id="r0", driver="virtio-rng-pci", bus="pxb")
     device.refused("no bus 'nosuch'", id="r0", driver="virtio-rng-pci", bus="nosuch")
+
+
+@pytest.mark.parametrize("module", ["nic", "serial_port", "memory_hotplug", "vsock", "vhost_user", "disk"])
+def test_no_module_removes_a_device_of_another_sort(start_vm: Any, module: str) -> None:
+    vm = start_vm(scsi=True)
+    vm.observer.send("blockdev-add", {"driver": "null-co", "node-name": "n0"})
+    vm.observer.send("device_add", {"driver": "scsi-hd", "id": "root", "bus": "scsi0.0", "drive": "n0"})
+    vm.observer.send("device_add", {"driver": "virtio-rng-pci", "id": "odd", "bus": "rp0"})
+    ident = "root" if module != "disk" else "odd"
+    Life(vm, f"qemu_{module}").refused(f"id: {ident} is a ", "give another id", id=ident, state="absent")

@@ -167,6 +167,62 @@ def test_what_a_stopped_run_has_held_is_taken_up_by_the_next(disk: Life, given: 
     assert holds(vm, overlay, 0x22)
 
 
+def test_what_a_killed_run_has_held_beside_its_device_is_let_go(disk: Life, given: dict[str, Any]) -> None:
+    """It was killed while the guest had not given the device back, which then never did."""
+    vm = disk.vm
+    disk.step(**given)
+    overlay = snapshot_by_qemu(vm)
+    guest(vm, "data", "write -P 0x22 0 64k")
+    for want in ({**given, "serial": "NEW", "recreate": True}, {"id": "data", "state": "absent"}):
+        held = {"driver": "raw", "node-name": "held-data", "read-only": True, "file": "ov"}
+        vm.observer.send("blockdev-add", held)
+        disk.step(**want)
+        assert "held-data" not in vm.observer.nodes()
+        assert "data" not in vm.plugged() or drive(vm) == "ov"
+    assert vm.observer.nodes() == set()
+    assert holds(vm, overlay, 0x22)
+
+
+def test_what_a_killed_run_has_held_till_the_end_is_let_go_by_the_next(vm: VM, given: dict[str, Any]) -> None:
+    """It was killed when all else was done."""
+    run_module(vm, "qemu_disk", **given)
+    snapshot_by_qemu(vm)
+    vm.observer.send("blockdev-add", {"driver": "raw", "node-name": "held-data", "read-only": True, "file": "ov"})
+    for check in (True, False):
+        assert names(run_module(vm, "qemu_disk", check=check, **given)) == ["blockdev-del"]
+    assert "held-data" not in vm.observer.nodes() and drive(vm) == "ov"
+    Life(vm, "qemu_disk").same(**given)
+
+
+def test_a_disk_that_a_killed_run_has_held_grows_at_its_top(disk: Life, given: dict[str, Any]) -> None:
+    """The guest's size, and whether it may write, are the overlay's, also while no device has it."""
+    vm = disk.vm
+    disk.step(**given)
+    snapshot_by_qemu(vm)
+    vm.observer.send("blockdev-add", {"driver": "raw", "node-name": "held-data", "read-only": True, "file": "ov"})
+    vm.observer.execute("device_del", id="data")
+    vm.observer.wait_event("DEVICE_DELETED", device="data")
+    done = disk.step(**given, size="32M", read_only=False)
+    assert names(done) == ["device_add", "block_resize", "blockdev-del"]
+    assert drive(vm) == "ov" and vm.observer.node("ov")["image"]["virtual-size"] == 32 * MB
+
+
+@pytest.mark.parametrize("section", ["disks", "devices"])
+def test_a_purge_leaves_what_a_killed_run_has_held_for_the_disk(vm: VM, given: dict[str, Any], section: str) -> None:
+    run_module(vm, "qemu_disk", **given)
+    snapshot_by_qemu(vm)
+    vm.observer.send("blockdev-add", {"driver": "raw", "node-name": "held-data", "read-only": True, "file": "ov"})
+    vm.observer.execute("device_del", id="data")
+    vm.observer.wait_event("DEVICE_DELETED", device="data")
+    place = {name: given[name] for name in ("id", "driver", "bus")}
+    node = {"node_name": "data-node", "driver": "qcow2", "filename": given["filename"]}
+    whole: dict[str, Any] = {"disks": [given], "blockdevs": []}
+    if section == "devices":
+        whole = {"devices": [{**place, "options": {"drive": "data-node"}}], "blockdevs": [node]}
+    Life(vm, "qemu_machine").step(**whole, purge=True)
+    assert drive(vm) == "ov" and "held-data" not in vm.observer.nodes()
+
+
 @SNAPSHOTS
 def test_an_overlay_that_is_named_goes_alone(disk: Life, given: dict[str, Any], snapshot: Any) -> None:
     vm = disk.vm

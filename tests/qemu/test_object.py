@@ -122,6 +122,21 @@ def test_one_that_a_device_without_an_id_holds_stays(start_vm: Any) -> None:
     Life(start_vm(args=more), "qemu_object").refused("in use by device device[", id="o0", state="absent")
 
 
+def test_an_iothread_that_an_export_may_run_in_stays(thing: Life) -> None:
+    """QEMU does not tell in which one it runs, and 7.2 ends at the next look at its block nodes when that is gone."""
+    vm = thing.vm
+    thing.step(id="o0", qom_type="iothread")
+    vm.observer.execute("blockdev-add", driver="null-co", **{"node-name": "n0"})
+    vm.observer.send("nbd-server-start", {"addr": {"type": "unix", "data": {"path": f"{vm.directory}/nbd"}}})
+    vm.observer.send("block-export-add", {"type": "nbd", "id": "x0", "node-name": "n0", "iothread": "o0"})
+    thing.refused("object o0", "block export x0", id="o0", state="absent")
+    assert run_module(vm, "qemu_machine", objects=[], purge=True)["commands"] == []
+    assert "o0" in vm.observer.objects() and vm.observer.nodes() == {"n0"}
+    vm.observer.send("block-export-del", {"id": "x0"})
+    vm.observer.wait_event("BLOCK_EXPORT_DELETED", id="x0")
+    thing.step(id="o0", state="absent")
+
+
 def test_the_machines_own_memory_stays(thing: Life) -> None:
     thing.refused("pc.ram is the memory of this VM", id="pc.ram", state="absent")
 

@@ -186,6 +186,11 @@ def node_of(vm: VM, device: str) -> str | None:
     return str(drive["inserted"]["node-name"]) if "inserted" in drive else None
 
 
+def held_by(device: str) -> str:
+    """The name of the node by which a disk outlives its device for as long as a plan may have to give it back."""
+    return f"held-{device}"[:31]
+
+
 def same_file(one: Any, other: Any) -> bool:
     """Whether two paths lead to one file, or to one device."""
     try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import drive_of, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import drive_of, held_by, nodes
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
@@ -32,7 +32,6 @@ _FILTERS = frozenset(
         "preallocate",
     ]
 )
-_HELD = "held-"
 
 
 class _Links(NamedTuple):
@@ -76,11 +75,6 @@ def image(vm: VM, device: str) -> str:
     """The first node of a device's disk that is no filter; empty where it has none."""
     disk = chain(vm, device)
     return next((node for node in disk if nodes(vm)[node]["drv"] not in _FILTERS), disk[0] if disk else "")
-
-
-def held_by(device: str) -> str:
-    """The name of the node by which a disk outlives its device for as long as a plan may have to give it back."""
-    return f"{_HELD}{device}"[:31]
 
 
 def held(vm: VM, device: str) -> str:

@@ -108,9 +108,14 @@ def hold(name: str, node: str) -> Step:
     return Step("blockdev-add", made, undo=[_delete(name)])
 
 
+def let_go(name: str) -> Step:
+    """The step that lets it go."""
+    return _delete(name)
+
+
 def release(name: str) -> Step:
-    """The step that lets it go, when nothing has to be given back any more."""
-    step = _delete(name)
+    """The same, when nothing has to be given back any more."""
+    step = let_go(name)
     step.late = True
     return step
 

@@ -43,9 +43,13 @@ class Device(Kind):
 
     own = frozenset(["id", "driver", "bus"])
 
-    def __init__(self, usual: str | None = None) -> None:
-        """``usual``: the driver of a new device that names none; an alias such as ``virtio-blk`` fits every machine."""
+    def __init__(self, usual: str | None = None, mark: str = "") -> None:
+        """``usual``: the driver of a new device that names none; an alias such as ``virtio-blk`` fits every machine.
+
+        ``mark``: a property that all devices of the sort have, so that no other one is removed by mistake.
+        """
         self.usual = usual
+        self.mark = mark
 
     def identity(self, want: Want) -> Want:
         """Also whether to wait for the guest."""
@@ -178,6 +182,10 @@ class Device(Kind):
         """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import plug
 
+        ident = self.ident(want)
+        driver = vm.peripherals().get(ident, "")
+        if driver and self.mark and not spelled(vm.device_properties(driver), self.mark):
+            raise Refusal(f"id: {ident} is a {driver}, which has no property {self.mark!r}: give another id")
         return plug.delete(vm, self, want)
 
     def ending(self, ident: str) -> Wait:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, Blockdev, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, Blockdev, held_by, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Option, Part, State, Want, properties
@@ -43,7 +43,7 @@ _PROPERTIES = {
     "romfile": "romfile",
     "disable_modern": "disable-modern",
 }
-_DEVICE = Device(usual="virtio-blk")
+_DEVICE = Device(usual="virtio-blk", mark="drive")
 _OF_THE_TOP = ("size", "read_only")
 
 
@@ -105,6 +105,15 @@ class DiskNode(Blockdev):
         """Of the node alone."""
         return super().inherit(vm, {key: value for key, value in want.items() if key != "device"}, have)
 
+    def always(self, vm: VM, want: Want) -> List[Step]:
+        """What a stopped run has held beside the device is let go."""
+        name = held_by(want["device"])
+        if name not in nodes(vm) or want["device"] not in vm.peripherals() or ("blockdev", name) in vm.leaving:
+            return []
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
+
+        return [blocknode.release(name)]
+
     def remove(self, vm: VM, want: Want) -> List[Step]:
         """All that lies above it in what its device has, and then the node. QEMU deletes by itself what it has made."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph, blocknode
@@ -112,7 +121,7 @@ class DiskNode(Blockdev):
         name, device = self.ident(want), want["device"]
         disk = [*blockgraph.above(vm, device, name), name]
         if blockgraph.held(vm, device) and name in blockgraph.chain(vm, device):
-            disk.insert(0, blockgraph.held_by(device))
+            disk.insert(0, held_by(device))
         late = len(disk) > 1 or bool(blockgraph.drive_id(vm, device))
         vm.leaving.update(("blockdev", node) for node in disk)
         steps = []
@@ -141,9 +150,9 @@ def meant(vm: VM, device: str, node: str) -> str:
 
 
 def _top(vm: VM, want: Want) -> str:
-    """The top node of the disk that this node is; the node itself where no device has it."""
+    """The top node of the disk that this node is; the node itself where no device has it, nor a stopped run has left it held."""
     node, device = str(want["node_name"]), want["device"]
-    if device not in vm.peripherals() or _drive(vm, device) == node:
+    if _drive(vm, device) == node if device in vm.peripherals() else held_by(device) not in nodes(vm):
         return node
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
 

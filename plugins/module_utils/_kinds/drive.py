@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, List
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph, blocknode, plug
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import drive_of, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import drive_of, held_by, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
@@ -25,7 +25,7 @@ def give(vm: VM, kind: Device, want: Want) -> List[Step]:
     if not drive or not blockgraph.held(vm, ident) or drive not in blockgraph.chain(vm, ident):
         return [plug.add(vm, kind, want)]
     want = {**want, "options": {**want["options"], "drive": blockgraph.top(vm, ident)}}
-    return [plug.add(vm, kind, want), blocknode.release(blockgraph.held_by(ident))]
+    return [plug.add(vm, kind, want), blocknode.release(held_by(ident))]
 
 
 def lasting(vm: VM, ident: str, wanted: Any, changes: List[Change]) -> str:

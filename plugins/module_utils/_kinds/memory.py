@@ -200,7 +200,7 @@ class Module(Device):
 
 
 _BACKENDS = Backend()
-_MODULES = Module(usual=_DRIVERS["dimm"])
+_MODULES = Module(usual=_DRIVERS["dimm"], mark="memdev")
 
 
 def memory(want: Want, present: bool) -> List[Part]:

@@ -58,7 +58,7 @@ class Card(Device):
         return want
 
 
-_DEVICE = Card(usual="virtio-net")
+_DEVICE = Card(usual="virtio-net", mark="netdev")
 
 
 def nic(want: Want, present: bool) -> List[Part]:

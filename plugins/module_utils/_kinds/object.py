@@ -169,6 +169,11 @@ class Object(Kind):
         """``object-del``, refused here while something uses it that does not go before it (QEMU guards few of them)."""
         ident = self.ident(want)
         used = [user for user in users(vm, ident) if user not in vm.leaving]
+        if used and used[0][0] == "export":
+            raise Refusal(
+                f"object {ident} may be the iothread of block export {used[0][1]}, which QEMU does not tell, and QEMU would "
+                "crash: remove that export first"
+            )
         if used:
             raise Refusal(f"object {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
         if vm.prop("/machine", "memory-backend") in (ident, f"{OBJECTS}/{ident}"):
@@ -194,7 +199,14 @@ def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
                 ident in _named(vm.prop(path, link)) for link in _links(vm, kind[6:-1])
             ):
                 held.append(("device", device))
-    return held
+    return held + _exports_in(vm, ident)
+
+
+def _exports_in(vm: VM, ident: str) -> List[Tuple[str, str]]:
+    """The block exports that may run in an iothread: QEMU tells of none in which it does, and ends when that one is gone."""
+    if objects(vm).get(ident) != "iothread":
+        return []
+    return [("export", export["id"]) for export in vm.ask("query-block-exports")]
 
 
 def holders(vm: VM, kind: str, ident: str) -> List[Tuple[str, str]]:

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph, blocknode, chardev, netdev, typed
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import held_by, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.bus import check_bus, hotpluggable
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import ALIASES, Properties, property_name
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Pending, Refusal
@@ -175,8 +175,11 @@ def delete(vm: VM, kind: Device, want: Want) -> List[Step]:
     names = [*shared.others, ident] if shared else [ident]
     back = lambda vm: [step for name in names for step in _recall(vm, name)]  # noqa: E731
     step = Step("device_del", {"id": ident}, wait=end, remember=back, removes=True)
-    held = {blockgraph.held_by(name): blockgraph.goes_along(vm, name) for name in names}
+    held = {held_by(name): blockgraph.goes_along(vm, name) for name in names}
+    stale = [name for name in held if name in nodes(vm)]  # of a run that was killed before the guest had answered
+    vm.leaving.update(("blockdev", name) for name in stale)
     return [
+        *(blocknode.let_go(name) for name in stale),
         *(blocknode.hold(name, node) for name, node in held.items() if node),
         step,
         *(blocknode.release(name) for name, node in held.items() if node),

@@ -39,7 +39,7 @@ class Port(Device):
         return steps
 
 
-_DEVICE = Port(usual="virtserialport")
+_DEVICE = Port(usual="virtserialport", mark="chardev")
 
 
 def serial_port(want: Want, present: bool) -> List[Part]:

@@ -40,7 +40,7 @@ class VhostUser(Device):
         return super().create(vm, {**want, "driver": on_machine(vm, want["driver"])} if "driver" in want else want)
 
 
-_DEVICE = VhostUser()
+_DEVICE = VhostUser(mark="chardev")
 
 
 def vhost_user(want: Want, present: bool) -> List[Part]:

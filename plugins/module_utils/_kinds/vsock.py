@@ -83,7 +83,7 @@ class Vsock(Device):
         return [step]
 
 
-_DEVICE = Vsock()
+_DEVICE = Vsock(mark="guest-cid")
 
 
 def vsock(want: Want, present: bool) -> List[Part]:
