@@ -26,7 +26,10 @@ _ALIKE = ("multifd", "postcopy-ram", "mapped-ram")
 
 @contextmanager
 def reached(task: Task) -> Iterator[VM]:
-    """The destination, for as short as can be: its monitor serves one client. Raises Refusal where nobody is there."""
+    """The destination, for as short as can be: its monitor serves one client.
+
+    Raises Refusal where nobody is there, and for answers that are not QEMU's: whatever it says, the task sees to its own side.
+    """
     where = task.params["destination_socket"]
     try:
         other = task.connect_to(where)
@@ -34,6 +37,10 @@ def reached(task: Task) -> Iterator[VM]:
         raise Refusal(f"destination_socket: {exc}") from exc
     try:
         yield other
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise Refusal(
+            f"destination_socket: {where} does not answer as QEMU does ({type(exc).__name__}: {exc})"
+        ) from exc
     finally:
         other.session.close()
 

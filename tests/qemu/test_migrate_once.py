@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 from ansible_collections.vmm.qemu.plugins.modules.qemu_migrate import face
+from support.fakeqmp import FakeQMP, Peer
 from support.life import names
 from support.migration import MACHINE, SLOW, incoming, migrate, refused
 from support.modules import ModuleFailed, run_module
@@ -128,6 +129,35 @@ def test_a_destination_without_the_guest_is_held_before_the_guest_goes_on_here(p
         assert done["guest"] == "here" and source.observer.status() == "running"
 
 
+ODD = [
+    {"query_status": []},
+    {"query_status": {}},
+    {"query_status": {"status": 5}},
+    {"query_migrate": ["active"]},
+    {"query_migrate": "completed"},
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_destination_that_answers_oddly_leaves_the_source_as_it_is(pair: Callable[..., Any], odd: Any) -> None:
+    source, there, port = pair()
+
+    def oddly(peer: Peer) -> None:
+        peer.negotiate()
+        waits = {"query_status": {"status": "inmigrate", "running": False}, "query_migrate": {"status": "active"}}
+        peer.serve(**{**waits, "query_migrate_capabilities": [], "query_migrate_parameters": {}, **odd})
+
+    with Relay(port, answers=False) as relay, FakeQMP(oddly) as fake:
+        named = {"uri": relay.uri, "destination_socket": fake.address}
+        assert refused(source, "destination_socket", **named)["guest"] == "here"
+        migrate(source, uri=relay.uri, wait=False)
+        wait_status(there, "running")
+        for options in ({"state": "cancelled"}, {"timeout": 2}):
+            failed = refused(source, "Look there", "destination_socket: ", **named, **options)
+            assert failed["guest"] == "unknown" and failed["commands"] == []
+        assert source.observer.status() == "finish-migrate" and there.observer.status() == "running"
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_a_connection_that_breaks_after_the_guest_has_left(pair: Callable[..., Any], named: bool) -> None:
     """QEMU lets the guest go on here by itself."""
@@ -190,7 +220,8 @@ def test_a_network_that_falls_silent_is_cut_off(start_vm: Callable[..., VM]) -> 
     source.run_in_guest("dd if=/dev/urandom of=/tmp/random bs=1M count=80 2>/dev/null; echo done", timeout=600)
     there = start_vm(args=["-incoming", "defer"], **options)
     port = listen(there)
-    fast = {"downtime-limit": 2000000, "max-bandwidth": 0}
+    # slow enough that the last phase, for which QEMU lifts the limit, begins before the silence
+    fast = {"downtime-limit": 2000000, "max-bandwidth": 32 * MIB}
     before = settings(source)
     with Relay(port, most=15 * MIB) as silent:
         begun = time.monotonic()
