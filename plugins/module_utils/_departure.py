@@ -58,6 +58,8 @@ class Move(NamedTuple):
     changed: bool
     there: Tuple[Step, ...] = ()
     warnings: Tuple[str, ...] = ()
+    seen: bool = False
+    """Whether the destination was seen to wait for a guest."""
 
     @property
     def commands(self) -> List[Dict[str, Any]]:
@@ -126,10 +128,10 @@ def _prove(trip: Trip, end: Dict[str, Any]) -> None:
                 "and keeps the guest: if it runs nowhere else, qemu_power with state=running and force=true continues it here",
                 **figures,
             ) from exc
-    elif trip.task.params["source_after"] == "quit" and not capabilities(trip.vm).get("return-path"):
+    if trip.task.params["source_after"] == "quit" and not (trip.seen or capabilities(trip.vm).get("return-path")):
         raise Refusal(
-            "source_after: the virtual machine was not ended, since nothing proves that the guest has arrived: "
-            "this migration has no return path; give destination_socket",
+            "source_after: the virtual machine was not ended, since nothing proves that its guest has arrived: this migration has "
+            "no return path, and this task has seen no destination that waits; end it with qemu_power",
             **figures,
         )
     trip.guest = LEFT

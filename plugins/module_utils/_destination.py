@@ -26,7 +26,10 @@ _ALIKE = ("multifd", "postcopy-ram", "mapped-ram")
 
 @contextmanager
 def reached(task: Task) -> Iterator[VM]:
-    """The destination, for as short as can be: its monitor serves one client. Raises Refusal where nobody is there."""
+    """The destination, for as short as can be: its monitor serves one client.
+
+    Raises Refusal where nobody is there, and for answers that are not QEMU's: whatever it says, the task sees to its own side.
+    """
     where = task.params["destination_socket"]
     try:
         other = task.connect_to(where)
@@ -34,6 +37,10 @@ def reached(task: Task) -> Iterator[VM]:
         raise Refusal(f"destination_socket: {exc}") from exc
     try:
         yield other
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise Refusal(
+            f"destination_socket: {where} does not answer as QEMU does ({type(exc).__name__}: {exc})"
+        ) from exc
     finally:
         other.session.close()
 
@@ -74,7 +81,11 @@ class Word(NamedTuple):
     """What the destination says of the guest."""
 
     guest: str
-    """``HAS``, ``LACKS`` (for good, unless it waits) or ``UNKNOWN``."""
+    """``HAS``, ``LACKS`` (for good, unless it waits) or ``UNKNOWN``.
+
+    Any virtual machine can be named. One that has a guest has this one only if the task has seen it wait before, and one that waits
+    lacks this one only if something has begun to come to it. One that is gone has none if it was seen to wait.
+    """
     why: str = ""
     """Why it is not known."""
     waits: bool = False
@@ -109,54 +120,63 @@ def has_guest(state: str, found: Dict[str, Any]) -> bool:
 
 
 def ask(task: Task) -> Word:
-    """What the destination says by now. Queries only."""
-    return _heard(task, lambda other: _word(other))
+    """What the destination says by now, to a task that has not seen it before. Queries only."""
+    return _heard(task, lambda other: _word(other, False), False)
 
 
-def hold(task: Task, tell: Callable[[VM, Step], None], ran: bool) -> Word:
+def hold(task: Task, tell: Callable[[VM, Step], None], ran: bool, seen: bool) -> Word:
     """What the destination says, for good: one that waits for the guest is kept from running it, should it still come.
 
     ``stop`` sees to that, whichever comes first: to a VM that waits it means that the guest shall arrive paused, and a guest
-    that has arrived meanwhile stands still. That one goes on if it ``ran``. ``tell(vm, step)`` sends a step.
+    that has arrived meanwhile stands still. That one goes on if it ``ran``. ``tell(vm, step)`` sends a step. ``seen``: the task
+    has seen it wait.
     """
     where = task.params["destination_socket"]
 
     def held(other: VM) -> Word:
-        if not _word(other).waits:
-            return _word(other)
+        word = _word(other, seen)
+        if not word.waits:
+            return word
         tell(other, at(where, Step("stop")))
-        word = _word(other)
+        word = _word(other, True)
         if word.guest == HAS and ran:
             tell(other, at(where, Step("cont")))
         return word
 
-    return _heard(task, held)
+    return _heard(task, held, seen)
 
 
 def go_on(task: Task, tell: Callable[[VM, Step], None]) -> bool:
     """Let a guest run that has come to a destination that was kept from running it. False where that can't be done."""
 
     def continued(other: VM) -> Word:
-        word = _word(other)
+        word = _word(other, True)
         if word.guest == HAS:
             tell(other, at(task.params["destination_socket"], Step("cont")))
         return word
 
-    return _heard(task, continued).guest == HAS
+    return _heard(task, continued, True).guest == HAS
 
 
-def _word(other: VM) -> Word:
+def _word(other: VM, seen: bool) -> Word:
     other.forget()
     state, found = other.status, other.ask("query-migrate")
-    begun = status(found) != "none" or "socket-address" in found  # else nobody can have sent it anything
-    if state == "inmigrate" and begun and not status(found).startswith("postcopy"):
-        return Word(LACKS, waits=True)
+    if state == "inmigrate" and not status(found).startswith("postcopy"):
+        if status(found) not in ("none", "setup"):
+            return Word(LACKS, waits=True)
+        return Word(
+            UNKNOWN, "destination_socket: it waits, and nothing has begun to come to it, so that it may be another"
+        )
     if has_guest(state, found):
-        return Word(HAS)
+        if seen:
+            return Word(HAS)
+        return Word(
+            UNKNOWN, "destination_socket: it has a guest, and this task has not seen it wait, so that it may be another"
+        )
     return Word(UNKNOWN, f"destination_socket: its migration is {status(found)}, its status {state}")
 
 
-def _heard(task: Task, listen: Callable[[VM], Word]) -> Word:
+def _heard(task: Task, listen: Callable[[VM], Word], seen: bool) -> Word:
     if task.params["destination_socket"] is None:
         return Word(UNKNOWN, "destination_socket, which would have it asked, is not given")
     try:
@@ -164,7 +184,7 @@ def _heard(task: Task, listen: Callable[[VM], Word]) -> Word:
             return listen(other)
     except Refusal as exc:
         gone = isinstance(exc.__cause__, errors.ConnectError) and exc.__cause__.nobody
-        return Word(LACKS) if gone else Word(UNKNOWN, str(exc))
+        return Word(LACKS) if gone and seen else Word(UNKNOWN, str(exc))
     except errors.QMPError as exc:
         return Word(UNKNOWN, f"destination_socket: {exc}")
 

@@ -88,6 +88,7 @@ def _work(trip: Trip) -> Dict[str, Any]:
     task = trip.task
     move = decide(task, trip.vm, trip.found)
     trip.warnings += move.warnings
+    trip.seen = move.seen
     if task.check_mode or not move.changed:
         return _result(trip, move, trip.found.migration)
     try:
@@ -161,7 +162,8 @@ def decide(task: Task, vm: VM, found: Found) -> Move:
     if found.status in RUNNING:
         steps, warnings = joining(vm, params)
         warnings.append(_elsewhere(params, "is on its way already"))
-        return Move(Plan(steps), [*_switch(capabilities(vm)), *quits], True, warnings=tuple(warnings))
+        later = [*_switch(capabilities(vm)), *quits]
+        return Move(Plan(steps), later, True, warnings=tuple(warnings), seen=ask(task).waits)
     return _starting(task, vm, found, quits)
 
 
@@ -194,7 +196,7 @@ def _starting(task: Task, vm: VM, found: Found, quits: List[Step]) -> Move:
         )
     later = [*_postcopy(params, states), *(_switch(states) if params["wait"] else []), *quits]
     begins = Step("migrate", {"uri": uri}, hint=_not_ended if found.status == "cancelled" else None)
-    return Move(Plan([*steps, begins]), later, True)
+    return Move(Plan([*steps, begins]), later, True, seen=params["destination_socket"] is not None)
 
 
 def _not_ended(refusal: errors.CommandError) -> str:

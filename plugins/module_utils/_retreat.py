@@ -86,6 +86,8 @@ class Trip:
         """``HERE`` and ``LEFT`` only where that is certain."""
         self.warnings: List[str] = []
         self.rolled_back: List[Dict[str, Any]] = []
+        self.seen = False
+        """Whether this task has seen the destination wait for a guest."""
         self.stop: Step | None = None
         """What has stopped the guest for the moment of cancelling."""
 
@@ -180,7 +182,7 @@ def _called_back(trip: Trip) -> Back:
         return Back(False, last, "and can't be cancelled any more: part of the guest has left")
     if now is None or now.leaving or (now.status == "active" and trip.task.params["destination_socket"] is not None):
         with within(trip, _ASK):
-            word = hold(trip.task, trip.send, trip.found.running)
+            word = hold(trip.task, trip.send, trip.found.running, trip.seen)
     if now is None or now.leaving:
         if word.guest == HAS:
             trip.guest = LEFT
@@ -308,7 +310,7 @@ def judge(trip: Trip, end: Dict[str, Any], word: Word = _UNASKED, ours: bool = F
             stopped = ours and now.running
             if stopped:
                 trip.send(vm, Step("stop"))
-            word = hold(trip.task, trip.send, trip.found.running)
+            word = hold(trip.task, trip.send, trip.found.running, trip.seen)
         if word.guest == HAS and now.running and not stopped:
             trip.send(vm, Step("stop"))
         if word.guest == LACKS and stopped:
@@ -337,7 +339,7 @@ def last_phase(word: Word, now: Found | None) -> str:
     if word.guest == HAS:
         return (
             "and can't be cancelled: the destination has the guest. This QEMU waits for its word, and would run the guest a second "
-            f"time if the connection broke: {_END}, or run the task again with source_after=quit"
+            f"time if the connection broke: {_END}"
         )
     phase = f"in this last phase ({now.run_state})" if now else "QEMU does not answer, and in the last phase"
     return (

@@ -40,8 +40,8 @@ options:
       - V(migrated) migrates.
       - V(cancelled) stops a migration that is under way. The guest stays here.
       - In its last phase (C(device), before QEMU 10.0 C(active) with the run state C(finish-migrate)) all of the guest may have been
-        sent. It is stopped then only if the destination that O(destination_socket) names has no guest yet, or is gone. A destination
-        that has none yet is told not to run it any more.
+        sent. It is stopped then only if the destination that O(destination_socket) names is receiving it and has no guest yet. That one
+        is told not to run it any more.
       - V(paused) interrupts one that is in postcopy.
       - V(recovered) goes on with one that was interrupted in postcopy. With O(destination_socket) the destination listens again
         at O(uri) first.
@@ -81,6 +81,7 @@ options:
       - The destination's QMP monitor, as seen from the managed host, in the forms of O(socket).
       - It is looked at before (whether it waits for a guest), after (whether it has it), and where the migration fails or is to be cancelled
         in its last phase.
+      - A guest that it has is taken for this one, and one that is gone for one without it, only if the task has seen it wait before.
       - With it, a source that is gone is fine when the guest is at the destination.
     type: str
   postcopy_after:

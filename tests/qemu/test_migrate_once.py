@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 from ansible_collections.vmm.qemu.plugins.modules.qemu_migrate import face
+from support.fakeqmp import FakeQMP, Peer
 from support.life import names
 from support.migration import MACHINE, SLOW, incoming, migrate, refused
 from support.modules import ModuleFailed, run_module
@@ -61,20 +62,52 @@ def test_nothing_is_cancelled_once_the_guest_may_have_left(pair: Callable[..., A
         named = {"destination_socket": there.qmp}
         for check in (True, False):
             assert refused(source, "Look there", check=check, state="cancelled")["commands"] == []
-            assert refused(source, "has the guest", check=check, state="cancelled", **named)["commands"] == []
-        failed = refused(source, "the destination has the guest", uri=relay.uri, timeout=2, **named)
-        assert failed["guest"] == "left" and names(failed) == []
+            assert refused(source, "has a guest", check=check, state="cancelled", **named)["commands"] == []
+        # nor is it ended for a guest of which nobody has seen the arrival
+        failed = refused(source, "has a guest", "Look there", uri=relay.uri, timeout=2, source_after="quit", **named)
+        assert failed["guest"] == "unknown" and names(failed) == []
         assert source.observer.status() == "finish-migrate" and there.observer.status() == "running"
-        # as the message says
-        done = migrate(source, uri=relay.uri, timeout=2, source_after="quit", **named)
-        assert names(done) == ["quit"] and done["guest"] == "left"
+        run_module(source, "qemu_power", state="off")  # as the message says
         assert source.wait_exit() == 0 and there.observer.status() == "running"
+
+
+@pytest.mark.parametrize("quits", [True, False])
+def test_a_task_that_has_seen_the_guest_arrive_may_end_its_source(pair: Callable[..., Any], quits: bool) -> None:
+    """The destination runs the guest, and its word does not come through."""
+    source, there, port = pair()
+    with Relay(port, answers=False) as relay:
+        to: dict[str, Any] = {"uri": relay.uri, "destination_socket": there.qmp, "timeout": 4}
+        if quits:
+            done = migrate(source, source_after="quit", **to)
+            assert names(done)[-1] == "quit" and done["guest"] == "left" and source.wait_exit() == 0
+        else:
+            failed = refused(source, "the destination has the guest", **to)
+            assert failed["guest"] == "left" and source.observer.status() == "finish-migrate"
+        assert there.observer.status() == "running"
+
+
+def test_another_destination_tells_nothing_of_this_guest(pair: Callable[..., Any], start_vm: Callable[..., VM]) -> None:
+    """Neither one that waits for another guest, nor one that has got another, nor a monitor that never was."""
+    source, there, port = pair()
+    waits, old, arrived = start_vm(args=["-incoming", "defer"]), start_vm(), start_vm(args=["-incoming", "defer"])
+    listen(waits)
+    migrate(old, uri=f"tcp:127.0.0.1:{listen(arrived)}")
+    with Relay(port, answers=False) as relay:
+        to: dict[str, Any] = {"uri": relay.uri, "source_after": "quit", "timeout": 3}
+        failed = refused(source, "may be another", destination_socket=waits.qmp, **to)
+        assert failed["guest"] == "unknown" and names(failed)[-1] == "migrate"
+        wait_status(there, "running")
+        for other in (waits.qmp, arrived.qmp, "/nowhere/qmp"):
+            for options in ({"state": "cancelled"}, to):
+                failed = refused(source, "Look there", destination_socket=other, **options)
+                assert failed["guest"] == "unknown" and failed["commands"] == []
+        assert source.observer.status() == "finish-migrate" and there.observer.status() == "running"
 
 
 def test_a_destination_without_the_guest_is_held_before_the_guest_goes_on_here(pair: Callable[..., Any]) -> None:
     """All is sent, and nothing arrives, though it still might."""
     source, there, port = pair()
-    with Relay(None) as swallows:
+    with Relay(port, passes=1 << 16) as swallows:
         before = settings(source)
         named = {"uri": swallows.uri, "destination_socket": there.qmp}
         failed = refused(source, "was cancelled", "still here", "running", timeout=4, **named)
@@ -84,15 +117,45 @@ def test_a_destination_without_the_guest_is_held_before_the_guest_goes_on_here(p
         assert settings(source) == before and "migrate-set-capabilities" in [
             step["execute"] for step in failed["rolled_back"]
         ]
+        swallows.deliver()  # a guest that comes all the same does not run
+        wait_status(there, "paused")
+    source, there, port = pair()
+    with Relay(port, passes=1 << 16) as swallows:
         migrate(source, uri=swallows.uri, wait=False)
         wait_status(source, "finish-migrate")
         for check in (True, False):
             done = run_module(source, "qemu_migrate", check=check, state="cancelled", destination_socket=there.qmp)
             assert names(done) == ["stop", "migrate_cancel"]
         assert done["guest"] == "here" and source.observer.status() == "running"
-    # a guest that comes all the same does not run
-    migrate(source, uri=f"tcp:127.0.0.1:{port}", destination_socket=there.qmp)
-    assert there.observer.status() == "paused"
+
+
+ODD = [
+    {"query_status": []},
+    {"query_status": {}},
+    {"query_status": {"status": 5}},
+    {"query_migrate": ["active"]},
+    {"query_migrate": "completed"},
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_destination_that_answers_oddly_leaves_the_source_as_it_is(pair: Callable[..., Any], odd: Any) -> None:
+    source, there, port = pair()
+
+    def oddly(peer: Peer) -> None:
+        peer.negotiate()
+        waits = {"query_status": {"status": "inmigrate", "running": False}, "query_migrate": {"status": "active"}}
+        peer.serve(**{**waits, "query_migrate_capabilities": [], "query_migrate_parameters": {}, **odd})
+
+    with Relay(port, answers=False) as relay, FakeQMP(oddly) as fake:
+        named = {"uri": relay.uri, "destination_socket": fake.address}
+        assert refused(source, "destination_socket", **named)["guest"] == "here"
+        migrate(source, uri=relay.uri, wait=False)
+        wait_status(there, "running")
+        for options in ({"state": "cancelled"}, {"timeout": 2}):
+            failed = refused(source, "Look there", "destination_socket: ", **named, **options)
+            assert failed["guest"] == "unknown" and failed["commands"] == []
+        assert source.observer.status() == "finish-migrate" and there.observer.status() == "running"
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -157,7 +220,8 @@ def test_a_network_that_falls_silent_is_cut_off(start_vm: Callable[..., VM]) -> 
     source.run_in_guest("dd if=/dev/urandom of=/tmp/random bs=1M count=80 2>/dev/null; echo done", timeout=600)
     there = start_vm(args=["-incoming", "defer"], **options)
     port = listen(there)
-    fast = {"downtime-limit": 2000000, "max-bandwidth": 0}
+    # slow enough that the last phase, for which QEMU lifts the limit, begins before the silence
+    fast = {"downtime-limit": 2000000, "max-bandwidth": 32 * MIB}
     before = settings(source)
     with Relay(port, most=15 * MIB) as silent:
         begun = time.monotonic()

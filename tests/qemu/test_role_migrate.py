@@ -224,6 +224,21 @@ def test_a_machine_that_never_had_a_guest_is_no_arrival(hosts: Hosts) -> None:
     assert hosts.status() == {"a": "postmigrate", "b": "prelaunch"}
 
 
+def test_another_machine_that_has_made_a_snapshot_is_no_arrival(both: Hosts) -> None:
+    """QEMU calls a snapshot a completed migration, too."""
+    both.make()
+    both.make("b", vm_disk=str(both.base / "b" / "disk.qcow2"))
+    with both.observer("b/g") as observer:
+        nodes = [node["node-name"] for node in observer.look("query-named-block-nodes") if node["drv"] == "qcow2"]
+        observer.execute("snapshot-save", **{"job-id": "j", "tag": "t", "vmstate": nodes[0], "devices": nodes})
+        until(lambda: observer.look("query-migrate").get("status") == "completed" and observer.status() == "running")
+    with both.observer("a/g") as observer:
+        observer.execute("migrate", uri="exec:cat >/dev/null")
+        until(lambda: observer.status() == "postmigrate")
+    both.fails("on a it is postmigrate", "on b running", "one of that name")
+    assert both.status() == {"a": "postmigrate", "b": "running"}
+
+
 # -- its disks ---------------------------------------------------------------
 
 

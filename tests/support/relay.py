@@ -15,12 +15,15 @@ class Relay:
     """Listens at `uri` and passes on to the TCP port `target`: all that the source sends, and the answers if `answers`.
 
     `most`: it reads no more than so many bytes from the source, as when the network falls silent; nothing is reset.
-    `cut()` breaks the connections. `answer()` lets what was kept back through, and what comes after it.
+    `passes`: it reads all, and no more than so many bytes go on to the target before `deliver()`. `cut()` breaks the connections.
+    `answer()` lets what was kept back through, and what comes after it.
     """
 
-    def __init__(self, target: int | None, answers: bool = True, most: int | None = None) -> None:
-        self._target, self._most = target, most
-        self._lets = threading.Event()
+    def __init__(
+        self, target: int | None, answers: bool = True, most: int | None = None, passes: int | None = None
+    ) -> None:
+        self._target, self._most, self._passes = target, most, passes
+        self._lets, self._delivers = threading.Event(), threading.Event()
         if answers:
             self._lets.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -34,6 +37,7 @@ class Relay:
     def __exit__(self, *exc: object) -> None:
         self._lets.set()
         self.cut()
+        self._delivers.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -54,18 +58,24 @@ class Relay:
                 self._start(self._forth, source, there)
 
     def _forth(self, source: socket.socket, there: socket.socket | None) -> None:
-        read = 0
+        read, kept = 0, bytearray()
         with contextlib.suppress(OSError):
             while self._most is None or read < self._most:
                 data = source.recv(1 << 16)
                 if not data:
                     break
+                room = len(data) if self._passes is None else max(0, self._passes - read)
                 read += len(data)
+                kept += data[room:]
                 if there is not None:
-                    there.sendall(data)
+                    there.sendall(data[:room])
             else:
                 return
+        with contextlib.suppress(OSError):
             if there is not None:
+                if kept:
+                    self._delivers.wait()
+                    there.sendall(kept)
                 there.shutdown(socket.SHUT_WR)
 
     def _back(self, there: socket.socket, source: socket.socket) -> None:
@@ -77,6 +87,10 @@ class Relay:
     def answer(self) -> None:
         """Let the answers through from now on."""
         self._lets.set()
+
+    def deliver(self) -> None:
+        """Let the target have the rest, once the source has ended its part."""
+        self._delivers.set()
 
     def cut(self) -> None:
         """Break all connections."""
