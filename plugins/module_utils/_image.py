@@ -231,6 +231,11 @@ def decide(binary: str, want: Want, have: Dict[str, Any]) -> Move:
         or (have["format"] == "vpc" and 0 < now - want.size < _CYLINDER)
     ):
         return Move([], have, unverifiable)
+    if "data_file" in own and "data_file" not in want.options:
+        raise Refusal(
+            f"size: {want.path} says in its header that its data are in {own['data_file']}, which would be resized. Whoever can "
+            "write to an image can name any file there: name it in options as data_file if it is the right one"
+        )
     smaller = want.size < now
     if smaller and not want.shrink:
         raise Refusal(

@@ -29,6 +29,7 @@ _FILES = {
 }
 _CLOUD_CONFIG = ("user_data", "vendor_data")  # scripts and much else, unless the first line says so
 _LABEL = "cidata"
+_MOST = 64 << 20
 SEED = {
     "path": Option("path", required=True),
     "user_data": Option("raw", no_log=True, default=""),
@@ -96,9 +97,12 @@ def _read(path: str) -> bytes:
                 raise Refusal(
                     f"path: {path} is there and is not a {_LABEL} volume: it is kept; remove it, or give another path"
                 )
-            return head + file.read()
+            content = head + file.read(_MOST)
     except OSError as exc:
         raise Refusal(f"path: {path} can't be read: {exc.strerror}") from exc
+    if len(content) > _MOST:
+        raise Refusal(f"path: {path} is there and larger than any seed ({_MOST} bytes): it is kept; remove it")
+    return content
 
 
 def _write(path: str, content: bytes, whose: Owner) -> None:

@@ -324,6 +324,22 @@ def test_a_link_is_not_given_away_nor_resized(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make links of somebody else's")
+def test_what_an_image_calls_its_data_file_is_not_resized_unless_the_task_calls_it_so(tmp_path: Path) -> None:
+    """Whoever can write to an image can name any file in its header."""
+    path, data, victim = tmp_path / "disk", tmp_path / "data", tmp_path / "mine"
+    own = {"format": "qcow2", "options": {"data_file": str(data), "data_file_raw": True}}
+    step(path, "create", "mv", **own, size="1M")
+    step(path, "resize", **own, size="2M")
+    assert data.stat().st_size == 2 * MIB
+    path.write_bytes(path.read_bytes().replace(str(data).encode(), str(victim).encode(), 1))
+    victim.write_bytes(b"mine" * (MIB // 2))
+    refused(path, "its data are in", format="qcow2", size="4M")
+    refused(path, "its data are in", format="qcow2", size="1M", shrink=True)
+    refused(path, "options: data_file", **own, size="4M")
+    assert victim.read_bytes() == b"mine" * (MIB // 2)
+    step(path, format="qcow2", size="2M")
+
+
 def test_a_strangers_link_leads_nowhere(tmp_path: Path) -> None:
     """Neither in the image's place nor on the way there; root's own do."""
     (tmp_path / "victim").mkdir()

@@ -237,6 +237,39 @@ def test_a_restart_that_fails_brings_back_what_ran(roles: Roles) -> None:
         assert "data" in observer.devices()
 
 
+def claim(pid: int, words: list[str]) -> None:
+    """Have a process say that this is its command line, as it can by itself."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    begin, end = int(fields[45]), int(fields[46])
+    text = "\0".join(words).encode()
+    assert len(text) < end - begin  # and the rest is zeros
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+        memory.seek(begin)
+        memory.write(text.ljust(end - begin, b"\0"))
+
+
+@root_only
+def test_root_runs_nothing_that_the_process_says_it_was_started_with(roles: Roles) -> None:
+    """QEMU's user can write what it likes into the command line of its own process."""
+    hostile, trace = roles.base / "hostile", roles.base / "trace"
+    hostile.write_text(f"#!/bin/sh\n: >{trace}\n")
+    hostile.chmod(0o755)
+    bad: dict[str, Any] = {"arguments": {"nosuch": True}, "restart_allowed": True}
+    roles.done(True)
+    before = roles.processes()
+    words = Path(f"/proc/{before['vm1']}/cmdline").read_text().split("\0")[:-1]
+    claim(before["vm1"], [str(hostile).rjust(len(words[0]), "/"), *words[1:]])
+    assert "it was started again" in roles.refused(**bad)  # with the program that root started
+    assert not trace.exists()
+    before = roles.processes()
+    claim(before["vm1"], [str(hostile), "-name", "vm1", "-D", str(roles.base)])
+    for check in (True, False):
+        assert "has another command line than" in roles.refused(check=check, **bad)
+    assert not trace.exists() and roles.processes() == before
+    roles.done(True, state="absent")
+    assert not roles.record().exists()
+
+
 def test_what_runs_again_has_no_environment_of_the_operators(roles: Roles) -> None:
     roles.environment = {"VAULT_PASSWORD": "hunter2"}
     for again in (False, True):
@@ -631,13 +664,21 @@ def test_a_unit_whose_restart_fails(roles: Roles) -> None:
     # a process can't tell of the script that the test bed starts it by
     has |= {"binary": shutil.which("qemu-system-x86_64"), "power": "running"}
     roles.done(True, **has)
-    before, text = roles.processes(), unit.read_text()
-    said = roles.refused(**has, arguments={"nosuch": True}, restart_allowed=True)
-    assert "-nosuch: invalid option" in said and "it was started again" in said
-    assert roles.processes() != before and unit.read_text() == text
-    with roles.observer() as observer:
-        assert observer.execute("query-status")["status"] == "running"
-    roles.done(False, **has)
+    text = unit.read_text()
+    bad: dict[str, Any] = {"arguments": {"nosuch": True}, "restart_allowed": True}
+    for first in ("by the role", "by systemd", "by systemd, before the unit changed"):
+        before = roles.processes()
+        if first != "by the role":
+            roles.record().unlink()  # as after a reboot
+        if first == "by systemd, before the unit changed":
+            roles.done(True, **{**has, "memory": "96M"})
+            assert unit.read_text() != text
+        said = roles.refused(**has, **bad)
+        assert "-nosuch: invalid option" in said and "it was started again" in said
+        assert roles.processes() != before and unit.read_text() == text
+        with roles.observer() as observer:
+            assert observer.execute("query-status")["status"] == "running"
+        roles.done(False, **has)
 
 
 def test_an_undo_that_fails_does_not_hide_the_reason(roles: Roles) -> None:

@@ -98,6 +98,17 @@ def test_it_can_be_another_users(tmp_path: Path) -> None:
     assert path.stat().st_uid == pwd.getpwnam("nobody").pw_uid
 
 
+@pytest.mark.parametrize("size", [65 << 20, 1 << 40])
+def test_a_file_too_large_for_a_seed_is_not_read(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "seed.iso"
+    seed(path)
+    os.truncate(path, size)
+    for check in (True, False):
+        with pytest.raises(ModuleFailed, match="larger than any seed"):
+            seed(path, check)
+    assert path.stat().st_size == size
+
+
 def test_a_link_is_not_replaced_nor_given_away(tmp_path: Path) -> None:
     seed(tmp_path / "real", mode="0644")
     os.symlink(tmp_path / "real", tmp_path / "link")

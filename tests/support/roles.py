@@ -41,6 +41,7 @@ class Roles:
             "vm_directory": str(self.base / name),
             "vm_user": "",
             "vm_binary": str(qemu_binary("7.2")),
+            "__vm_record": str(self.record(name)),
         }
         role = {"role": "vmm.qemu.vm", "vars": {**SMALL, **own, **given}}
         play = [{"hosts": "all", "gather_facts": False, "roles": [role]}]
@@ -61,6 +62,10 @@ class Roles:
         assert run.rc != 0, run.output
         assert "Traceback" not in run.output
         return str([task for task in run.tasks if task.failed][-1].result["msg"])
+
+    def record(self, name: str = "vm1") -> Path:
+        """Where the role writes down how it started a virtual machine."""
+        return self.home / f"{name}.json"
 
     def files(self, name: str = "vm1") -> set[str]:
         """What is in a virtual machine's directory, below it too; empty also if there is none."""
