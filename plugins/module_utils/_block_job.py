@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils import _jobs
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.active import check_active
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockgraph import attached, children, users
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
@@ -281,6 +282,7 @@ def _arguments(vm: VM, params: Dict[str, Any]) -> Dict[str, Any]:
     """The command's arguments, in the types that this QEMU wants. Raises Refusal for what it would refuse."""
     operation = params["operation"]
     source = _jobs.node_named(vm, "device", params["device"])
+    check_active(vm, f"device: a {operation} of {source}", source)
     made: Dict[str, Any] = {"job-id": params["id"], "device": source}
     if operation in _COPIES:
         _check_target(vm, operation, source, params["target"])

@@ -38,8 +38,11 @@ POWER = {
 _NEED_RESET = ("shutdown", "internal-error")
 # Stopped for a moment by something that continues it by itself: a dump or snapshot, the end of a migration.
 _PASSING = ("save-vm", "finish-migrate")
+# An error of a disk stopped the guest. Continued, it tries again what had failed.
+_FAILED = "io-error"
 _LOOK = 0.02
 _GRACE = 2.0
+_RETRY = 1.0
 
 
 class Move(NamedTuple):
@@ -241,7 +244,25 @@ def _carry_out(vm: VM, before: str, move: Move, state: str) -> Dict[str, Any]:
         vm.forget()
         perform(step, vm, vm.deadline)
     vm.forget()
+    if state == "running" and move.plan.steps[-1].wait:
+        _check_runs(vm, before)
     return _result(before, move, state, vm.status)
+
+
+def _check_runs(vm: VM, before: str) -> None:
+    """Raise Refusal for a guest that stopped again at once, as one does whose disk is still full."""
+    since = time.monotonic()
+    while vm.ask("query-status")["running"]:
+        if before != _FAILED or time.monotonic() - since > _RETRY or vm.deadline.expired:
+            return
+        time.sleep(_LOOK)
+        vm.forget()
+    failed = [drive for drive in vm.ask("query-block") if drive.get("io-status", "ok") != "ok"]
+    disks = ", ".join(f"{drive.get('qdev') or drive['device']} ({drive['io-status']})" for drive in failed)
+    raise Refusal(
+        f"the virtual machine was let run and stopped again at once: its status is {vm.status}"
+        + (f", because of an I/O error of {disks}: mend that first" if disks else "")
+    )
 
 
 def _end(vm: VM, process: Process, before: str, move: Move, params: Dict[str, Any]) -> Dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils import _jobs
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.active import AWAY
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option
@@ -36,10 +37,6 @@ _HOLD = ("qcow2", "rbd")
 # These have nothing of their own: a snapshot goes to the node below.
 _THROUGH = ("raw", "throttle", "copy-on-read")
 _LEFT_STOPPED = "restore-vm"
-_NOT_NOW = {
-    "inmigrate": "it waits for its incoming migration",
-    "postmigrate": "it has been migrated away, and its disks with it",
-}
 # What a job's id calls its action, and the state that the action leads to. A load stops the VM: its id alone can tell
 # a later run whether the VM had been running.
 _ACTIONS = {"save": "present", "load-running": "loaded", "load-stopped": "loaded", "delete": "absent"}
@@ -185,8 +182,8 @@ def decide(now: Now, params: Dict[str, Any]) -> Move:
     start = {"present": _save, "absent": _delete, "loaded": _load}[state](now, params, warnings)
     if start is None:
         return Move(first, None, "", [], warnings)
-    if now.status in _NOT_NOW:
-        raise Refusal(f"name: {name}: no snapshot can be taken, loaded or deleted now: {_NOT_NOW[now.status]}")
+    if now.status in AWAY:
+        raise Refusal(f"name: {name}: no snapshot can be taken, loaded or deleted now: {AWAY[now.status]}")
     loads = "load-running" if now.runs or ran else "load-stopped"
     ident = job_id({"present": "save", "absent": "delete"}.get(state, loads), name)
     start = Step(start.execute, {"job-id": ident, **start.arguments})

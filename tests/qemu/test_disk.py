@@ -195,6 +195,17 @@ def test_a_node_that_goes_with_its_device(disk: Life) -> None:
     assert "d0-node" not in vm.observer.nodes()
 
 
+@pytest.mark.parametrize("named", [None, "KEPT"])
+def test_what_a_guest_knows_a_scsi_disk_by_follows_its_serial(disk: Life, named: str | None) -> None:
+    options: dict[str, Any] = {"options": {"device_id": named}} if named else {}
+    image = disk.vm.image("s0.raw")
+    disk.step(id="s0", driver="scsi-hd", bus="scsi0.0", filename=image, serial="FIRST", **options)
+    for serial in ("SECOND", "THIRD"):
+        disk.step(id="s0", serial=serial, recreate=True)
+        assert disk.vm.observer.qom_get("/machine/peripheral/s0", "device_id") == (named or serial)
+    disk.step(id="s0", state="absent")
+
+
 def test_a_recreation_keeps_what_was_not_named(disk: Life) -> None:
     vm = disk.vm
     image = vm.image("q.qcow2", "8M", "qcow2")

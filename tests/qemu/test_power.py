@@ -293,3 +293,21 @@ def test_no_shutdown(start_vm: Callable[..., VM]) -> None:
     vm.observer.execute("stop")
     assert step(vm, "off", "quit")["status"]["after"] == "off"
     assert not vm.alive
+
+
+def test_a_guest_that_stops_again_at_once_does_not_run(start_vm: Callable[..., VM]) -> None:
+    vm = start_vm(guest=True)
+    full = {"event": "none", "iotype": "write", "errno": 28, "once": True}
+    image = {"driver": "file", "filename": vm.image("d0.raw")}
+    below = {"driver": "blkdebug", "image": image, "inject-error": [full, full]}
+    disk = {"id": "d0", "bus": "rp0", "blockdev": {"file": below}, "options": {"werror": "stop"}}
+    run_module(vm, "qemu_disk", **disk)
+    vm.guest_sees(blk={"vda"})
+    vm.run_in_guest("(dd if=/dev/zero of=/dev/vda bs=4k count=1 conv=fsync; echo WRITTEN) >/dev/ttyS0 2>&1 &")
+    vm.observer.wait_event("STOP")
+    failed = refused(vm, "running", "stopped again at once", "io-error", "d0", "nospace", foretold=False)
+    assert (failed["changed"], names(failed)) == (True, ["cont"])
+    assert vm.observer.status() == "io-error"
+    done = step(vm, "running", "cont")
+    assert done["status"]["after"] == vm.observer.status() == "running"
+    vm.wait_serial("WRITTEN")

@@ -10,6 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence
 
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.active import check_active
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdef import PROTOCOLS, Untold, as_it_is, references
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import nodes, sectors
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockgraph import children, jobs_on, users
@@ -77,7 +78,7 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
             if jobs:
                 raise Refusal(f"size: block job {jobs[0]} works on {name}, which can't grow before that has ended")
             read_only = bool(want.get("read_only", have["read_only"]))
-            steps.append(_resize(name, change.after, read_only, change.before))
+            steps.append(_resize(vm, name, change.after, read_only, change.before))
     return steps
 
 
@@ -167,7 +168,7 @@ def _grown(vm: VM, want: Want) -> Step:
     """
     name, size = want["node_name"], sectors(want["size"])
     now = _foretold(vm, want)
-    step = _resize(name, size, want.get("read_only", False), now)
+    step = _resize(vm, name, size, want.get("read_only", False), now)
     step.late, step.hidden = False, now == size
     if now is None:
         step.doubt = (
@@ -204,17 +205,21 @@ def check_free(vm: VM, node: str, device: str, *, shared: bool) -> None:
         raise Refusal(f"drive: block node {node} is in use by device {others[0][1]}; both need share-rw to share it")
 
 
-def _resize(name: str, size: int, read_only: bool, now: int | None) -> Step:
+def _resize(vm: VM, name: str, size: int, read_only: bool, now: int | None) -> Step:
     """``block_resize`` of a node that has ``now`` bytes, as far as that is known; it never shrinks one."""
-    if now is not None:
-        _may_grow(name, size, read_only, now)
+    if now is not None and _may_grow(name, size, read_only, now):
+        check_active(vm, f"size: growing {name}", name)
+    new = name not in nodes(vm)
 
     def due(vm: VM) -> bool:
         """By QEMU's own word, at the moment in which it is sent."""
         node = nodes(vm).get(name)
         if node is None:
             raise Refusal(f"size: block node {name} is not there any more, so it was not grown")
-        return _may_grow(name, size, read_only, node["image"]["virtual-size"])
+        grows = _may_grow(name, size, read_only, node["image"]["virtual-size"])
+        if grows and (not new or vm.status == "inmigrate"):
+            check_active(vm, f"size: growing {name}", name)
+        return grows
 
     step = Step("block_resize", {"node-name": name, "size": size}, late=True)
     step.due = due

@@ -33,6 +33,8 @@ _DERIVED = {
     "num-queues": ("vectors",),
     "mq": ("vectors",),
 }
+# Of a serial number, QEMU makes a SCSI disk's device_id as well, unless it is told another: so much of it.
+_DEVICE_ID = 20
 # Read-only, or told by other means.
 _APART = ("addr", "devno", "dev_id", "subch_id", "size")
 _BACKENDS = ("drive", "netdev", "chardev")
@@ -120,6 +122,8 @@ def inherit(vm: VM, want: Want) -> Want:
     for decided, derived in _DERIVED.items():
         if decided in named or decided.replace("-", "_") in named:
             was = {name: value for name, value in was.items() if name not in derived}
+    if "serial" in named and was.get("device_id") == was.get("serial", "")[:_DEVICE_ID]:
+        del was["device_id"]
     was.pop("id")
     if "drive" in named and named["drive"] in blockgraph.chain(vm, want["id"]):
         named = {name: value for name, value in named.items() if name != "drive"}  # the top of that disk, as it was
