@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LOOK = 0.05
 # Capabilities that both sides must have alike, or the stream can't be read.
-_ALIKE = ("multifd", "postcopy-ram", "mapped-ram")
+ALIKE = ("multifd", "postcopy-ram", "mapped-ram")
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def check_ready(task: Task, vm: VM, states: Dict[str, bool]) -> None:
             )
         theirs = capabilities(other)
         channels = other.ask("query-migrate-parameters").get("multifd-channels")
-    for name in _ALIKE:
+    for name in ALIKE:
         if states.get(name, False) != theirs.get(name, False):
             raise Refusal(
                 f"capabilities: {name} is {'on' if states.get(name) else 'off'} here and not at the destination: "

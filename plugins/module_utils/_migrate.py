@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._converge.plan import Plan, PlanFailed
 from ansible_collections.vmm.qemu.plugins.module_utils._departure import (
@@ -17,6 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._departure import (
     until_paused,
 )
 from ansible_collections.vmm.qemu.plugins.module_utils._destination import (
+    ALIKE,
     LACKS,
     ask,
     at,
@@ -196,7 +197,20 @@ def _starting(task: Task, vm: VM, found: Found, quits: List[Step]) -> Move:
         )
     later = [*_postcopy(params, states), *(_switch(states) if params["wait"] else []), *quits]
     begins = Step("migrate", {"uri": uri}, hint=_not_ended if found.status == "cancelled" else None)
-    return Move(Plan([*steps, begins]), later, True, seen=params["destination_socket"] is not None)
+    seen = params["destination_socket"] is not None
+    return Move(Plan([*steps, begins]), later, True, warnings=_inherited(params, states), seen=seen)
+
+
+def _inherited(params: Dict[str, Any], states: Dict[str, bool]) -> Tuple[str, ...]:
+    """What is to be told of capabilities that are on, though not by this task, and that an unseen destination has to have."""
+    named = {str(name).replace("_", "-") for name in params["capabilities"] or {}}
+    kept = [name for name in ALIKE if states.get(name) and name not in named]
+    if not kept or params["destination_socket"] is not None:
+        return ()
+    return (
+        f"capabilities: {', '.join(kept)} is on from before, as after a migration that brought the guest here, and the "
+        "destination needs it, too: name it, to have it on or off",
+    )
 
 
 def _not_ended(refusal: errors.CommandError) -> str:

@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.host_path import check_output
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.host_path import LONGEST, check_output
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._progress import Progress
@@ -41,6 +42,8 @@ def check_uri(uri: str) -> None:
         raise Refusal(
             f"uri: {uri!r} is not a valid migration address: write tcp:HOST:PORT, unix:/path, exec:COMMAND, file:/path or fd:NAME"
         )
+    if protocol == "unix" and len(os.fsencode(rest)) > LONGEST:
+        raise Refusal(f"uri: {rest} is longer than the {LONGEST} bytes that a UNIX socket's path may have")
 
 
 def check_blocked(vm: VM, what: str) -> None:

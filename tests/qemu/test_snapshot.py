@@ -136,7 +136,7 @@ def test_taken_loaded_deleted(disks: VM) -> None:
 def test_memory_never_goes_back_without_all_writable_disks_unless_told(disks: VM) -> None:
     """A device has the raw node: QEMU's own savevm refuses that, too."""
     vm = disks
-    vm.observer.execute("device_add", {"driver": "virtio-blk-pci", "id": "disk-r", "drive": "r", "bus": "rp2"})
+    vm.observer.send("device_add", {"driver": "virtio-blk-pci", "id": "disk-r", "drive": "r", "bus": "rp2"})
     assert "does not support snapshots" in vm.observer.hmp("savevm x")
     life = Life(vm, "qemu_snapshot")
     life.refused("devices: r can't hold", "devices=['a', 'b']", name="s")

@@ -22,7 +22,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import peer_
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
 
-_LONGEST = 107
+LONGEST = 107
 _FDSET = "/dev/fdset/"
 _WHAT = {
     stat.S_IFLNK: "a symbolic link",
@@ -43,8 +43,8 @@ def check_socket(vm: VM, option: str, path: str, owner: Tuple[str, str], leaves:
     seen = _claimed(vm, option, path, owner)
     if seen is None:
         return
-    if len(os.fsencode(path)) > _LONGEST:
-        raise Refusal(f"{option}: {path} is longer than the {_LONGEST} bytes that a UNIX socket's path may have")
+    if len(os.fsencode(path)) > LONGEST:
+        raise Refusal(f"{option}: {path} is longer than the {LONGEST} bytes that a UNIX socket's path may have")
     mode = _mode(option, path, seen)
     if mode is None:
         return

@@ -11,8 +11,8 @@ import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._destination import has_guest
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._migrate import _check
-from ansible_collections.vmm.qemu.plugins.module_utils._migration import leaving
+from ansible_collections.vmm.qemu.plugins.module_utils._migrate import _check, _inherited
+from ansible_collections.vmm.qemu.plugins.module_utils._migration import check_uri, leaving
 from ansible_collections.vmm.qemu.plugins.module_utils._retreat import Found, before
 
 OUT = {"status": "completed", "total-time": 704}
@@ -88,3 +88,31 @@ def test_a_source_is_not_promised_an_end_that_nothing_can_prove(uri: str) -> Non
 )
 def test_where_the_guest_is_before_anything_was_done(found: dict[str, Any], run_state: str, guest: str) -> None:
     assert before(Found(found, run_state, run_state == "running")) == guest
+
+
+@pytest.mark.parametrize(
+    ("asked", "on", "destination", "told"),
+    [
+        (None, ["multifd", "events"], None, "multifd"),
+        ({"postcopy_ram": True}, ["multifd", "postcopy-ram"], None, "multifd"),
+        ({"multifd": False}, [], None, ""),
+        (None, ["auto-converge", "return-path"], None, ""),  # the source's own affair
+        (None, ["multifd"], "/run/b.qmp", ""),  # asked itself
+    ],
+)
+def test_what_an_earlier_migration_left_on_is_told(
+    asked: dict[str, bool] | None, on: list[str], destination: str | None, told: str
+) -> None:
+    params = {"capabilities": asked, "destination_socket": destination}
+    text = " ".join(_inherited(params, dict.fromkeys(on, True)))
+    assert text.startswith(f"capabilities: {told} is on") if told else text == ""
+
+
+@pytest.mark.parametrize(("length", "fits"), [(107, True), (108, False)])
+def test_a_path_that_no_socket_can_have_is_refused_before_anything_is_sent(length: int, fits: bool) -> None:
+    uri = f"unix:/{'x' * (length - 1)}"
+    if fits:
+        check_uri(uri)
+        return
+    with pytest.raises(Refusal, match="longer than the 107 bytes"):
+        check_uri(uri)
