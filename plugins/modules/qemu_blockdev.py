@@ -32,6 +32,7 @@ options:
     description:
       - The format or protocol, such as V(raw), V(qcow2), V(null-co).
       - A new node is V(raw) unless this says otherwise.
+      - Needed where the file begins as a qcow2 image does. Give V(raw) for one that a guest had as a raw disk, and may have written so.
     type: str
   filename:
     description:

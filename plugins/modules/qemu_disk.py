@@ -37,7 +37,9 @@ options:
     description: The image, or a block device. Which of both it is, the module sees for itself.
     type: str
   format:
-    description: The image's format. A new disk is V(raw) unless this says otherwise.
+    description:
+      - The image's format. A new disk is V(raw) unless this says otherwise.
+      - Needed where the file begins as a qcow2 image does. Give V(raw) for one that a guest had as a raw disk, and may have written so.
     type: str
   driver:
     description:

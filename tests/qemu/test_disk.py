@@ -263,6 +263,16 @@ def test_what_reading_can_tell_is_refused_before_anything_is_sent(disk: Life) ->
     disk.step(id="d0", state="absent")
 
 
+def test_an_image_with_a_format_is_not_given_to_a_guest_as_raw(disk: Life) -> None:
+    """It would see the image's own header, and write over it."""
+    image = disk.vm.image("a.qcow2", "8M", "qcow2")
+    given: dict[str, Any] = {"id": "d0", "filename": image, "bus": "rp0"}
+    disk.refused("qcow2", "name the format", **given)
+    Life(disk.vm, "qemu_blockdev").refused("qcow2", node_name="n0", filename=image)
+    disk.step(**given, format="raw")
+    disk.same(**given)
+
+
 def test_an_image_in_use_by_another_vm(disk: Life, start_vm: Any) -> None:
     image = disk.vm.image("q.qcow2", "8M", "qcow2")
     start_vm(args=["-drive", f"file={image},format=qcow2,if=none,id=x", "-device", "virtio-blk-pci,drive=x,bus=rp0"])

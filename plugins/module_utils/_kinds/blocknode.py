@@ -34,6 +34,7 @@ def create(vm: VM, want: Want) -> List[Step]:
     if bare and _takes_image(vm, want.get("driver", "raw")):
         raise Refusal(f"filename: block node {name} does not exist yet, and to add it its filename must be given")
     arguments = vm.schema.coerce("blockdev-add", _definition(want, vm))
+    _check_format(vm, want)
     undo = _delete(name)
     steps = [Step("blockdev-add", arguments, undo=[undo], hint=_hint)]
     if "size" in want:
@@ -159,6 +160,16 @@ def _definition(want: Want, vm: VM | None) -> Dict[str, Any]:
         made["cache"] = {qemu: want["cache"][key] for key, qemu in cache.items() if key in want["cache"]}
     made.update(want.get("options", {}))
     return made
+
+
+def _check_format(vm: VM, want: Want) -> None:
+    """Raise Refusal for a qcow2 image that would be raw only because nothing says otherwise: the guest would write over it."""
+    path = want.get("filename")
+    if "driver" not in want and vm.local and isinstance(path, str) and virtual_size(path, "qcow2") is not None:
+        raise Refusal(
+            f"filename: {path} begins as a qcow2 image does, and without a format it would be a raw disk, of which the guest "
+            "would see the image's inside and write over it: name the format that it was made with (driver of a block node)"
+        )
 
 
 def _grown(vm: VM, want: Want) -> Step:
