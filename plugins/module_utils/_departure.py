@@ -128,10 +128,10 @@ def _prove(trip: Trip, end: Dict[str, Any]) -> None:
                 "and keeps the guest: if it runs nowhere else, qemu_power with state=running and force=true continues it here",
                 **figures,
             ) from exc
-    if trip.task.params["source_after"] == "quit" and not (trip.seen or capabilities(trip.vm).get("return-path")):
+    elif trip.task.params["source_after"] == "quit" and not capabilities(trip.vm).get("return-path"):
         raise Refusal(
-            "source_after: the virtual machine was not ended, since nothing proves that its guest has arrived: this migration has "
-            "no return path, and this task has seen no destination that waits; end it with qemu_power",
+            "source_after: the virtual machine was not ended, since nothing proves that the guest has arrived: "
+            "this migration has no return path; give destination_socket",
             **figures,
         )
     trip.guest = LEFT

@@ -323,7 +323,10 @@ def _verdict(trip: Trip, word: Word, state: str, stopped: bool) -> str:
     if word.guest == HAS:
         return f"The destination has the guest, so it was stopped here: {_END}"
     if word.guest == LACKS:
-        return f"The guest is still here, its status is {state}"
+        unless = (
+            ", unless the earlier migration, which failed, has taken it away" if trip.found.status == "failed" else ""
+        )
+        return f"The guest is still here, its status is {state}{unless}"
     here = "It was stopped here for that" if stopped else f"Here its status is {state}"
     other = (
         "; where it does not, end that one, and let it go on here (qemu_power with state=running)" if stopped else ""

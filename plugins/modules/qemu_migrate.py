@@ -143,7 +143,8 @@ migration:
 guest:
   description:
     - Where the guest is. V(here) and V(left) only where that is certain, else V(unknown).
-    - V(here) is a guest that has not been sent in full, or that the destination says not to have.
+    - V(here) is a guest that this migration has not sent in full, or that the destination says not to have. Of an earlier migration that
+      failed QEMU does not tell how far it came; where the guest is since then, the task that failed has said.
     - V(left) is one whose migration has completed, or that the destination says to have.
   returned: once the virtual machine has been looked at
   type: str

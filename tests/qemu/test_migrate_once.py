@@ -177,6 +177,9 @@ def test_a_connection_that_breaks_after_the_guest_has_left(pair: Callable[..., A
         else:
             failed = refused(source, "may run at the destination", "Look there", uri=relay.uri)
             assert failed["guest"] == "unknown" and "stop" not in names(failed)
+            refused(
+                source, "unless the earlier migration", uri=f"tcp:127.0.0.1:{port}"
+            )  # nobody listens there any more
             run_module(source, "qemu_power", state="off")  # as the message says
         network.join()
         assert there.observer.status() == "running"

@@ -239,6 +239,19 @@ def test_another_machine_that_has_made_a_snapshot_is_no_arrival(both: Hosts) -> 
     assert both.status() == {"a": "postmigrate", "b": "running"}
 
 
+def test_another_machine_that_has_come_before_is_no_arrival(hosts: Hosts) -> None:
+    """Both of that name, with disks of their own."""
+    hosts.make()
+    hosts.moved()
+    hosts.variables["vm_disk"] = str(hosts.base / "shared" / "other.qcow2")
+    hosts.make()
+    with hosts.observer("a/g") as observer:
+        observer.execute("migrate", uri="exec:cat >/dev/null")
+        until(lambda: observer.status() == "postmigrate")
+    hosts.fails("Nothing proves", "not the same on both hosts", migrate_same_disks=True)
+    assert hosts.status() == {"a": "postmigrate", "b": "running"}
+
+
 # -- its disks ---------------------------------------------------------------
 
 
