@@ -39,6 +39,8 @@ _STOPPED = "save-vm"
 _EVENT_SECONDS = 2.0
 # How a flattened kdump file begins, and how only a whole one ends.
 _FLAT, _FLAT_END = b"makedumpfile", b"\xff" * 16
+# How files begin that QEMU writes: elf, kdump flattened and raw, win-dmp.
+_DUMPS = (b"\x7fELF", _FLAT, b"KDUMP", b"PAGE")
 
 
 class Want(NamedTuple):
@@ -128,10 +130,25 @@ def look(vm: VM, want: Want) -> Found:
     there = _beside.existing("path", want.path)
     if there is not None and not want.force:
         return found._replace(size=there.st_size)
+    if there is not None and there.st_size:
+        _check_dump(want.path)
     _beside.check_directory("path", want.path)
     part = _beside.leftover("path", want.path)
     state = "none" if part is None else _state(vm, want, part, dump)
     return found._replace(size=None if there is None else there.st_size, part=state)
+
+
+def _check_dump(path: str) -> None:
+    """Raise Refusal for what is there and is not a dump: a disk's image, say."""
+    try:
+        with safe_open.regular(path, links=True) as file:
+            if file.read(len(_FLAT)).startswith(_DUMPS):
+                return
+    except OSError as exc:
+        raise Refusal(f"path: can't read {path}: {exc.strerror}") from exc
+    raise Refusal(
+        f"path: {path} is there and is not a dump: it is kept, with force, too; remove it, or give another path"
+    )
 
 
 def _state(vm: VM, want: Want, part: os.stat_result, dump: Dict[str, Any]) -> str:

@@ -228,6 +228,8 @@ class Instance:
                 for wake in before[:-1]:
                     perform(wake, self.vm, deadline)
                 if before and not self._shut_down(self.vm, before[-1]):
+                    self.vm.forget()
+                    self.stop_commands(running._replace(status=self.vm.status))  # stopped by an I/O error, say
                     took = f"within {self.patience:.4g} s"
                     self.warnings.append(f"{self.name}: the guest did not shut down {took}, so QEMU was ended")
                 perform(quit_, self.vm, deadline)

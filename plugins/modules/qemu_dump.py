@@ -61,7 +61,7 @@ options:
     type: str
   force:
     description:
-      - Replace a file that is there by a new dump, when that is complete.
+      - Replace a dump that is there by a new one, when that is complete. A file that is not a dump is never replaced.
       - Without it such a file is fine as it is, and a warning says so.
     type: bool
     default: false

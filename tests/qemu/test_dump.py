@@ -229,6 +229,13 @@ def test_bad_input(vm: VM, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["vm.elf.part"]
 
 
+def test_what_is_not_a_dump_is_not_replaced_with_force_either(vm: VM, tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    path.write_bytes(b"QFI\xfb" + bytes(65536))
+    refused(vm, path, "is not a dump", force=True)
+    assert path.read_bytes() == b"QFI\xfb" + bytes(65536)
+
+
 def test_a_format_that_fails_on_the_way(vm: VM, tmp_path: Path) -> None:
     """A guest without what win-dmp needs: QEMU takes the command, and only its event tells."""
     path = tmp_path / "vm.dmp"
@@ -241,13 +248,13 @@ def test_a_format_that_fails_on_the_way(vm: VM, tmp_path: Path) -> None:
 
 def test_a_full_disk_destroys_nothing(vm: VM, small_disk: Path) -> None:
     path = small_disk / "vm.elf"
-    path.write_text("the old dump")
+    path.write_text("\x7fELF: the old dump")
     vm.observer.execute("cont")
     failed = refused(vm, path, "No space left", foretold=False, force=True)
     assert "No space left" in failed["error"]["desc"]
     assert vm.observer.status() == "running"
     assert os.listdir(small_disk) == ["vm.elf"]
-    assert path.read_text() == "the old dump"
+    assert path.read_text() == "\x7fELF: the old dump"
 
 
 def test_a_waiting_destination_has_no_memory_yet(start_vm: Callable[..., VM], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -428,6 +429,26 @@ def test_a_paused_guest_is_not_power_cut_unless_that_is_said(instance: Instance)
     for check in (True, False):
         assert instance.run(check, state="stopped", shutdown_timeout=0)["commands"] == [QUIT]
     assert instance.files == set() and not process_exists(pid)
+
+
+def test_a_guest_that_is_paused_while_it_shuts_down_is_not_power_cut(
+    instance: Instance, start_vm: Callable[..., VM]
+) -> None:
+    """By QEMU, say, when its last writes find no space."""
+    vm = start_vm(name="inst")
+    vm.observer.execute("cont")
+
+    def pause() -> None:
+        vm.observer.wait_event("POWERDOWN")
+        vm.observer.execute("stop")
+
+    pausing = threading.Thread(target=pause)
+    pausing.start()
+    assert "its status is paused" in instance.fail(socket=vm.qmp, state="stopped", shutdown_timeout=1)
+    pausing.join()
+    assert vm.observer.execute("query-status")["status"] == "paused"
+    assert instance.run(socket=vm.qmp, state="stopped", shutdown_timeout=0)["commands"] == [QUIT]
+    vm.wait_exit()
 
 
 def test_a_suspended_guest_is_woken_up_to_be_asked(instance: Instance, start_vm: Callable[..., VM]) -> None:

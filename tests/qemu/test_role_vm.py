@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -21,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from support.plays import PlayRun
 from support.roles import Roles
 from support.vm import BED, process_exists
 
@@ -313,34 +315,51 @@ def test_a_paused_guest_is_not_stopped_unless_that_is_said(roles: Roles) -> None
     assert roles.processes() == {}
 
 
-def test_an_undo_leaves_a_machine_that_another_play_started(roles: Roles) -> None:
-    """The other one starts it between this one's look and its start."""
+@contextlib.contextmanager
+def another_play(roles: Roles, **wanted: Any) -> Iterator[list[PlayRun]]:
+    """A play that has looked at the machine, and starts it when the block is over; then its end is in the list."""
     going, go, tools = roles.base / "going", roles.base / "go", roles.base / "tools"
     tools.mkdir()
     program = tools / "qemu-img"
     real = shutil.which("qemu-img")
     program.write_text(f'#!/bin/sh\n: >{going}\nwhile [ ! -e {go} ]; do sleep 0.1; done\nexec {real} "$@"\n')
     program.chmod(0o755)
-    second, said = Roles(), list[str]()
+    second, runs = Roles(), list[PlayRun]()
     second.environment = {"PATH": f"{tools}:{os.environ['PATH']}"}
-    bad = {"id": "d0", "filename": "/nonexistent.img", "bus": "rp0"}
-    new = {"id": "new", "filename": f"{roles.base}/vm1/new", "size": "1M", "bus": "rp1"}
-    wanted = {"directory": f"{roles.base}/vm1", "disks": [new, bad]}
-    thread = threading.Thread(target=lambda: said.append(second.refused(**wanted)))
+    wanted["directory"] = f"{roles.base}/vm1"
+    thread = threading.Thread(target=lambda: runs.append(second.run(**wanted)))
     thread.start()
     try:
         while not going.exists():
             assert thread.is_alive()
             time.sleep(0.1)
-        roles.done(True)
-        before = roles.processes()
+        yield runs
     finally:
         go.touch()
         thread.join()
         second.close()
-    assert "/nonexistent.img" in said[0]
+
+
+def test_an_undo_leaves_a_machine_that_another_play_started(roles: Roles) -> None:
+    """The other one starts it between this one's look and its start."""
+    bad = {"id": "d0", "filename": "/nonexistent.img", "bus": "rp0"}
+    new = {"id": "new", "filename": f"{roles.base}/vm1/new", "size": "1M", "bus": "rp1"}
+    with another_play(roles, disks=[new, bad]) as runs:
+        roles.done(True)
+        before = roles.processes()
+    assert runs[0].rc != 0 and "/nonexistent.img" in runs[0].output
     assert roles.processes() == before and roles.files() >= RUN
     roles.done(False)
+
+
+def test_a_machine_that_another_play_started_with_other_arguments(roles: Roles) -> None:
+    data = {"id": "data", "filename": f"{roles.base}/vm1/data", "size": "1M", "bus": "rp0"}
+    with another_play(roles, disks=[data], memory="96M", restart_allowed=True) as runs:
+        roles.done(True)
+        before = roles.processes()
+    assert runs[0].rc == 0, runs[0].output
+    assert "vm1 runs with other arguments" in runs[0].output
+    assert roles.processes() == before
 
 
 def test_check_mode_on_a_machine_that_runs(roles: Roles) -> None:
