@@ -16,7 +16,7 @@ from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
 MIB = 1 << 20
-SCSI = {"driver": "scsi-hd", "bus": "scsi0.0"}
+SCSI: dict[str, Any] = {"driver": "scsi-hd", "bus": "scsi0.0"}
 
 
 @pytest.fixture(params=["inmigrate", "postmigrate"])
@@ -46,7 +46,7 @@ def refused(vm: VM, module: str, **options: Any) -> None:
 
 
 def test_a_disk_does_not_grow_while_its_guest_is_elsewhere(away: VM) -> None:
-    disk = {"id": "d0", "size": "32M"}
+    disk: dict[str, Any] = {"id": "d0", "size": "32M"}
     refused(away, "qemu_disk", **disk)
     refused(away, "qemu_blockdev", node_name="d0-node", size="32M")
     refused(away, "qemu_machine", disks=[disk])
@@ -55,7 +55,7 @@ def test_a_disk_does_not_grow_while_its_guest_is_elsewhere(away: VM) -> None:
 
 
 def test_a_new_disk_grows_where_qemu_may_write_to_it(away: VM) -> None:
-    disk = {"id": "d1", "filename": away.image("d1.raw"), "size": "32M", **SCSI}
+    disk: dict[str, Any] = {"id": "d1", "filename": away.image("d1.raw"), "size": "32M", **SCSI}
     if away.observer.status() == "inmigrate":
         refused(away, "qemu_disk", **disk)
         return
@@ -71,7 +71,7 @@ def test_no_block_job_begins_while_the_guest_is_elsewhere(away: VM, operation: s
 
 def test_a_new_disk_whose_size_only_qemu_can_tell(start_vm: Callable[..., VM]) -> None:
     vm = start_vm(scsi=True, args=["-incoming", "defer"])
-    part = {"id": "d1", "filename": vm.image("d1.raw"), "blockdev": {"options": {"offset": 0}}, **SCSI}
+    part: dict[str, Any] = {"id": "d1", "filename": vm.image("d1.raw"), "blockdev": {"options": {"offset": 0}}, **SCSI}
     with pytest.raises(ModuleFailed, match="inmigrate"):
         run_module(vm, "qemu_disk", size="32M", **part)
     assert vm.alive and "d1-node" not in vm.observer.nodes()
@@ -82,7 +82,7 @@ def test_a_new_disk_whose_size_only_qemu_can_tell(start_vm: Callable[..., VM]) -
 def test_a_guest_that_arrived_paused_has_its_disks_once_it_runs(start_vm: Callable[..., VM], qemu_version: str) -> None:
     source = start_vm(scsi=True)
     path = source.image("d0.qcow2", fmt="qcow2")
-    disk = {"id": "d0", "filename": path, "format": "qcow2", **SCSI}
+    disk: dict[str, Any] = {"id": "d0", "filename": path, "format": "qcow2", **SCSI}
     there = start_vm(scsi=True, args=["-incoming", "defer"])
     for vm in (there, source):
         run_module(vm, "qemu_disk", **disk)

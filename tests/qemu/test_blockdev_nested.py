@@ -110,7 +110,7 @@ def test_a_file_where_a_server_is_wanted_is_another_disk(node: Life, servers: di
 def test_a_disk_is_never_plugged_onto_a_node_that_is_something_else(vm: VM) -> None:
     vm.observer.send("blockdev-add", {"driver": "null-co", "node-name": "nn", "size": 1 << 20})
     disk = Life(vm, "qemu_disk")
-    options = {"id": "d0", "driver": "scsi-hd", "bus": "scsi0.0", "node_name": "nn"}
+    options: dict[str, Any] = {"id": "d0", "driver": "scsi-hd", "bus": "scsi0.0", "node_name": "nn"}
     disk.refused("nn", "filename", "null-co", "recreate", **options, filename=vm.image("a.img"))
     assert vm.plugged() == {}
 
@@ -133,9 +133,10 @@ def test_nodes_that_are_named_in_a_list_are_compared_by_name(node: Life) -> None
     assert [step["execute"] for step in failed.value.result["rolled_back"]] == ["blockdev-del", "blockdev-add"]
     node.same(**given("na", "nb"))
     node.step(node_name="q0", state="absent")
-    inline = [{"driver": "raw", "file": {"driver": "file", "filename": vm.image(name)}} for name in ("x.img", "y.img")]
+    files = [{"driver": "file", "filename": vm.image(name)} for name in ("x.img", "y.img")]
+    inline = [{"driver": "raw", "file": file} for file in files]
     node.step(**given(*inline))
-    inline[1]["file"]["filename"] = vm.image("z.img")
+    files[1]["filename"] = vm.image("z.img")
     node.refused("options.children", "z.img", **given(*inline))
 
 

@@ -393,7 +393,8 @@ def image_of(vm: VM, device: str) -> dict[str, Any]:
 
 def test_a_disk_of_the_command_line_is_grown_by_its_device(started: VM) -> None:
     disk = Life(started, "qemu_disk")
-    for device, more in (("disk1", {}), ("disk2", {}), ("disk2", {"node_name": "nn2"})):
+    tasks: list[tuple[str, dict[str, Any]]] = [("disk1", {}), ("disk2", {}), ("disk2", {"node_name": "nn2"})]
+    for device, more in tasks:
         size = image_of(started, device)["image"]["virtual-size"] + 8 * MB
         assert names(disk.step(id=device, size=str(size), **more)) == ["block_resize"]
         assert image_of(started, device)["image"]["virtual-size"] == size
@@ -443,7 +444,13 @@ def test_a_disk_of_the_command_line_is_removed_and_given_back(started: VM, devic
 
 def test_a_medium_is_put_into_a_drive_that_was_emptied(disk: Life) -> None:
     vm = disk.vm
-    given = {"id": "cd", "driver": "scsi-cd", "bus": "scsi0.0", "read_only": True, "filename": vm.image("1.iso", "1M")}
+    given: dict[str, Any] = {
+        "id": "cd",
+        "driver": "scsi-cd",
+        "bus": "scsi0.0",
+        "read_only": True,
+        "filename": vm.image("1.iso", "1M"),
+    }
     disk.step(**given)
     for close in (False, True):
         vm.observer.execute("eject", id="cd", force=True)
@@ -458,7 +465,13 @@ def test_a_medium_is_put_into_a_drive_that_was_emptied(disk: Life) -> None:
 
 def test_a_medium_that_could_not_be_kept_is_taken_out_again(disk: Life) -> None:
     vm = disk.vm
-    given = {"id": "cd", "driver": "scsi-cd", "bus": "scsi0.0", "read_only": True, "filename": vm.image("1.iso", "1M")}
+    given: dict[str, Any] = {
+        "id": "cd",
+        "driver": "scsi-cd",
+        "bus": "scsi0.0",
+        "read_only": True,
+        "filename": vm.image("1.iso", "1M"),
+    }
     disk.step(**given)
     vm.observer.execute("eject", id="cd", force=True)
     vm.observer.execute("blockdev-close-tray", id="cd")
@@ -473,7 +486,7 @@ def test_a_medium_that_could_not_be_kept_is_taken_out_again(disk: Life) -> None:
 def test_an_empty_drive_that_qemu_was_started_with_takes_a_medium(started: VM) -> None:
     disk, iso = Life(started, "qemu_disk"), started.image("2.iso", "1M")
     for device in ("cd4", "cd3"):
-        given = {"id": device, "driver": "ide-cd", "filename": iso, "read_only": True}
+        given: dict[str, Any] = {"id": device, "driver": "ide-cd", "filename": iso, "read_only": True}
         if device == "cd3":
             answer = disk.refused("filename is", "QEMU was started with drive drive3", **given)
             assert "set recreate" not in answer["msg"]
@@ -481,7 +494,12 @@ def test_an_empty_drive_that_qemu_was_started_with_takes_a_medium(started: VM) -
             started.observer.execute("eject", id="cd3", force=True)
         disk.step(**given)
         assert image_of(started, device)["file"] == given["filename"]
-    other = {"id": "cd4", "driver": "ide-cd", "filename": started.image("4.iso", "1M"), "read_only": True}
+    other: dict[str, Any] = {
+        "id": "cd4",
+        "driver": "ide-cd",
+        "filename": started.image("4.iso", "1M"),
+        "read_only": True,
+    }
     answer = disk.refused("filename is", "can't be unplugged", **other)
     assert "set recreate" not in answer["msg"]
 

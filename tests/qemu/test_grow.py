@@ -36,7 +36,13 @@ class Elsewhere:
         self.vm.command[:0] = ["unshare", "-m", "sh", "-c", enter, "sh", str(self.behind), str(self.path)]
 
     def disk(self, size: str, monitor: str = "tcp", **how: Any) -> dict[str, Any]:
-        options = {"id": "d0", "driver": "scsi-hd", "bus": "scsi0.0", "filename": str(self.path), "size": size}
+        options: dict[str, Any] = {
+            "id": "d0",
+            "driver": "scsi-hd",
+            "bus": "scsi0.0",
+            "filename": str(self.path),
+            "size": size,
+        }
         return run_module(self.tcp if monitor == "tcp" else self.vm.qmp, "qemu_disk", **options, **how)
 
     def sizes(self) -> tuple[int, int]:

@@ -32,7 +32,7 @@ def precious(tmp_path: Path) -> Path:
 def socket_at(module: str, path: str) -> dict[str, Any]:
     """A task that has QEMU make a UNIX socket."""
     chardev = {"type": "socket", "server": True, "path": path}
-    return {
+    tasks: dict[str, dict[str, Any]] = {
         "qemu_chardev": {"id": "c0", **chardev},
         "qemu_serial_port": {"id": "p0", "chardev": chardev},
         "qemu_machine": {"chardevs": [{"id": "c0", **chardev}]},
@@ -42,7 +42,8 @@ def socket_at(module: str, path: str) -> dict[str, Any]:
             "options": {"server": True, "addr": {"type": "unix", "path": path}},
         },
         "qemu_migrate_incoming": {"uri": f"unix:{path}"},
-    }[module]
+    }
+    return tasks[module]
 
 
 def machine(start_vm: Callable[..., VM], module: str) -> VM:
@@ -106,7 +107,7 @@ def test_a_netdev_made_again_may_have_its_path_again(paused_vm: VM, tmp_path: Pa
     given = socket_at("qemu_netdev", str(tmp_path / "s"))
     given["options"]["addr"]["path"] = path = str(tmp_path / "s")
     life.step(**given)
-    dgram = {"id": "n0", "type": "dgram", "options": {"local": {"type": "unix", "path": path}}}
+    dgram: dict[str, Any] = {"id": "n0", "type": "dgram", "options": {"local": {"type": "unix", "path": path}}}
     dgram["options"]["remote"] = {"type": "unix", "path": f"{path}-remote"}
     made = run_module(paused_vm, "qemu_netdev", **dgram, recreate=True)
     assert names(made) == ["netdev_del", "netdev_add"]
@@ -136,7 +137,7 @@ def test_a_file_is_added_to_and_never_emptied(paused_vm: VM, precious: Path) -> 
 
 def test_a_filter_does_not_dump_over_a_file(paused_vm: VM, precious: Path) -> None:
     run_module(paused_vm, "qemu_netdev", id="n0", type="user")
-    options = {"netdev": "n0", "file": str(precious)}
+    options: dict[str, Any] = {"netdev": "n0", "file": str(precious)}
     life = Life(paused_vm, "qemu_object")
     life.refused("options: file", str(precious), "throw away", id="f0", qom_type="filter-dump", options=options)
     assert precious.read_text() == CONTENT
@@ -175,7 +176,8 @@ def test_a_relative_path_is_where_qemu_stands(paused_vm: VM) -> None:
 
 @pytest.mark.parametrize("check", [True, False], ids=["check", "run"])
 def test_seeds_and_pictures_replace_their_own_kind_alone(paused_vm: VM, precious: Path, check: bool) -> None:
-    for module, options in (("qemu_seed", {"meta_data": "x"}), ("qemu_screendump", {})):
+    tasks: dict[str, dict[str, Any]] = {"qemu_seed": {"meta_data": "x"}, "qemu_screendump": {}}
+    for module, options in tasks.items():
         target = paused_vm if module == "qemu_screendump" else None
         with pytest.raises(ModuleFailed, match=f"{precious} is there and is not a"):
             run_module(target, module, check=check, path=str(precious), **options)

@@ -327,7 +327,7 @@ def test_a_link_is_not_given_away_nor_resized(tmp_path: Path) -> None:
 def test_what_an_image_calls_its_data_file_is_not_resized_unless_the_task_calls_it_so(tmp_path: Path) -> None:
     """Whoever can write to an image can name any file in its header."""
     path, data, victim = tmp_path / "disk", tmp_path / "data", tmp_path / "mine"
-    own = {"format": "qcow2", "options": {"data_file": str(data), "data_file_raw": True}}
+    own: dict[str, Any] = {"format": "qcow2", "options": {"data_file": str(data), "data_file_raw": True}}
     step(path, "create", "mv", **own, size="1M")
     step(path, "resize", **own, size="2M")
     assert data.stat().st_size == 2 * MIB
@@ -349,7 +349,8 @@ def test_a_strangers_link_leads_nowhere(tmp_path: Path) -> None:
         os.symlink(tmp_path / target, tmp_path / name)
     for name in ("link", "way"):
         os.lchown(tmp_path / name, nobody.pw_uid, nobody.pw_gid)
-    for options in ({"size": "16M"}, {"owner": "nobody"}, {}):
+    tasks: list[dict[str, Any]] = [{"size": "16M"}, {"owner": "nobody"}, {}]
+    for options in tasks:
         refused(tmp_path / "link", "symbolic link that belongs to nobody", **options)
         refused(tmp_path / "way" / "disk", "symbolic link that belongs to nobody", **options)
     refused(tmp_path / "way" / "disk", "symbolic link that belongs to nobody", state="absent")

@@ -495,7 +495,10 @@ def test_a_removal_that_nothing_takes_back_is_told_as_what_was_done(scsi_vm: VM)
     """QEMU does not tell a ring buffer's size, so that nothing can make it again."""
     run_module(scsi_vm, "qemu_chardev", id="ring", type="ringbuf", options={"size": "4k"})
     bad = {"id": "bad", "driver": "scsi-hd", "bus": "scsi0.0", "filename": scsi_vm.image("a.raw")}
-    document = {"chardevs": [{"id": "ring", "state": "absent"}], "disks": [{**bad, "options": {"werror": "bogus"}}]}
+    document: dict[str, Any] = {
+        "chardevs": [{"id": "ring", "state": "absent"}],
+        "disks": [{**bad, "options": {"werror": "bogus"}}],
+    }
     with pytest.raises(ModuleFailed, match="bogus") as failed:
         run_module(scsi_vm, "qemu_machine", **document)
     gone = "ring" not in scsi_vm.observer.chardevs()

@@ -109,7 +109,7 @@ def test_a_destination_without_the_guest_is_held_before_the_guest_goes_on_here(p
     source, there, port = pair()
     with Relay(port, passes=1 << 16) as swallows:
         before = settings(source)
-        named = {"uri": swallows.uri, "destination_socket": there.qmp}
+        named: dict[str, Any] = {"uri": swallows.uri, "destination_socket": there.qmp}
         failed = refused(source, "was cancelled", "still here", "running", timeout=4, **named)
         assert failed["guest"] == "here" and names(failed) == ["migrate", "stop", "migrate_cancel"]
         assert failed["commands"][1]["socket"] == there.qmp
@@ -148,7 +148,7 @@ def test_a_destination_that_answers_oddly_leaves_the_source_as_it_is(pair: Calla
         peer.serve(**{**waits, "query_migrate_capabilities": [], "query_migrate_parameters": {}, **odd})
 
     with Relay(port, answers=False) as relay, FakeQMP(oddly) as fake:
-        named = {"uri": relay.uri, "destination_socket": fake.address}
+        named: dict[str, Any] = {"uri": relay.uri, "destination_socket": fake.address}
         assert refused(source, "destination_socket", **named)["guest"] == "here"
         migrate(source, uri=relay.uri, wait=False)
         wait_status(there, "running")
@@ -228,7 +228,7 @@ def test_a_network_that_falls_silent_is_cut_off(start_vm: Callable[..., VM]) -> 
     before = settings(source)
     with Relay(port, most=15 * MIB) as silent:
         begun = time.monotonic()
-        named = {"uri": silent.uri, "destination_socket": there.qmp}
+        named: dict[str, Any] = {"uri": silent.uri, "destination_socket": there.qmp}
         failed = refused(source, "still here", "running", parameters=fast, timeout=8, **named)
         assert time.monotonic() - begun < 8 + 1.8 + 5  # what a busy machine adds
         assert failed["guest"] == "here"
@@ -250,7 +250,7 @@ def test_what_a_failed_migration_had_set_does_not_break_the_next(start_vm: Calla
     source.observer.execute("object-add", **{"qom-type": "tls-creds-anon", "id": "creds", "endpoint": "client"})
     source.observer.execute("cont")
     before = settings(source)
-    odd = {
+    odd: dict[str, Any] = {
         "capabilities": {"multifd": True, "auto-converge": True},
         "parameters": {"max-bandwidth": "1M", "tls-creds": "creds"},
     }
@@ -270,7 +270,10 @@ def test_what_was_set_stays_while_the_migration_goes_on_and_is_told(start_vm: Ca
     left = refused(source, "goes on", uri=uri, parameters=SLOW, timeout=3, on_timeout="leave")
     assert "max-bandwidth" in left["warnings"][0] and left["guest"] == "unknown" and "rolled_back" not in left
     # one that joins sets what it can, and says what it can't
-    odd = {"capabilities": {"multifd": True}, "parameters": {"max-bandwidth": "1G", "multifd-channels": 4}}
+    odd: dict[str, Any] = {
+        "capabilities": {"multifd": True},
+        "parameters": {"max-bandwidth": "1G", "multifd-channels": 4},
+    }
     foretold = run_module(source, "qemu_migrate", check=True, uri="tcp:192.0.2.9:4444", **odd)
     joined = migrate(source, uri="tcp:192.0.2.9:4444", **odd)
     assert joined["commands"] == foretold["commands"]

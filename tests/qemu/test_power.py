@@ -300,7 +300,7 @@ def test_a_guest_that_stops_again_at_once_does_not_run(start_vm: Callable[..., V
     full = {"event": "none", "iotype": "write", "errno": 28, "once": True}
     image = {"driver": "file", "filename": vm.image("d0.raw")}
     below = {"driver": "blkdebug", "image": image, "inject-error": [full, full]}
-    disk = {"id": "d0", "bus": "rp0", "blockdev": {"file": below}, "options": {"werror": "stop"}}
+    disk: dict[str, Any] = {"id": "d0", "bus": "rp0", "blockdev": {"file": below}, "options": {"werror": "stop"}}
     run_module(vm, "qemu_disk", **disk)
     vm.guest_sees(blk={"vda"})
     vm.run_in_guest("(dd if=/dev/zero of=/dev/vda bs=4k count=1 conv=fsync; echo WRITTEN) >/dev/ttyS0 2>&1 &")

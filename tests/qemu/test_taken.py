@@ -32,7 +32,7 @@ def test_a_slot_that_is_taken(start_vm: Callable[..., VM]) -> None:
 def test_a_unit_that_is_taken(start_vm: Callable[..., VM]) -> None:
     vm = start_vm(scsi=True)
     disk = Life(vm, "qemu_disk")
-    place = {"driver": "scsi-hd", "bus": "scsi0.0", "scsi_id": 3, "lun": 2}
+    place: dict[str, Any] = {"driver": "scsi-hd", "bus": "scsi0.0", "scsi_id": 3, "lun": 2}
     disk.step(id="d0", filename=vm.image("d0.img"), **place)
     disk.refused("device d0 has SCSI id 3, unit 2", id="d1", filename=vm.image("d1.img"), **place)
     disk.step(id="d1", filename=vm.image("d1.img"), **{**place, "lun": 4})
@@ -45,9 +45,9 @@ def test_a_turn_at_booting_that_is_taken(start_vm: Callable[..., VM]) -> None:
     cold = ["-netdev", "user,id=u", "-device", "virtio-net-pci,netdev=u,bootindex=7"]
     vm = start_vm(scsi=True, args=cold)
     disk = Life(vm, "qemu_disk")
-    place = {"driver": "scsi-hd", "bus": "scsi0.0"}
+    place: dict[str, Any] = {"driver": "scsi-hd", "bus": "scsi0.0"}
     disk.step(id="d0", filename=vm.image("d0.img"), **place, options={"bootindex": 1})
-    more = {"filename": vm.image("d1.img"), **place}
+    more: dict[str, Any] = {"filename": vm.image("d1.img"), **place}
     disk.refused("bootindex: device d0 has 1", id="d1", **more, options={"bootindex": "1"})
     disk.refused("bootindex", "virtio-net-pci has 7", id="d1", **more, options={"bootindex": 7})
     disk.step(id="d1", **more, options={"bootindex": 2})

@@ -136,7 +136,11 @@ def test_a_throttled_image_is_not_made_read_only_under_its_guest(vm: VM) -> None
     """The device has it by way of the node above."""
     vm.observer.send("object-add", {"qom-type": "throttle-group", "id": "tg0"})
     run_module(vm, "qemu_blockdev", node_name="n0", filename=vm.image("a.raw"))
-    above = {"node_name": "t0", "driver": "throttle", "options": {"throttle-group": "tg0", "file": "n0"}}
+    above: dict[str, Any] = {
+        "node_name": "t0",
+        "driver": "throttle",
+        "options": {"throttle-group": "tg0", "file": "n0"},
+    }
     run_module(vm, "qemu_blockdev", **above)
     node = Life(vm, "qemu_blockdev")
     vm.observer.execute("device_add", driver="scsi-hd", id="d", drive="t0", bus="scsi0.0")
@@ -155,7 +159,14 @@ def test_what_takes_a_running_guest_is_refused_where_none_runs(start_vm: Any) ->
     Life(vm, "qemu_disk").refused("device d", "prelaunch", "let it run", **again)
     assert vm.observer.look("query-balloon")["actual"] == 256 << 20
     # what asks no guest goes on
-    quiet = {"id": "m0", "kind": "virtio-mem", "size": "64M", "bus": "rp1", "requested_size": "32M", "wait": False}
+    quiet: dict[str, Any] = {
+        "id": "m0",
+        "kind": "virtio-mem",
+        "size": "64M",
+        "bus": "rp1",
+        "requested_size": "32M",
+        "wait": False,
+    }
     assert names(run_module(vm, "qemu_memory_hotplug", **quiet))[-1] == "qom-set"
 
 

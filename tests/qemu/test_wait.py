@@ -163,7 +163,8 @@ def test_a_monitor_and_an_agent_that_are_yet_to_come(start_vm: Callable[..., VM]
 
 
 def test_nobody_comes_to_listen(tmp_path: Path) -> None:
-    for options in ({"status": "running"}, {"event": "STOP"}):
+    waits: list[dict[str, Any]] = [{"status": "running"}, {"event": "STOP"}]
+    for options in waits:
         with no_hang(1), pytest.raises(ModuleFailed, match="nobody came to listen within 1 s"):
             run_module(f"{tmp_path}/qmp", "qemu_wait", timeout=1, **options)
 
