@@ -292,3 +292,11 @@ def test_no_module_removes_a_device_of_another_sort(start_vm: Any, module: str) 
     vm.observer.send("device_add", {"driver": "virtio-rng-pci", "id": "odd", "bus": "rp0"})
     ident = "root" if module != "disk" else "odd"
     Life(vm, f"qemu_{module}").refused(f"id: {ident} is a ", "give another id", id=ident, state="absent")
+
+
+def test_a_device_is_made_anew_as_a_disk_where_the_task_names_the_driver(start_vm: Any) -> None:
+    vm = start_vm(scsi=True, args=["-device", "qemu-xhci,id=usb0,bus=rp0"])
+    run_module(vm, "qemu_device", id="x0", driver="usb-kbd", bus="usb0.0")
+    disk = {"id": "x0", "driver": "usb-storage", "bus": "usb0.0", "filename": vm.image("a.raw")}
+    Life(vm, "qemu_disk").step(**disk, recreate=True)
+    assert vm.observer.devices()["x0"] == "usb-storage"
