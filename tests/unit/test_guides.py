@@ -45,7 +45,7 @@ def test_all_code_blocks_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("language", "text"), [(language, text) for _, language, text in BLOCKS], ids=[b[0] for b in BLOCKS]
+    ("language", "text"), [(language, text) for _where, language, text in BLOCKS], ids=[b[0] for b in BLOCKS]
 )
 def test_a_code_block_is_in_the_language_that_it_says(language: str, text: str) -> None:
     lexer = AnsibleOutputLexer() if language == "ansible-output" else get_lexer_by_name(language)
@@ -71,7 +71,7 @@ def tasks(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 EXAMPLES = list(examples())
 
 
-@pytest.mark.parametrize("text", [text for _, text in EXAMPLES], ids=[where for where, _ in EXAMPLES])
+@pytest.mark.parametrize("text", [text for _where, text in EXAMPLES], ids=[where for where, _text in EXAMPLES])
 def test_an_example_has_options_that_its_module_takes(text: str) -> None:
     for module, options in tasks(yaml.safe_load(text)):
         spec = MODULES[module].face.argument_spec

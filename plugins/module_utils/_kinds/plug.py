@@ -177,8 +177,7 @@ def delete(vm: VM, kind: Device, want: Want) -> List[Step]:
     end.asks_only = not want.get("wait", True)
     end.of_guest = _asks_guest(vm, ident)
     names = [*shared.others, ident] if shared else [ident]
-    back = lambda vm: [step for name in names for step in _recall(vm, name)]  # noqa: E731
-    step = Step("device_del", {"id": ident}, wait=end, remember=back, removes=True)
+    step = Step("device_del", {"id": ident}, wait=end, remember=lambda vm: _recalled(vm, names), removes=True)
     held = {held_by(name): blockgraph.goes_along(vm, name) for name in names}
     stale = [name for name in held if name in nodes(vm)]  # of a run that was killed before the guest had answered
     vm.leaving.update(("blockdev", name) for name in stale)
@@ -314,6 +313,10 @@ def _asks_guest(vm: VM, ident: str) -> bool:
     """Whether QEMU asks the guest to give the device back: on PCI, and for CPUs and memory, which sit on no bus."""
     path = f"{PERIPHERAL}/{ident}"
     return on_pci(vm, path) or not vm.prop(path, "parent_bus")
+
+
+def _recalled(vm: VM, names: Sequence[str]) -> List[Step]:
+    return [step for name in names for step in _recall(vm, name)]
 
 
 def _recall(vm: VM, ident: str) -> List[Step]:
