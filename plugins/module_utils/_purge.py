@@ -238,12 +238,16 @@ def _started_with(vm: VM) -> FrozenSet[str]:
 
 
 def _is_its_own(vm: VM, arguments: List[str], names: FrozenSet[str]) -> bool:
-    """Whether it can be this QEMU's command line: it makes a monitor, and names each device that was not hot-plugged."""
+    """Whether it can be this QEMU's command line: it makes a monitor, and names devices that were there at the start.
+
+    Not all of them: some have a name that QEMU itself has given them (``-debugcon``).
+    """
     options = {argument.lstrip("-") for argument in arguments if argument.startswith("-")}
     makes_monitor = bool(options & _MONITORS) or any("monitor-qmp" in argument for argument in arguments)
-    there = vm.peripherals()
-    return makes_monitor and all(
-        ident in names or vm.prop(f"{PERIPHERAL}/{ident}", "hotplugged") is not False for ident in there
+    unnamed = [ident for ident in vm.peripherals() if ident not in names]
+    named = len(unnamed) < len(vm.peripherals())
+    return makes_monitor and (
+        named or all(vm.prop(f"{PERIPHERAL}/{ident}", "hotplugged") is not False for ident in unnamed)
     )
 
 
