@@ -135,6 +135,8 @@ class StandIn:
             where: dict[str, Any] = {"device": ident, "path": f"{PERIPHERAL}/{ident}"}
             stamp = {"seconds": 1, "microseconds": 0}
             return [done, {"event": "DEVICE_DELETED", "data": where, "timestamp": stamp}]
+        if name == "query-status":  # a guest that answers, as far as these devices are concerned
+            return [{"return": {"running": True, "status": "running", "singlestep": False}, "id": request["id"]}]
         if name == "qom-get" and os.path.basename(arguments["path"]) in self.devices:
             return [{**self._property(arguments), "id": request["id"]}]
         return None

@@ -20,11 +20,12 @@ class Proxy:
 
     `fault`, at the first command named `at`: `lose` closes both sides before QEMU gets it, `cut` closes the client's side
     when QEMU has answered it, `after` when the client has that answer and asks on, `stall` keeps QEMU's answer and all
-    after it back. Later clients are served faithfully, or, with `gone`, not at all.
+    after it back. Later clients are served faithfully, or, with `gone`, not at all. So many as `spare` says come through.
     """
 
-    def __init__(self, target: str, fault: str, at: str, gone: bool = False) -> None:
+    def __init__(self, target: str, fault: str, at: str, gone: bool = False, spare: int = 0) -> None:
         self.target, self.fault, self.at, self.gone = target, fault, f'"{at}"'.encode(), gone
+        self.spare = spare
         self.struck = False
         self._directory = tempfile.mkdtemp(prefix="p", dir="/tmp")
         self.address = f"{self._directory}/s"
@@ -58,6 +59,12 @@ class Proxy:
                 os.unlink(self.address)
                 return
 
+    def _strikes(self, data: bytes) -> bool:
+        if self.struck or self.at not in data:
+            return False
+        self.spare -= 1
+        return self.spare < 0
+
     def _pass_on(self, client: socket.socket, qemu: socket.socket) -> None:
         withheld = asked = False
         ends: list[Any] = [client, qemu, self._stop]
@@ -71,7 +78,7 @@ class Proxy:
                     return
                 if self.struck and self.fault == "after":
                     return
-                if self.at in data and not self.struck:
+                if self._strikes(data):
                     self.struck = asked = True
                     if self.fault == "lose":
                         return
