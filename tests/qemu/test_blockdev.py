@@ -113,7 +113,7 @@ def test_what_reading_can_tell_is_refused(node: Life) -> None:
         (("in use by device d0",), {"node_name": "n0", "state": "absent"}),
         (("recreate",), {"node_name": "n0", "filename": "/other"}),
         (("in use by device d0",), {"node_name": "n0", "filename": vm.image("b.img"), "recreate": True}),
-        (("'#block1'",), {"node_name": "#block1", "filename": image}),
+        (("#block1",), {"node_name": "#block1", "filename": image}),
         (("cannot use", "No such file"), {"node_name": "n1", "filename": "/nosuch/image"}),
         (("filename and file",), {"node_name": "n1", "filename": image, "file": {"driver": "file", "filename": image}}),
         (("'nosuch'", "driver"), {"node_name": "n1", "driver": "nosuch", "filename": image}),
