@@ -105,10 +105,10 @@ def test_a_failure_in_the_middle_leaves_nothing(port: Life) -> None:
     port.step(**{**given, "chardev": {"type": "socket", "path": f"{port.vm.directory}/p", "server": True}})
     moved: dict[str, Any] = {
         **given,
-        "chardev": {"type": "socket", "path": "/nosuch/p", "server": True},
+        "chardev": {"type": "socket", "path": f"{port.vm.directory}/nobody", "server": False},
         "recreate": True,
     }
-    result = port.refused("/nosuch/p", "taken back: chardev-add, device_add", foretold=False, **moved)
+    result = port.refused("/nobody", "taken back: chardev-add, device_add", foretold=False, **moved)
     assert port.vm.observer.qom_get("/machine/peripheral/p0", "name") == "a"
     port.step(id="p0", state="absent")
 
