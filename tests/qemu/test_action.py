@@ -10,7 +10,6 @@ import re
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from support.collection import REPO
+from support.patience import until
 from support.plays import PlayRun
 from support.vm import VM
 
@@ -181,6 +181,7 @@ def test_the_interpreter_of_the_host_that_a_task_is_delegated_to(playbook: Playb
 def balloon_vm() -> Iterator[VM]:
     """One that has a balloon, and no guest that would answer it. What it is asked is traced."""
     with VM("10.0", args=["-device", "virtio-balloon-pci,bus=rp7", "-trace", "virtio_balloon_to_target"]) as vm:
+        vm.observer.execute("cont")  # where nothing runs, nothing is waited for
         yield vm
 
 
@@ -197,13 +198,6 @@ def waiting(vm: VM) -> dict[str, Any]:
 def targets(vm: VM) -> list[int]:
     """What the balloon was asked for, in MiB."""
     return [int(size, 16) >> 20 for size in re.findall(r"balloon target: *(?:0x)?([0-9a-f]+)", vm.stderr)]
-
-
-def until(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("here", [True, False])

@@ -16,6 +16,7 @@ import pytest
 from support.life import Life, names
 from support.modules import ModuleFailed, run_module
 from support.observer import Observer
+from support.patience import until
 from support.vm import VM
 
 CONTENT = "all that there is of it"
@@ -44,6 +45,12 @@ def socket_at(module: str, path: str) -> dict[str, Any]:
         "qemu_migrate_incoming": {"uri": f"unix:{path}"},
     }
     return tasks[module]
+
+
+def listens(path: str) -> bool:
+    """Tell whether somebody accepts connections at `path`."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
 
 
 def machine(start_vm: Callable[..., VM], module: str) -> VM:
@@ -81,8 +88,8 @@ def test_a_socket_that_is_left_over_is_taken(start_vm: Callable[..., VM], tmp_pa
         before.listen()
     life = Life(machine(start_vm, module), module)
     assert run_module(life.vm, module, **socket_at(module, path))["changed"]
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(path)
+    # a netdev of type stream listens a moment after netdev_add has returned
+    until(lambda: listens(path))
 
 
 def test_a_plan_that_is_taken_back_has_taken_no_file(paused_vm: VM, precious: Path) -> None:

@@ -11,8 +11,7 @@ import os
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pytest
 
 from support.collection import REPO
 from support.observer import Observer
+from support.patience import until
 from support.plays import PlayRun, run_playbook
 from support.roles import SMALL, Roles
 from support.vm import qemu_binary
@@ -98,13 +98,6 @@ class Hosts(Roles):
                 with self.observer(f"{host}/g") as observer:
                     found[host] = observer.status()
         return found
-
-
-def until(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.fixture
