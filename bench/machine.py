@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
-from ansible_collections.vmm.qemu.plugins.modules.qemu_machine import face
+from ansible_collections.vmm.qemu.plugins.modules.qemu_machine import MODULE
 from bench import disks
 from bench.picture import Curve
 from bench.plays import PING, BenchError, Taken, expect, play
@@ -91,12 +91,12 @@ def _full_read() -> Row:
             "balloon": "256M",
             "power": "paused",
         }
-        defaults = {name: option.fields.get("default") for name, option in face.options.items()}
+        defaults = {name: option.fields.get("default") for name, option in MODULE.options.items()}
         params = {**defaults, "socket": vm.qmp, **document}
-        made = face.run(params)
+        made = MODULE.run(params)
         if made.get("failed"):
             raise BenchError(made["msg"])
-        again = face.run(params, open_session=_Counted.connect)
+        again = MODULE.run(params, open_session=_Counted.connect)
         if again.get("failed") or again["changed"]:
             raise BenchError(f"what was made is not unchanged: {again['msg']}")
     shown = [str(_Counted.sent), str(MOST_COMMANDS)]

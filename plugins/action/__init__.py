@@ -9,7 +9,8 @@ each task more than all its other work. What is imported here is there once, bef
 """
 
 from ansible_collections.vmm.qemu.plugins.action import qemu
-from ansible_collections.vmm.qemu.plugins.module_utils import _instance, _machine  # with all kinds
-from ansible_collections.vmm.qemu.plugins.module_utils._converge import apply
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import plug, survey
+from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_qtree, device_steps
+from ansible_collections.vmm.qemu.plugins.module_utils._machine import machine
+from ansible_collections.vmm.qemu.plugins.module_utils._provision import instance
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import schema

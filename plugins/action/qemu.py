@@ -23,7 +23,9 @@ from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face, told_to_stop, unexpected
+from ansible_collections.vmm.qemu.plugins.module_utils._core.failure import unexpected
+from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
 
 _MODULES = "ansible_collections.vmm.qemu.plugins.modules."
@@ -58,7 +60,7 @@ class ActionModule(ActionBase):
 
     def _run_here(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         name = self._task.action  # as the user wrote it, which is also how the module's process is told
-        face: Face = importlib.import_module(_MODULES + name.rpartition(".")[2]).face
+        face: Module = importlib.import_module(_MODULES + name.rpartition(".")[2]).MODULE
         with self._environment():
             params, error, hidden = validate(face, name, self._task.args)
             host = str(task_vars.get("inventory_hostname", "localhost"))
@@ -69,10 +71,10 @@ class ActionModule(ActionBase):
         # the values that nothing may show are known from the parameters alone, as in the module's own process
         return cast("dict[str, Any]", remove_values(result, hidden)) if hidden else result
 
-    def _call(self, face: Face, name: str, params: dict[str, Any], host: str) -> dict[str, Any]:
+    def _call(self, face: Module, name: str, params: dict[str, Any], host: str) -> dict[str, Any]:
         lines = Lines(lambda text: Display().display(f"[{host}] {text}"))
         try:
-            with told_to_stop():
+            with interruptible():
                 return face.run(params, self._task.check_mode, self._task.diff, tell=lines.tell)
         except Exception as exc:
             return unexpected(name, exc)
@@ -91,7 +93,7 @@ class ActionModule(ActionBase):
             os.environ.update(before)
 
 
-def validate(face: Face, name: str, given: dict[str, Any]) -> tuple[dict[str, Any], str, set[str]]:
+def validate(face: Module, name: str, given: dict[str, Any]) -> tuple[dict[str, Any], str, set[str]]:
     """What the module's process does to its arguments: ``(parameters, what is wrong or "", what nothing may show)``."""
     spec = face.argument_spec
     given = {key: plain(value) for key, value in given.items() if not key.startswith("_ansible_")}

@@ -106,10 +106,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.balloon import BALLOON, balloon
-from ansible_collections.vmm.qemu.plugins.module_utils._module import setting
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import setting
 
-face = setting(BALLOON.options, balloon)
-main = face.main
+MODULE = setting(BALLOON.options, balloon)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -166,11 +166,11 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._block_job import BLOCK_JOB, work
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.block_job import BLOCK_JOB, work
 
-face = Face(BLOCK_JOB, work)
-main = face.main
+MODULE = Module(BLOCK_JOB, work)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -153,10 +153,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV
-from ansible_collections.vmm.qemu.plugins.module_utils._module import resource
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import resource
 
-face = resource(BLOCKDEV)
-main = face.main
+MODULE = resource(BLOCKDEV)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

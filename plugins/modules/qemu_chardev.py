@@ -149,10 +149,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV
-from ansible_collections.vmm.qemu.plugins.module_utils._module import resource
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import resource
 
-face = resource(CHARDEV)
-main = face.main
+MODULE = resource(CHARDEV)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

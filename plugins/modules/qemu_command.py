@@ -119,11 +119,11 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._command import COMMAND, secrets, work
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.command import COMMAND, secrets, work
 
-face = Face(COMMAND, work, secrets=secrets)
-main = face.main
+MODULE = Module(COMMAND, work, secrets=secrets)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -127,16 +127,16 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.cpu import CPU, cpu
-from ansible_collections.vmm.qemu.plugins.module_utils._module import setting
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import setting
 
-face = setting(
+MODULE = setting(
     CPU,
     cpu,
     mutually_exclusive=[("vcpus", "slot")],
     required_one_of=[("vcpus", "slot")],
     required_if=[("state", "absent", ("slot",))],
 )
-main = face.main
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

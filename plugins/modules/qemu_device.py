@@ -127,10 +127,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE
-from ansible_collections.vmm.qemu.plugins.module_utils._module import resource
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import resource
 
-face = resource(DEVICE)
-main = face.main
+MODULE = resource(DEVICE)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

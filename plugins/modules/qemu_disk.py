@@ -204,10 +204,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.disk import DISK, disk
-from ansible_collections.vmm.qemu.plugins.module_utils._module import composite
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import composite
 
-face = composite(DISK, disk)
-main = face.main
+MODULE = composite(DISK, disk)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -148,11 +148,11 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._dump import DUMP, work
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.dump import DUMP, work
 
-face = Face(DUMP, work)
-main = face.main
+MODULE = Module(DUMP, work)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -198,11 +198,11 @@ stderr:
   type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._image import IMAGE, work
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.image import IMAGE, work
 
-face = Face(IMAGE, work, monitor=False)
-main = face.main
+MODULE = Module(IMAGE, work, monitor=False)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

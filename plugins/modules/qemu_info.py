@@ -203,11 +203,11 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._info import INFO, work
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.info import INFO, work
 
-face = Face(INFO, work)
-main = face.main
+MODULE = Module(INFO, work)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -217,12 +217,12 @@ commands:
       arguments: {}
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._command_line import secrets
-from ansible_collections.vmm.qemu.plugins.module_utils._instance import OPTIONS, work
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
+from ansible_collections.vmm.qemu.plugins.module_utils._host.command_line import secrets
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.instance import OPTIONS, work
 
-face = Face(OPTIONS, work, secrets=lambda params: list(secrets(params.get("arguments"))))
-main = face.main
+MODULE = Module(OPTIONS, work, secrets=lambda params: list(secrets(params.get("arguments"))))
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

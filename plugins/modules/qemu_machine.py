@@ -193,11 +193,11 @@ pending:
   type: bool
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._machine import MACHINE, secrets, work
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
+from ansible_collections.vmm.qemu.plugins.module_utils._machine.machine import MACHINE, secrets, work
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 
-face = Face(MACHINE, work, secrets=secrets)
-main = face.main
+MODULE = Module(MACHINE, work, secrets=secrets)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -193,10 +193,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.memory import MEMORY, memory
-from ansible_collections.vmm.qemu.plugins.module_utils._module import composite
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import composite
 
-face = composite(MEMORY, memory)
-main = face.main
+MODULE = composite(MEMORY, memory)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

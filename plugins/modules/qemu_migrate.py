@@ -174,11 +174,11 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._migrate import MIGRATE, work
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.source import MIGRATE, work
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 
-face = Face(MIGRATE, work, required_if=[("state", "migrated", ["uri"]), ("state", "recovered", ["uri"])])
-main = face.main
+MODULE = Module(MIGRATE, work, required_if=[("state", "migrated", ["uri"]), ("state", "recovered", ["uri"])])
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -88,11 +88,11 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._incoming import INCOMING, work
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.incoming import INCOMING, work
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 
-face = Face(INCOMING, work)
-main = face.main
+MODULE = Module(INCOMING, work)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -148,10 +148,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV
-from ansible_collections.vmm.qemu.plugins.module_utils._module import resource
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import resource
 
-face = resource(NETDEV)
-main = face.main
+MODULE = resource(NETDEV)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -188,10 +188,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.nic import NIC, nic
-from ansible_collections.vmm.qemu.plugins.module_utils._module import composite
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import composite
 
-face = composite(NIC, nic)
-main = face.main
+MODULE = composite(NIC, nic)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

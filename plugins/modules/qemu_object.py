@@ -133,10 +133,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT
-from ansible_collections.vmm.qemu.plugins.module_utils._module import resource
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import resource
 
-face = resource(OBJECT)
-main = face.main
+MODULE = resource(OBJECT)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -143,11 +143,11 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
-from ansible_collections.vmm.qemu.plugins.module_utils._power import POWER, work
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.power import POWER, work
 
-face = Face(POWER, work)
-main = face.main
+MODULE = Module(POWER, work)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -96,10 +96,10 @@ rolled_back:
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.qom import QOM
-from ansible_collections.vmm.qemu.plugins.module_utils._module import setting
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import setting
 
-face = setting(QOM.options, lambda want: [Part(QOM, want)], secrets=QOM.secrets)
-main = face.main
+MODULE = setting(QOM.options, lambda want: [Part(QOM, want)], secrets=QOM.secrets)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -110,11 +110,11 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
-from ansible_collections.vmm.qemu.plugins.module_utils._screendump import SCREENDUMP, work
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.screendump import SCREENDUMP, work
 
-face = Face(SCREENDUMP, work)
-main = face.main
+MODULE = Module(SCREENDUMP, work)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -103,11 +103,11 @@ commands:
     - [chmod, '0600', /var/lib/vm1/seed.iso]
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
-from ansible_collections.vmm.qemu.plugins.module_utils._seed import SEED, work
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.seed import SEED, work
 
-face = Face(SEED, work, monitor=False)
-main = face.main
+MODULE = Module(SEED, work, monitor=False)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -161,10 +161,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.serial_port import SERIAL_PORT, serial_port
-from ansible_collections.vmm.qemu.plugins.module_utils._module import composite
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import composite
 
-face = composite(SERIAL_PORT, serial_port)
-main = face.main
+MODULE = composite(SERIAL_PORT, serial_port)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

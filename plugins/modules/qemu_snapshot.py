@@ -155,11 +155,11 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
-from ansible_collections.vmm.qemu.plugins.module_utils._snapshot import SNAPSHOT, work
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.snapshot import SNAPSHOT, work
 
-face = Face(SNAPSHOT, work)
-main = face.main
+MODULE = Module(SNAPSHOT, work)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -131,10 +131,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vfio import VFIO, vfio
-from ansible_collections.vmm.qemu.plugins.module_utils._module import composite
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import composite
 
-face = composite(VFIO, vfio)
-main = face.main
+MODULE = composite(VFIO, vfio)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -130,10 +130,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vhost_user import VHOST_USER, vhost_user
-from ansible_collections.vmm.qemu.plugins.module_utils._module import composite
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import composite
 
-face = composite(VHOST_USER, vhost_user)
-main = face.main
+MODULE = composite(VHOST_USER, vhost_user)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -118,10 +118,10 @@ rolled_back:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vsock import VSOCK, vsock
-from ansible_collections.vmm.qemu.plugins.module_utils._module import composite
+from ansible_collections.vmm.qemu.plugins.module_utils._resource import composite
 
-face = composite(VSOCK, vsock)
-main = face.main
+MODULE = composite(VSOCK, vsock)
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

@@ -92,17 +92,17 @@ commands:
   elements: dict
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face
-from ansible_collections.vmm.qemu.plugins.module_utils._wait import WAIT, wait
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.wait import WAIT, wait
 
-face = Face(
+MODULE = Module(
     WAIT,
     wait,
     mutually_exclusive=[("event", "status", "guest_agent")],
     required_one_of=[("event", "status", "guest_agent")],
     required_by={"data": ["event"]},
 )
-main = face.main
+main = MODULE.main
 
 if __name__ == "__main__":
     main()

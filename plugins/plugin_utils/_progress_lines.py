@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._progress import Progress
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 
 EVERY = 2.0
 """Seconds between two lines, at least."""

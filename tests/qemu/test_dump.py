@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._progress import Progress
+from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 from support.life import names
 from support.modules import ModuleFailed, run_module
 from support.vm import OLDEST, VM
@@ -97,7 +97,7 @@ def memory_in(path: Path) -> int:
 
 def killed(vm: VM, path: Path, **options: Any) -> None:
     """A run that is told to stop as soon as the dump is under way."""
-    from ansible_collections.vmm.qemu.plugins.modules.qemu_dump import face
+    from ansible_collections.vmm.qemu.plugins.modules.qemu_dump import MODULE
 
     def tell(progress: Progress) -> None:
         raise KeyboardInterrupt
@@ -105,10 +105,10 @@ def killed(vm: VM, path: Path, **options: Any) -> None:
     params = {"path": str(path), "format": "elf", "paging": False, "begin": None, "length": None, "force": False}
     connection = {"socket": vm.qmp, "timeout": 60.0, "connect_timeout": 10.0, "tls": None}
     with pytest.raises(KeyboardInterrupt):
-        face.run({**connection, **params, **options}, tell=tell)
+        MODULE.run({**connection, **params, **options}, tell=tell)
 
 
-def let_go(vm: VM) -> None:
+def wait_until_socket_closed(vm: VM) -> None:
     """Wait until a dump is over and QEMU has closed its file, a moment after it says so."""
     vm.observer.wait_event("DUMP_COMPLETED")
     deadline = time.monotonic() + 20
@@ -307,9 +307,9 @@ def test_what_a_killed_run_began_is_not_taken_for_something_else(vm: VM, tmp_pat
         ({}, {"begin": 0, "length": 1 << 20}),
     ):
         killed(vm, path, **first)
-        let_go(vm)
+        wait_until_socket_closed(vm)
         assert names(step(vm, path, **then)) == ["dump-guest-memory"]
-        let_go(vm)
+        wait_until_socket_closed(vm)
         path.unlink()
 
 
@@ -324,7 +324,7 @@ def test_what_is_left_of_a_dump_that_failed_or_was_cut_is_made_anew(vm: VM, tmp_
 
 
 def test_a_time_out_says_how_far_it_is_and_leaves_it(slow_vm: VM, tmp_path: Path) -> None:
-    from ansible_collections.vmm.qemu.plugins.modules.qemu_dump import face
+    from ansible_collections.vmm.qemu.plugins.modules.qemu_dump import MODULE
 
     vm, path = slow_vm, tmp_path / "vm.kdump"
     stopped: list[str] = []
@@ -338,7 +338,7 @@ def test_a_time_out_says_how_far_it_is_and_leaves_it(slow_vm: VM, tmp_path: Path
     params = {"path": str(path), "format": "kdump-zlib", "paging": False, "begin": None, "length": None, "force": False}
     connection = {"socket": vm.qmp, "timeout": 2.0, "connect_timeout": 2.0, "tls": None}
     try:
-        failed = face.run({**connection, **params}, tell=stop)
+        failed = MODULE.run({**connection, **params}, tell=stop)
     finally:
         os.kill(vm.pid, signal.SIGCONT)
     assert failed["failed"]
@@ -351,12 +351,12 @@ def test_a_time_out_says_how_far_it_is_and_leaves_it(slow_vm: VM, tmp_path: Path
 
 
 def test_qemu_dies_on_the_way(slow_vm: VM, tmp_path: Path) -> None:
-    from ansible_collections.vmm.qemu.plugins.modules.qemu_dump import face
+    from ansible_collections.vmm.qemu.plugins.modules.qemu_dump import MODULE
 
     vm, path = slow_vm, tmp_path / "vm.kdump"
     params = {"path": str(path), "format": "kdump-zlib", "paging": False, "begin": None, "length": None, "force": False}
     connection = {"socket": vm.qmp, "timeout": 30.0, "connect_timeout": 10.0, "tls": None}
-    failed = face.run({**connection, **params}, tell=lambda progress: vm.kill())
+    failed = MODULE.run({**connection, **params}, tell=lambda progress: vm.kill())
     assert failed["failed"]
     assert "lost QEMU" in failed["msg"]
     assert failed["changed"]

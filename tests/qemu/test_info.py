@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils import _info
+from ansible_collections.vmm.qemu.plugins.module_utils._operations import info as operation
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
@@ -48,7 +48,7 @@ def test_everything_of_a_full_machine(rich: VM) -> None:
     before = vm.fingerprint()
     told = info(vm, "all")
     assert vm.fingerprint() == before
-    assert list(told) == list(_info.SUBSETS)
+    assert list(told) == list(operation.SUBSETS)
     assert info(vm, "all", check=True) == told
     assert "topsecret" not in json.dumps(told)
 
@@ -110,10 +110,10 @@ def test_devices_and_backends(rich: VM) -> None:
 def test_an_empty_machine_has_every_key(start_vm: Callable[..., VM]) -> None:
     vm = start_vm(machine="none", ports=())
     told = info(vm, "all")
-    assert list(told) == list(_info.SUBSETS)
+    assert list(told) == list(operation.SUBSETS)
     assert {name for name in EMPTY if told[name]} == set()
     assert told["machine"]["type"] == "none"
-    for name in _info.SUBSETS:
+    for name in operation.SUBSETS:
         assert name in info(vm, name)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.survey import survey
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM as Reader
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM as Reader
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_qtree import read_devices
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
@@ -404,7 +404,7 @@ def test_what_was_read_at_once_is_what_is_there(scsi_vm: VM) -> None:
     run_module(vm, "qemu_machine", **everything(vm))
     with QMPSession.connect(vm.qmp) as session:
         reader = Reader(session, Deadline(60.0), local=True, reopen=lambda seconds: session)
-        survey(reader)
+        read_devices(reader)
         surveyed = reader.answers("qom-get")
         assert len(surveyed) > 200
         wrong = []

@@ -140,7 +140,7 @@ def test_proof_is_the_right_destinations(pair: Callable[..., Any], start_vm: Cal
 
 
 def test_over_just_after_the_time_was_up(pair: Callable[..., Any]) -> None:
-    from ansible_collections.vmm.qemu.plugins.modules.qemu_migrate import face
+    from ansible_collections.vmm.qemu.plugins.modules.qemu_migrate import MODULE
 
     source, there, uri = pair()
     incoming(there, uri)
@@ -152,8 +152,8 @@ def test_over_just_after_the_time_was_up(pair: Callable[..., Any]) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
-    params: dict[str, Any] = {name: option.fields.get("default") for name, option in face.options.items()}
-    failed = face.run({**params, "socket": source.qmp, "uri": uri, "timeout": 3.0}, tell=dawdle)
+    params: dict[str, Any] = {name: option.fields.get("default") for name, option in MODULE.options.items()}
+    failed = MODULE.run({**params, "socket": source.qmp, "uri": uri, "timeout": 3.0}, tell=dawdle)
     assert failed["failed"] and "run the task again" in failed["msg"] and "still here" not in failed["msg"]
     assert failed["migration"]["status"] == "completed"
     assert migrate(source, uri=uri, destination_socket=there.qmp)["changed"] is False

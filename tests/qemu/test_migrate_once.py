@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
-from ansible_collections.vmm.qemu.plugins.modules.qemu_migrate import face
+from ansible_collections.vmm.qemu.plugins.modules.qemu_migrate import MODULE
 from support.fakeqmp import FakeQMP, Peer
 from support.life import names
 from support.migration import MACHINE, SLOW, incoming, migrate, refused
@@ -207,10 +207,10 @@ def test_the_last_phase_that_begins_after_the_look_is_seen(pair: Callable[..., A
         return session
 
     with Relay(port, answers=False) as relay:
-        params: dict[str, Any] = {name: option.fields.get("default") for name, option in face.options.items()}
+        params: dict[str, Any] = {name: option.fields.get("default") for name, option in MODULE.options.items()}
         params |= {"socket": source.qmp, "uri": relay.uri, "timeout": 3.0, "parameters": {"max-bandwidth": 1 << 17}}
         params |= {"destination_socket": there.qmp if named else None}
-        failed = face.run(params, open_session=connect)
+        failed = MODULE.run(params, open_session=connect)
         assert failed["failed"] and failed["guest"] == ("left" if named else "unknown")
         assert "migrate_cancel" not in names(failed)
         assert source.observer.status() == "finish-migrate" and there.observer.status() == "running"

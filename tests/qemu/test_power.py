@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._power import PoweredDown
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.power import PoweredDown
 from support.life import names
 from support.modules import ModuleFailed, run_module
 from support.observer import Observer
@@ -254,7 +254,7 @@ def watch_the_button(vm: VM) -> None:
 def test_a_guest_that_ignores_the_button_and_one_that_obeys(
     start_vm: Callable[..., VM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PoweredDown, "again_every", 0.6)
+    monkeypatch.setattr(PoweredDown, "resend_every", 0.6)
     vm = start_vm(guest=True, append="bed.ignorepower")
     done = step(vm, "shutdown", "system_powerdown", wait=False)
     assert done["status"]["after"] == "running"

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils import _jobs, _snapshot
+from ansible_collections.vmm.qemu.plugins.module_utils._operations import jobs
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.snapshot import job_id
 from support.life import Life, names
 from support.modules import ModuleFailed, run_module
 from support.proxy import Proxy
@@ -236,7 +237,7 @@ def test_half_made_on_one_disk(disks: VM) -> None:
 
 def test_jobs_that_were_left_concluded(disks: VM) -> None:
     vm = disks
-    ident = _snapshot.job_id("save", "s")
+    ident = job_id("save", "s")
     job(vm, "snapshot-save", ident, tag="s", vmstate="a", devices=["a", "b"])
     done = both(vm, name="s")
     assert done["commands"] == [{"execute": "job-dismiss", "arguments": {"id": ident}}]
@@ -258,7 +259,7 @@ def test_a_load_that_failed_when_nobody_watched(disks: VM) -> None:
     vm = disks
     vm.observer.execute("cont")
     snapshot(vm, name="good")
-    ident = _snapshot.job_id("load-running", "gone")
+    ident = job_id("load-running", "gone")
     job(vm, "snapshot-load", ident, tag="gone", vmstate="a", devices=["a", "b"])
     assert vm.observer.status() == "restore-vm"
     done = both(vm, name="gone")
@@ -278,15 +279,15 @@ def test_a_load_that_fails(disks: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     vm = disks
     vm.observer.execute("cont")
     snapshot(vm, name="s")
-    send = _jobs.Sender.send
+    send = jobs.Sender.send
 
-    def meddle(sender: _jobs.Sender, step: Any) -> None:
+    def meddle(sender: jobs.Sender, step: Any) -> None:
         if step.execute == "snapshot-load":
             job(vm, "snapshot-delete", "by-hand", tag="s", devices=["b"])
             vm.observer.execute("job-dismiss", id="by-hand")
         send(sender, step)
 
-    monkeypatch.setattr(_jobs.Sender, "send", meddle)
+    monkeypatch.setattr(jobs.Sender, "send", meddle)
     with pytest.raises(ModuleFailed) as failed:
         snapshot(vm, name="s", state="loaded")
     result = failed.value.result

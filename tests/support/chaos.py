@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import told_to_stop
+from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
 from support.cutter import Cutter
 from support.lab import Lab
 from support.modules import ModuleFailed
@@ -117,7 +117,7 @@ def _be_the_task(work: Callable[[], dict[str, Any]], tell: int) -> None:
     """Run it as a module's process does, and end."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        with told_to_stop():
+        with interruptible():
             try:
                 result = work()
             except ModuleFailed as failed:

@@ -29,7 +29,7 @@ def run_module(
     from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
     module = importlib.import_module(f"ansible_collections.vmm.qemu.plugins.modules.{module_name}")
-    face = module.face
+    face = module.MODULE
     if target is not None:
         options.setdefault("socket", target.qmp if isinstance(target, VM) else target)
     validated = ArgumentSpecValidator(face.argument_spec, **getattr(face, "constraints", {})).validate(options)

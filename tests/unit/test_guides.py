@@ -74,7 +74,7 @@ EXAMPLES = list(examples())
 @pytest.mark.parametrize("text", [text for _where, text in EXAMPLES], ids=[where for where, _text in EXAMPLES])
 def test_an_example_has_options_that_its_module_takes(text: str) -> None:
     for module, options in tasks(yaml.safe_load(text)):
-        spec = MODULES[module].face.argument_spec
+        spec = MODULES[module].MODULE.argument_spec
         found = ArgumentSpecValidator(spec).validate({"socket": "/from/module_defaults", **options})
         assert [told for told in found.error_messages if "{{" not in told] == [], module
 

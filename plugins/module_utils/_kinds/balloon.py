@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, Part, State, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Part, State
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 FLOOR = 64 << 20
 """Below this a Linux guest has been seen to die; QEMU itself has no floor."""
@@ -26,17 +27,17 @@ _TOLERANCE = "1M"
 class Reached(Wait):
     """The guest has given back, or taken, what was asked. Events are limited to one a second, so the balloon is looked at."""
 
-    of_guest = True
+    needs_guest = True
 
     def __init__(self, size: int, tolerance: int) -> None:
         self.size = size
         self.tolerance = tolerance
 
-    def reached(self, vm: VM) -> bool:
+    def is_done(self, vm: VM) -> bool:
         """Whether the balloon is there, within the tolerance."""
         return bool(abs(vm.ask("query-balloon")["actual"] - self.size) <= self.tolerance)
 
-    def overdue(self, vm: VM) -> Exception:
+    def timeout_error(self, vm: VM) -> Exception:
         """Where it stands."""
         actual, status = vm.ask("query-balloon")["actual"], vm.status
         why = (
@@ -91,7 +92,7 @@ class Balloon(Kind):
         """Bytes."""
         return {"size": human_size(want["size"]), "tolerance": _tolerance(want)}
 
-    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
         """That is what it is for."""
         return frozenset(["size"])
 

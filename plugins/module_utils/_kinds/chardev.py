@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, roles, typed
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want, flatten
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, references
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State, flatten
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
 
 CHARDEVS = "/chardevs"
@@ -48,8 +50,8 @@ class Chardev(Kind):
         """Also: a socket has one address, and a server never makes QEMU wait."""
         super().check(want)
         data = {**want, **want.get("options", {})}
-        server = typed.same(True, data.get("server", False))
-        if typed.same(True, data.get("wait", False)):
+        server = coercion.same(True, data.get("server", False))
+        if coercion.same(True, data.get("wait", False)):
             raise Refusal(
                 f"wait: QEMU would stop, all its monitors with it, until a client connects to chardev {want['id']}: leave wait off"
                 if server
@@ -97,7 +99,7 @@ class Chardev(Kind):
             return bool(os.path.realpath(want) == have)
         return super().same(key, have, want)
 
-    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+    def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Its type, and a socket's address and side. What else there is of it, nobody can tell."""
         full = {key: value for key, value in have.items() if have["type"] == "socket" or key == "type"}
         if not self.same("type", have["type"], want.get("type", have["type"])):
@@ -111,9 +113,9 @@ class Chardev(Kind):
             full.pop("path", None)
         return {**full, **want}
 
-    def needs(self, want: Want) -> Set[Tuple[str, str]]:
+    def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
         """The chardev below a multiplexer, and credentials."""
-        return roles.named(want.get("options", {}))
+        return references.named(want.get("options", {}))
 
     def create(self, vm: VM, want: Want) -> List[Step]:
         """``chardev-add``, after a look at the paths that QEMU would make or write to."""
@@ -136,11 +138,9 @@ class Chardev(Kind):
         used = [user for user in users(vm, ident) if user not in vm.leaving]
         if used:
             raise Refusal(f"chardev {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
-        step = _remove(ident)
-        step.remember = lambda vm: self._again(vm, want)
-        return [step]
+        return [_remove(ident).replace(capture_undo=lambda vm: self._recreate_steps(vm, want))]
 
-    def _again(self, vm: VM, want: Want) -> List[Step]:
+    def _recreate_steps(self, vm: VM, want: Want) -> List[Step]:
         """The ``chardev-add`` that makes it as it is, where that can be read. Whether a TCP socket has TLS can't."""
         ident = self.ident(want)
         have = self.read(vm, {"id": ident}) or {}
@@ -163,7 +163,7 @@ def _data(vm: VM, want: Want, kind: str) -> Dict[str, Any]:
         if "addr" not in options:
             data["addr"] = _address(want)
         data["server"] = want.get("server", False)
-        if typed.same(True, options.get("server", data["server"])):
+        if coercion.same(True, options.get("server", data["server"])):
             data["wait"] = False
         elif "reconnect" in want:
             # Newer versions count in milliseconds, and mean to drop the member in seconds.
@@ -285,7 +285,7 @@ def _remove(ident: str) -> Step:
         {"id": ident},
         retry=lambda error: "busy" in error.desc,
         removes=True,
-        there=lambda vm: ident in chardevs(vm),
+        still_needed=lambda vm: ident in chardevs(vm),
         hint=lambda error: "a monitor or a device of the machine itself uses it" if "busy" in error.desc else "",
     )
 

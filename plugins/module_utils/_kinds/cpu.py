@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Pending, Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, Part, State, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.taken import check_migration
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Pending, Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_taken import check_migration
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Part, State
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import parse_int
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
 
 Slot = Dict[str, Any]
@@ -36,13 +37,13 @@ CPU = {
 class Unplugged(Wait):
     """The end of a CPU's ``device_del``: its slot is free. Under emulation no ``DEVICE_DELETED`` names the CPU."""
 
-    of_guest = True
-    again_every = 2.5
+    needs_guest = True
+    resend_every = 2.5
 
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def heard(self, event: Event) -> bool:
+    def is_end(self, event: Event) -> bool:
         """True for the guest's word on a CPU's ejection, which may be a refusal; the slot itself is looked at in between."""
         info = event.data.get("info", {})
         mine = f"{PERIPHERAL}/{info.get('device')}" == self.path
@@ -50,24 +51,24 @@ class Unplugged(Wait):
             event.name == "ACPI_DEVICE_OST" and mine and info.get("source") == 3 and info.get("status") not in (0, 132)
         )
 
-    def judge(self, event: Event) -> None:
+    def raise_if_refused(self, event: Event) -> None:
         """Raise Refusal: only a refusal is heard."""
         info = event.data["info"]
         raise Refusal(
             f"the guest refused to give {info['device']} back (ACPI status {info['status']}); it stays plugged"
         )
 
-    def reached(self, vm: VM) -> bool:
+    def is_done(self, vm: VM) -> bool:
         """True when no slot holds it any more."""
         return all(slot.get("qom-path") != self.path for slot in slots(vm))
 
-    def already(self, error: errors.CommandError) -> str:
+    def classify(self, error: errors.CommandError) -> str:
         """Gone meanwhile is done; asked before is pending."""
         if isinstance(error, errors.DeviceNotFound):
             return "done"
         return "pending" if "already in the process of unplug" in error.desc else ""
 
-    def overdue(self, vm: VM) -> Exception:
+    def timeout_error(self, vm: VM) -> Exception:
         """Pending, with the likely reason."""
         status = vm.status
         why = "the guest has not given it back yet" if status == "running" else f"the VM is {status}"
@@ -80,7 +81,7 @@ class Plugged(Wait):
     def __init__(self, ident: str) -> None:
         self.path = f"{PERIPHERAL}/{ident}"
 
-    def reached(self, vm: VM) -> bool:
+    def is_done(self, vm: VM) -> bool:
         """True when a slot holds it and it is among the running CPUs."""
         paths = [cpu.get("qom-path", "") for cpu in vm.ask("query-cpus-fast")]
         return any(path == self.path or path.startswith(f"{self.path}/") for path in paths)
@@ -109,7 +110,7 @@ class Vcpus(Kind):
         """The number."""
         return {"vcpus": want["vcpus"]}
 
-    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
         """That is what it is for."""
         return frozenset(["vcpus"])
 
@@ -154,7 +155,7 @@ class CpuSlot(Kind):
         """Whether it shall be."""
         return {"plugged": want.get("state", "present") == "present"}
 
-    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
         """That is what it is for."""
         return frozenset(["plugged"])
 
@@ -224,7 +225,7 @@ def unplug(vm: VM, slot: Slot, wait: bool) -> List[Step]:
     check_migration(vm, f"device_del {ident or path}")
     again = Step("device_add", {"driver": slot["type"], **({"id": ident} if ident else {}), **slot["props"]})
     end = Unplugged(path)
-    end.asks_only = not wait
+    end.no_wait = not wait
     return [Step("device_del", {"id": ident or path}, wait=end, undo=[again], hint=_hint, removes=True)]
 
 

@@ -7,31 +7,33 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set, Tuple
+from typing import TYPE_CHECKING, Any, FrozenSet, List, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import roles, typed
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import drive_of
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, State, Want, suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.slot import address, carriers, slot
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import references
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import drive_of
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_properties import (
+    ALIASES,
+    property_name,
+    spelled,
+)
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_slot import address, carriers, slot
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
-
-Properties = Dict[str, Dict[str, Any]]
-"""What ``device-list-properties`` says of a driver, by property name."""
-# QEMU's own aliases that are no prefix of the driver's name.
-ALIASES = {"ahci": "ich9-ahci", "lsi": "lsi53c895a"}
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 
 class Device(Kind):
     """A device with an id, whatever its driver and bus."""
 
     name = "device"
-    surveyed = True
+    bulk_read = True
     options = {
         "id": Option("str", required=True),
         "driver": Option("str"),
@@ -41,7 +43,7 @@ class Device(Kind):
         "wait": Option("bool", default=True),
     }
 
-    own = frozenset(["id", "driver", "bus"])
+    reserved_options = frozenset(["id", "driver", "bus"])
 
     def __init__(self, usual: str | None = None, mark: str = "") -> None:
         """``usual``: the driver of a new device that names none; an alias such as ``virtio-blk`` fits every machine.
@@ -100,14 +102,14 @@ class Device(Kind):
             raise Refusal(f"id: {ident} is a {driver}, which has no property {name!r}: give another id")
         return vm.prop(path, property_name(known, driver, name))
 
-    def meant(self, vm: VM, want: Want) -> Want:
+    def resolve_name(self, vm: VM, want: Want) -> Want:
         """A disk's node that was not named is, where QEMU was started with the disk, the one that it has."""
         drive = want.get("options", {}).get("drive")
         if drive != f"{self.ident(want)}-node":
             return want
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import disk
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
 
-        return {**want, "options": {**want["options"], "drive": disk.meant(vm, self.ident(want), drive)}}
+        return {**want, "options": {**want["options"], "drive": device_drive.meant(vm, self.ident(want), drive)}}
 
     def wanted(self, vm: VM, want: Want) -> State:
         """Property values stay whole: some are structures."""
@@ -121,26 +123,28 @@ class Device(Kind):
             return bool(have in (want, ALIASES.get(want), f"{want}-pci", f"{want}-ccw", f"{want}-device"))
         if key == "addr":
             return _plain_address(have) == _plain_address(want)
-        return typed.same(have, want)
+        return coercion.same(have, want)
 
-    def needs(self, want: Want) -> Set[Tuple[str, str]]:
+    def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
         """Its backend, and the device whose bus it sits on where that bears the device's id."""
-        below = roles.named(want.get("options", {}))
+        below = references.named(want.get("options", {}))
         return below | {("device", name) for name in carriers(want.get("bus", ""))}
 
-    def stands_on(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
+    def current_dependencies(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
         """Its backends and its carrier, as its properties tell.
 
         With a carrier that shares its slot, and with function 0 of one, the other functions, which go together with it.
         """
         ident = self.ident(want)
         path, known = f"{PERIPHERAL}/{ident}", vm.device_properties(vm.peripherals()[ident])
-        values = {name: vm.prop(path, name) for name in roles.PROPERTIES if name in known}
-        below = roles.named({name: os.path.basename(value) for name, value in values.items() if isinstance(value, str)})
+        values = {name: vm.prop(path, name) for name in references.PROPERTIES if name in known}
+        below = references.named(
+            {name: os.path.basename(value) for name, value in values.items() if isinstance(value, str)}
+        )
         if "drive" in values:
-            from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
+            from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
 
-            below |= {("blockdev", node) for node in blockgraph.chain(vm, ident)}
+            below |= {("blockdev", node) for node in blockdev_graph.chain(vm, ident)}
         bus, shared = str(vm.prop(path, "parent_bus", "")), slot(vm, ident)
         beside = set(shared.others) if shared and shared.zeroth == ident else set()
         if bus.startswith(f"{PERIPHERAL}/"):
@@ -149,65 +153,51 @@ class Device(Kind):
             beside |= {carrier, *([shared.zeroth, *shared.others] if shared else [])}
         return below | {("device", name) for name in beside}
 
-    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
         """A medium is put into an empty drive."""
         return frozenset(["options.drive"]) if have.get("options.drive") == "" else frozenset()
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
         """A medium for an empty drive."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import drive
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
 
-        return drive.insert(vm, self.ident(want), want["options"]["drive"])
+        return device_drive.insert(vm, self.ident(want), want["options"]["drive"])
 
-    def lasting(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
+    def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
         """A device that can't be unplugged, one whose disk QEMU would delete, and a disk whose data is elsewhere now."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import drive
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
 
-        return drive.lasting(vm, self.ident(want), want.get("options", {}).get("drive"), changes)
+        return device_drive.lasting(vm, self.ident(want), want.get("options", {}).get("drive"), changes)
 
-    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+    def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Its place and its properties; nothing of a device of another driver."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import plug
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_steps
 
         differs = "driver" in want and not self.same("driver", have["driver"], want["driver"])
-        return want if differs else plug.inherit(vm, want)
+        return want if differs else device_steps.inherit(vm, want)
 
     def create(self, vm: VM, want: Want) -> List[Step]:
         """``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import drive
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
 
-        return drive.give(vm, self, want)
+        return device_drive.give(vm, want, self.usual, self.ending(self.ident(want)))
 
     def remove(self, vm: VM, want: Want) -> List[Step]:
         """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import plug
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_steps
 
         ident = self.ident(want)
         driver = vm.peripherals().get(ident, "")
         named = "driver" in want  # recreated as another device, which the task says
         if driver and self.mark and not named and not spelled(vm.device_properties(driver), self.mark):
             raise Refusal(f"id: {ident} is a {driver}, which has no property {self.mark!r}: give another id")
-        return plug.delete(vm, self, want)
+        return device_steps.delete(vm, want, self.ending(ident))
 
     def ending(self, ident: str) -> Wait:
         """What ends a removal."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.plug import Unplugged
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_steps import Unplugged
 
         return Unplugged(ident)
-
-
-def spelled(known: Properties, name: str) -> str:
-    """A property's own name, empty for one that the driver lacks."""
-    names = (name, name.replace("_", "-"), name.replace("-", "_"))
-    return next((candidate for candidate in names if candidate in known), "")
-
-
-def property_name(known: Properties, driver: str, name: str) -> str:
-    """The property's own name: ``num_queues`` is taken for ``num-queues``. Raises Refusal for an unknown one."""
-    real = spelled(known, name)
-    if real:
-        return real
-    raise Refusal(f"options: {driver} has no property {name!r}{suggestion(name, known)}")
 
 
 def drive_as(vm: VM, ident: str, value: Any, wanted: Any) -> Any:
@@ -219,10 +209,10 @@ def drive_as(vm: VM, ident: str, value: Any, wanted: Any) -> Any:
     drive = drive_of(vm, ident)
     if drive is None:
         return value or None
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
 
-    node = blockgraph.top(vm, ident)
-    if not node or wanted in blockgraph.chain(vm, ident):
+    node = blockdev_graph.top(vm, ident)
+    if not node or wanted in blockdev_graph.chain(vm, ident):
         return wanted if node else ""
     return value or node
 

@@ -6,17 +6,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List
+from typing import TYPE_CHECKING, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, Blockdev, held_by, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, Blockdev
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import held_by, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Option, Part, State, Want, properties
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_drive import _drive, meant
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Part, State, properties
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 DISK = {
     **{name: option for name, option in DEVICE.options.items() if name != "wait"},
@@ -54,7 +56,7 @@ class DiskNode(Blockdev):
         """Also whose disk it is."""
         return {key: want[key] for key in (self.key, "device")}
 
-    def meant(self, vm: VM, want: Want) -> Want:
+    def resolve_name(self, vm: VM, want: Want) -> Want:
         """A node that was not named is, where QEMU was started with the disk, the one that the device has."""
         name = meant(vm, want["device"], self.ident(want))
         return want if name == self.ident(want) else {**want, self.key: name}
@@ -84,69 +86,56 @@ class DiskNode(Blockdev):
         steps = super().change(vm, mine, have, own) if own else []
         return steps + (super().change(vm, {**above, self.key: top}, have, of_top) if of_top else [])
 
-    def lasting(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
+    def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
         """A node that QEMU was started with, one with others on top, and one that its device has left."""
         device, name = want["device"], self.ident(want)
         if device not in vm.peripherals():
             return ""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph, drive
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, device_drive
 
-        disk = blockgraph.chain(vm, device)
+        disk = blockdev_graph.chain(vm, device)
         if name in disk[1:]:
             return f"it lies below {disk[0]}, which has what device {device} has written since: remove the disk first"
         left = bool(disk) and name not in disk
-        return (drive.moved(vm, device, name) if left else "") or drive.lasting(vm, device, name, [])
+        return (device_drive.moved(vm, device, name) if left else "") or device_drive.lasting(vm, device, name, [])
 
     def create(self, vm: VM, want: Want) -> List[Step]:
         """Of the node alone."""
         return super().create(vm, {key: value for key, value in want.items() if key != "device"})
 
-    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+    def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Of the node alone."""
-        return super().inherit(vm, {key: value for key, value in want.items() if key != "device"}, have)
+        return super().complete(vm, {key: value for key, value in want.items() if key != "device"}, have)
 
-    def always(self, vm: VM, want: Want) -> List[Step]:
+    def unconditional_steps(self, vm: VM, want: Want) -> List[Step]:
         """What a stopped run has held beside the device is let go."""
         name = held_by(want["device"])
         if name not in nodes(vm) or want["device"] not in vm.peripherals() or ("blockdev", name) in vm.leaving:
             return []
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blocknode
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
 
-        return [blocknode.release(name)]
+        return [blockdev_steps.release(name)]
 
     def remove(self, vm: VM, want: Want) -> List[Step]:
         """All that lies above it in what its device has, and then the node. QEMU deletes by itself what it has made."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph, blocknode
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, blockdev_steps
 
         name, device = self.ident(want), want["device"]
-        disk = [*blockgraph.above(vm, device, name), name]
-        if blockgraph.held(vm, device) and name in blockgraph.chain(vm, device):
+        disk = [*blockdev_graph.above(vm, device, name), name]
+        if blockdev_graph.held(vm, device) and name in blockdev_graph.chain(vm, device):
             disk.insert(0, held_by(device))
-        late = len(disk) > 1 or bool(blockgraph.drive_id(vm, device))
+        late = len(disk) > 1 or bool(blockdev_graph.drive_id(vm, device))
         vm.leaving.update(("blockdev", node) for node in disk)
         steps = []
         for node in disk:
             if node.startswith("#"):
-                blocknode.check_unused(vm, node)
+                blockdev_steps.check_unused(vm, node)
             else:
-                steps += blocknode.remove(vm, {self.key: node})
-        for step in steps:
-            step.late = late  # after the last one that can be taken back
-        return steps
+                steps += blockdev_steps.remove(vm, {self.key: node})
+        return [step.replace(last=late) for step in steps]  # after the last one that can be taken back
 
 
 DISK_NODE = DiskNode()
-
-
-def meant(vm: VM, device: str, node: str) -> str:
-    """The node of a disk: this one unless it is only the name that a disk's node has by default, and QEMU made the disk."""
-    there = device in vm.peripherals()
-    if node != f"{device}-node" or (there and _drive(vm, device) == node) or node in nodes(vm):
-        return node
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
-
-    of_qemu = blockgraph.drive_id(vm, device) if there else blockgraph.held(vm, device)
-    return (blockgraph.image(vm, device) if of_qemu else "") or node
 
 
 def _top(vm: VM, want: Want) -> str:
@@ -154,14 +143,9 @@ def _top(vm: VM, want: Want) -> str:
     node, device = str(want["node_name"]), want["device"]
     if _drive(vm, device) == node if device in vm.peripherals() else held_by(device) not in nodes(vm):
         return node
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
 
-    return next(iter(blockgraph.above(vm, device, node)), node)
-
-
-def _drive(vm: VM, device: str) -> Any:
-    """What a device says that it has; one that hands its disk on (usb-storage) says nothing."""
-    return vm.prop(f"{PERIPHERAL}/{device}", "drive")
+    return next(iter(blockdev_graph.above(vm, device, node)), node)
 
 
 def disk(want: Want, present: bool) -> List[Part]:

@@ -16,11 +16,11 @@ import socket
 import stat
 from typing import TYPE_CHECKING, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import peer_process
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.connection import peer_process
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 LONGEST = 107
 _FDSET = "/dev/fdset/"

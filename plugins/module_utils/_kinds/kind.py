@@ -9,23 +9,22 @@ A kind reads the VM and returns Steps; it never sends anything that changes the 
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, NamedTuple, Sequence, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
+    Option,
+    Want,
+    check_id,
+)
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
-Want = Dict[str, Any]
-"""A resource as the user wrote it: option name to value, without the options that were not given."""
 State = Dict[str, Any]
 """A resource as it is, flat: ``cache.direct`` stands for ``direct`` inside ``cache``; only what can be read is there."""
-
-# QEMU's own rule (id_wellformed), which since 9.2 it no longer applies to device ids.
-_ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*\Z")
 
 
 class Change(NamedTuple):
@@ -36,60 +35,10 @@ class Change(NamedTuple):
     after: Any
 
 
-class Option:
-    """One option of a kind, declared once: Ansible's argument specification is made from it."""
-
-    def __init__(self, kind: str = "str", **spec: Any) -> None:
-        """``kind`` is Ansible's type; ``spec`` are further keys of the argument specification, ``options`` being Options."""
-        self.kind = kind
-        self.fields = spec
-
-    def fit(self, where: str, value: Any) -> Any:
-        """``value``, out of a free-form dictionary, as Ansible would have passed it. Raises Refusal, naming ``where``."""
-        if self.kind == "dict":
-            if isinstance(value, dict):
-                return self._fit_members(where, value)
-        elif self.kind == "bool":
-            try:
-                return typed.parse_bool(value)
-            except ValueError:
-                pass
-        elif not isinstance(value, (dict, list)):
-            text = typed.to_text(value)
-            if text in self.fields.get("choices", [text]):
-                return text
-        raise Refusal(f"{where}: {value!r} is no {self.fields.get('choices') or self.kind}")
-
-    def _fit_members(self, where: str, value: Dict[str, Any]) -> Dict[str, Any]:
-        declared = self.fields.get("options")
-        if declared is None:
-            return value
-        members = {}
-        for key, item in value.items():
-            name = str(key).replace("-", "_")
-            if name not in declared:
-                raise Refusal(f"{where}: there is no {key!r}, only {', '.join(declared)}")
-            if item is not None:
-                members[name] = declared[name].fit(f"{where}.{key}", item)
-        return members
-
-    def spec(self) -> Dict[str, Any]:
-        """The entry of Ansible's argument specification."""
-        entry: Dict[str, Any] = {"type": self.kind, **self.fields}
-        if "options" in entry:
-            entry["options"] = argument_spec(entry["options"])
-        return entry
-
-
-def argument_spec(options: Dict[str, Option]) -> Dict[str, Any]:
-    """Ansible's argument specification for these options."""
-    return {name: option.spec() for name, option in options.items()}
-
-
 class Kind:
     """One kind of thing that a VM is made of. Subclasses fill in the rest."""
 
-    own: FrozenSet[str] = frozenset()
+    reserved_options: FrozenSet[str] = frozenset()
     """Names, as QEMU has them, that ``options`` must not hold, since they have options of their own."""
     name = ""
     """As results and plans call it: ``blockdev``."""
@@ -98,8 +47,8 @@ class Kind:
     options: Dict[str, Option] = {}
     returned = True
     """Whether the task returns its state, under ``name``."""
-    surveyed = False
-    """Whether ``survey`` reads many of them at once."""
+    bulk_read = False
+    """Whether ``device_qtree`` reads many of them at once."""
     alternatives: Sequence[Sequence[Sequence[str]]] = ()
     """Options (as ``read`` names them) that say one thing in several ways, one of which is there: for each such thing its
     ways, each the options that belong to it: ``[[["path"], ["host", "port"]]]``."""
@@ -122,10 +71,10 @@ class Kind:
         for name in want.get("options", {}):
             if not isinstance(name, str):
                 raise Refusal(f"options: {name!r} is no name of an option")
-            if name in self.own or name.replace("_", "-") in self.own:
+            if name in self.reserved_options or name.replace("_", "-") in self.reserved_options:
                 raise Refusal(f"options: {name} has an option of its own: {name.replace('-', '_')}")
 
-    def meant(self, vm: VM, want: Want) -> Want:
+    def resolve_name(self, vm: VM, want: Want) -> Want:
         """``want`` with the name that QEMU has for what the user named in another way. Queries only."""
         return want
 
@@ -139,7 +88,7 @@ class Kind:
 
     def same(self, key: str, have: Any, want: Any) -> bool:
         """Whether a current and a wanted value mean the same, whatever YAML made of the latter."""
-        return typed.same(have, want)
+        return coercion.same(have, want)
 
     def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
         """What differs, and the names of what was asked for but can't be read back.
@@ -163,15 +112,15 @@ class Kind:
         ways = [ways for ways in self.alternatives if any(key in way for way in ways)]
         return [other for group in ways for way in group if key not in way for other in way]
 
-    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
         """The keys that this QEMU can change without removing the thing."""
         return frozenset()
 
-    def lasting(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
+    def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
         """Why it must not be removed and added again to bring such changes about; empty where it may be."""
         return ""
 
-    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+    def complete(self, vm: VM, want: Want, have: State) -> Want:
         """``want`` and, for what it does not name, what there is: what a thing that is made again is made of."""
         return want
 
@@ -183,7 +132,7 @@ class Kind:
         """The steps for these changes, all of them live ones. Raises Refusal (a disk is never shrunk, say)."""
         return []
 
-    def always(self, vm: VM, want: Want) -> List[Step]:
+    def unconditional_steps(self, vm: VM, want: Want) -> List[Step]:
         """Steps for what was asked for and can't be compared, sent whenever it was asked for. Rare."""
         return []
 
@@ -195,11 +144,11 @@ class Kind:
         """The values in it that nobody may see."""
         return []
 
-    def needs(self, want: Want) -> Set[Tuple[str, str]]:
+    def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
         """What it stands on, as ``(kind, id)``: removing that means removing this first."""
         return set()
 
-    def stands_on(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
+    def current_dependencies(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
         """What it stands on as it is, as ``(kind, id)``, whatever ``want`` says: that can only be removed after it."""
         return set()
 
@@ -225,15 +174,6 @@ def properties(want: Want, names: Dict[str, str]) -> Dict[str, Any]:
     return {qemu: want[option] for option, qemu in names.items() if option in want}
 
 
-def check_id(kind: str, option: str, value: str) -> None:
-    """Raise Refusal for an id that some QEMU refuses (versions differ: the strictest rule is kept everywhere)."""
-    if not _ID.match(value):
-        raise Refusal(
-            f"{option}: {value!r} is no valid id for a {kind}: it must start with a letter, "
-            "followed by letters, digits, '-', '.' or '_'"
-        )
-
-
 def flatten(tree: Dict[str, Any], prefix: str = "") -> State:
     """Nested dictionaries as one, their keys joined with dots."""
     flat: State = {}
@@ -255,11 +195,3 @@ def nest(flat: State) -> Dict[str, Any]:
             node = node.setdefault(parent, {})
         node[last] = value
     return tree
-
-
-def suggestion(name: str, known: Any) -> str:
-    """`` (did you mean 'x'?)`` where a known name is close, else nothing."""
-    import difflib  # only on the way to an error
-
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 
 class Link(Kind):
@@ -26,7 +27,7 @@ class Link(Kind):
         """Nothing can be read."""
         return {"id": want["id"]}
 
-    def always(self, vm: VM, want: Want) -> List[Step]:
+    def unconditional_steps(self, vm: VM, want: Want) -> List[Step]:
         """``set_link``."""
         return [Step("set_link", {"name": want["id"], "up": want["link"] == "up"})]
 

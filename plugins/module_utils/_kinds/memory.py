@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Option, Part, State, Want, properties
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_steps import Unplugged
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Part, State, properties
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECTS, Object, objects, users
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.plug import Unplugged
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step, Wait
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
 
 MEMORY = {
@@ -52,9 +53,9 @@ _VIRTIO_MEM_GOES = (8, 1)
 class Backend(Object):
     """What a memory module is made of."""
 
-    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+    def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Of a backend of another type the size."""
-        full = super().inherit(vm, want, have)
+        full = super().complete(vm, want, have)
         size = vm.prop(f"{OBJECTS}/{self.ident(want)}", "size")
         return {**full, "options": {"size": size, **full["options"]}}
 
@@ -68,15 +69,15 @@ class Backend(Object):
 class Released(Unplugged):
     """The end of a module's ``device_del``. A guest that keeps it says so in ``ACPI_DEVICE_OST``."""
 
-    def heard(self, event: Event) -> bool:
+    def is_end(self, event: Event) -> bool:
         """Also for an ejection (source 3) that was neither begun (132) nor done (0)."""
         info = event.data.get("info", {})
         refused = info.get("device") == self.ident and info.get("source") == 3 and info.get("status") not in (0, 132)
-        return super().heard(event) or (event.name == "ACPI_DEVICE_OST" and refused)
+        return super().is_end(event) or (event.name == "ACPI_DEVICE_OST" and refused)
 
-    def judge(self, event: Event) -> None:
+    def raise_if_refused(self, event: Event) -> None:
         """Raise Refusal with the guest's status."""
-        super().judge(event)
+        super().raise_if_refused(event)
         if event.name == "ACPI_DEVICE_OST":
             status = event.data["info"]["status"]
             raise Refusal(
@@ -87,17 +88,17 @@ class Released(Unplugged):
 class Resized(Wait):
     """A ``virtio-mem`` device has the size that was requested. The guest does it, block by block, and may stop short."""
 
-    of_guest = True
+    needs_guest = True
 
     def __init__(self, ident: str, size: int) -> None:
         self.ident = ident
         self.size = size
 
-    def reached(self, vm: VM) -> bool:
+    def is_done(self, vm: VM) -> bool:
         """Whether it has."""
         return bool(vm.prop(f"{PERIPHERAL}/{self.ident}", "size") == self.size)
 
-    def overdue(self, vm: VM) -> Exception:
+    def timeout_error(self, vm: VM) -> Exception:
         """Where it stands."""
         now, status = vm.prop(f"{PERIPHERAL}/{self.ident}", "size"), vm.status
         why = "the guest went no further within the timeout" if status == "running" else f"the VM is {status}"
@@ -133,14 +134,14 @@ class Module(Device):
         """Not the size, which is the backend's and compared there."""
         return super().compare(have, {key: value for key, value in want.items() if key != "size"})
 
-    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
         """What ``virtio-mem`` shall have."""
         return frozenset(["options.requested-size"])
 
-    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+    def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Its size and slot too, but where in the guest's memory it comes is for QEMU to choose anew."""
         size = vm.prop(vm.prop(f"{PERIPHERAL}/{want['id']}", "memdev", ""), "size")
-        full = {"size": size, **super().inherit(vm, want, have)}
+        full = {"size": size, **super().complete(vm, want, have)}
         if "memaddr" not in want["options"]:
             full["options"].pop("memaddr", None)
         return full
@@ -153,16 +154,17 @@ class Module(Device):
         want = {"driver": self.usual, **want, "options": options}
         _check_room(vm, want)
         requested = options.pop("requested-size", 0)
-        steps = super().create(vm, want)
-        arguments = steps[-1].arguments
+        *steps, adding = super().create(vm, want)
+        arguments = adding.arguments
         if "addr" in arguments and not want["driver"].startswith("virtio-mem"):
-            arguments["addr"] = typed.to_int(arguments["addr"])  # not a slot, but a place in memory
+            # not a slot, but a place in memory
+            adding = adding.replace(arguments={**arguments, "addr": coercion.to_int(arguments["addr"])})
         vm.coming["device", ident] = want  # who asks for a port or a backend asks by that name
         if requested:
             # the undo of a request that the guest met in part: a device with memory in use can't be unplugged
-            steps[-1].undo = (_request(ident, 0, 0, True), *steps[-1].undo)
-            steps.append(_request(ident, requested, 0, want["wait"]))
-        return steps
+            adding = adding.replace(undo=(_request(ident, 0, 0, True), *adding.undo))
+            return [*steps, adding, _request(ident, requested, 0, want["wait"])]
+        return [*steps, adding]
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
         """``qom-set`` of the requested size."""

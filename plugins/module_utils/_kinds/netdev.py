@@ -14,15 +14,17 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, roles, typed
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.forward import forwards, same_rules
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Option, State, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Descriptor, Step, pass_descriptors
+from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Descriptor, Step, pass_descriptors
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, references
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev_forward import forwards, same_rules
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 VHOST_NET = "/dev/vhost-net"
 _USER_NET = "10.0.2.0"
@@ -49,7 +51,7 @@ _UNKNOWN = Line({}, 1, None, False)
 class Netdev(Kind):
     """A network backend of any type; TAPs can be opened here and handed over as descriptors."""
 
-    own = frozenset(["id", "type"])
+    reserved_options = frozenset(["id", "type"])
     name = "netdev"
     options = {
         "id": Option("str", required=True),
@@ -112,7 +114,7 @@ class Netdev(Kind):
     def same(self, key: str, have: Any, want: Any) -> bool:
         """``info network`` prints text: booleans as words, and a network without its mask."""
         if have in ("on", "off"):
-            return typed.same(have == "on", want)
+            return coercion.same(have == "on", want)
         if key == f"options.{_FORWARDS}":
             return same_rules(have, [item.get("str") if isinstance(item, dict) else item for item in want])
         if key == "options.net":
@@ -124,15 +126,15 @@ class Netdev(Kind):
                 return False
         return str(have) == str(want)
 
-    def needs(self, want: Want) -> Set[Tuple[str, str]]:
+    def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
         """The character device of a vhost-user netdev, and what its options name: the netdev in a hub's port."""
         below = {("chardev", want["chardev"])} if "chardev" in want else set()
-        return below | roles.named(want.get("options", {}))
+        return below | references.named(want.get("options", {}))
 
-    def stands_on(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
+    def current_dependencies(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
         """The same, of what it has."""
         info = wiring(vm).get(self.ident(want), _UNKNOWN).info
-        return roles.named({name: info[name] for name in ("chardev", "netdev") if name in info})
+        return references.named({name: info[name] for name in ("chardev", "netdev") if name in info})
 
     def create(self, vm: VM, want: Want) -> List[Step]:
         """``netdev_add``, after a ``getfd`` for each descriptor that goes with it."""
@@ -177,9 +179,9 @@ class Netdev(Kind):
         used = [user for user in users(vm, ident) if user not in vm.leaving]
         if used:
             raise Refusal(f"netdev {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
-        return [Step("netdev_del", {"id": ident}, undo=self._again(vm, ident), removes=True)]
+        return [Step("netdev_del", {"id": ident}, undo=self._recreate_steps(vm, ident), removes=True)]
 
-    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+    def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Its type, and of a type that reads back whole its settings."""
         if want.get("type", have.get("type")) != have.get("type"):
             return want
@@ -198,7 +200,7 @@ class Netdev(Kind):
         options = {**was.get("options", {}), **want.get("options", {})}
         return {**was, **want, **({"options": options} if options else {})}
 
-    def _again(self, vm: VM, ident: str) -> List[Step]:
+    def _recreate_steps(self, vm: VM, ident: str) -> List[Step]:
         """The ``netdev_add`` that makes it as it was, where everything it was made of can be read."""
         have = self.read(vm, {"id": ident}) or {}
         info = wiring(vm).get(ident, _UNKNOWN).info
@@ -366,7 +368,7 @@ def _descriptors(full: Want) -> tuple[List[Descriptor], List[Descriptor]]:
         return [Descriptor(path) for path in full.get("fds", [])], [
             Descriptor(path) for path in full.get("vhostfds", [])
         ]
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.tap import tap_descriptor
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev_tap import tap_descriptor
 
     queues = full.get("queues", 1)
     taps = [tap_descriptor(full["ifname"], multi_queue=queues > 1) for _queue in range(queues)]

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, List
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, Part, State, Want, properties
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, State, properties
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.link import LINK
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 NIC = {
     **{name: option for name, option in DEVICE.options.items() if name != "wait"},

@@ -6,17 +6,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, roles, typed
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import layers, nodes
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, State, Want, suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import REDACTED, Step
+from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want, suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import quoted_forms
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED, Step
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, references
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import layers, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 OBJECTS = "/objects"
 SECRET = frozenset(["data", "password", "passphrase"])
@@ -62,7 +65,7 @@ class Object(Kind):
         "options": Option("dict"),
     }
 
-    own = frozenset(["id", "qom-type"])
+    reserved_options = frozenset(["id", "qom-type"])
 
     def read(self, vm: VM, want: Want) -> State | None:
         """Type, and of the properties those that ``want`` names; of a secret only whether it is the wanted one."""
@@ -76,21 +79,21 @@ class Object(Kind):
             if now is None and want.get("qom_type", kind) == kind:
                 now = vm.prop(f"{OBJECTS}/{ident}", _property(_known(vm, kind), kind, name))
             if now is not None:
-                have[f"options.{name}"] = hidden(typed.same(now, value)) if name in SECRET else now
+                have[f"options.{name}"] = redacted_as(coercion.same(now, value)) if name in SECRET else now
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
         """Property values stay whole; those that are secret are only said to be there."""
         flat = {key: value for key, value in want.items() if key != "options"}
         for name, value in want.get("options", {}).items():
-            flat[f"options.{name}"] = hidden(True) if name in SECRET else value
+            flat[f"options.{name}"] = redacted_as(True) if name in SECRET else value
         return flat
 
     def same(self, key: str, have: Any, want: Any) -> bool:
         """As the property's own type; of a structure only the members that were named."""
         if isinstance(have, dict) and isinstance(want, dict):
-            return all(typed.same(have.get(name), value) for name, value in want.items())
-        return typed.same(have, want)
+            return all(coercion.same(have.get(name), value) for name, value in want.items())
+        return coercion.same(have, want)
 
     def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
         """What a structure will be is what was named of it, with the rest as it is."""
@@ -102,19 +105,19 @@ class Object(Kind):
         options = want.get("options") or {}
         if not isinstance(options, dict):
             return [str(options)]
-        return [text for name, value in options.items() if name in SECRET for text in spellings(value)]
+        return [text for name, value in options.items() if name in SECRET for text in quoted_forms(value)]
 
-    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
         """What ``qom-set`` changes in an object in use."""
         names = next((names for start, names in _LIVE.items() if have["qom_type"].startswith(start)), frozenset())
         return frozenset(f"options.{name}" for name in names) | {f"options.{name.replace('-', '_')}" for name in names}
 
-    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+    def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Its type, and where that reads back whole, its properties; nothing of an object of another type."""
         kind, named = have["qom_type"], want.get("options", {})
         if want.get("qom_type", kind) != kind:
             return want
-        was = {name: value for step in _again(vm, self.ident(want)) for name, value in step.arguments.items()}
+        was = {name: value for step in _recreate_steps(vm, self.ident(want)) for name, value in step.arguments.items()}
         for name in ("id", "qom-type", *(name.replace("_", "-") for name in named), *named):
             was.pop(name, None)
         for one, other in (("data", "file"), ("file", "data")):  # a secret has one of both
@@ -133,13 +136,15 @@ class Object(Kind):
         for name, value in options.items():
             real = _property(known, kind, name)
             try:
-                arguments[real] = typed.coerce(value, known[real]["type"])
+                arguments[real] = coercion.coerce(value, known[real]["type"])
             except ValueError as exc:
                 raise Refusal(f"options: {real} of {kind} is of type {known[real]['type']}: {exc}") from exc
         arguments = vm.schema.coerce("object-add", arguments)
         if kind == "filter-dump" and "file" in arguments:
             host_path.check_output(vm, "options: file", arguments["file"], ("object", ident), False, "remove it")
-        busy = (lambda error: "in use" in error.desc) if self.needs(want) else None  # its device is just leaving
+        busy = (
+            (lambda error: "in use" in error.desc) if self.wanted_dependencies(want) else None
+        )  # its device is just leaving
         return [Step("object-add", arguments, undo=[_delete(ident)], retry=busy, secret=tuple(SECRET))]
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
@@ -150,18 +155,18 @@ class Object(Kind):
         for change in changes:
             name = _property(known, have["qom_type"], change.key.partition(".")[2])
             try:
-                value = typed.like(change.after, change.before)
+                value = coercion.like(change.after, change.before)
             except ValueError as exc:
                 raise Refusal(f"{change.key}: it is {change.before} now, and {exc}") from exc
             undo = [Step("qom-set", {"path": path, "property": name, "value": change.before})]
             steps.append(Step("qom-set", {"path": path, "property": name, "value": value}, undo=undo))
         return steps
 
-    def needs(self, want: Want) -> Set[Tuple[str, str]]:
+    def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
         """What its properties name: a filter's netdev, the chardev of a source of randomness."""
-        return roles.named(want.get("options", {}))
+        return references.named(want.get("options", {}))
 
-    def stands_on(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
+    def current_dependencies(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
         """The same, of what it has."""
         return _below(vm, self.ident(want))
 
@@ -178,9 +183,7 @@ class Object(Kind):
             raise Refusal(f"object {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
         if vm.prop("/machine", "memory-backend") in (ident, f"{OBJECTS}/{ident}"):
             raise Refusal(f"object {ident} is the memory of this VM, and stays as long as it runs")
-        step = _delete(ident)
-        step.remember = lambda vm: _again(vm, ident)
-        return [step]
+        return [_delete(ident).replace(capture_undo=lambda vm: _recreate_steps(vm, ident))]
 
 
 def objects(vm: VM) -> Dict[str, str]:
@@ -218,9 +221,9 @@ def _below(vm: VM, ident: str) -> Set[Tuple[str, str]]:
     """What an object's properties name."""
     path = f"{OBJECTS}/{ident}"
     known = _known(vm, objects(vm)[ident])
-    values = {name: vm.prop(path, name) for name in known if name.replace("_", "-") in roles.PROPERTIES}
+    values = {name: vm.prop(path, name) for name in known if name.replace("_", "-") in references.PROPERTIES}
     named = {name: value for name, value in values.items() if isinstance(value, str)}
-    return roles.named({name: value.rpartition(f"{OBJECTS}/")[2] for name, value in named.items()})
+    return references.named({name: value.rpartition(f"{OBJECTS}/")[2] for name, value in named.items()})
 
 
 def _nodes_on(vm: VM, ident: str) -> List[str]:
@@ -229,9 +232,7 @@ def _nodes_on(vm: VM, ident: str) -> List[str]:
     if len(held) < 2:
         return held
     # a throttled chain is rare
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockgraph import (
-        children,
-    )  # a throttled chain is rare
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_graph import children
 
     def own(name: str, told: Dict[str, Any]) -> Dict[str, Any]:
         mine = dict(told)
@@ -242,11 +243,13 @@ def _nodes_on(vm: VM, ident: str) -> List[str]:
                 mine.pop(role, None)
         return mine
 
-    return [name for name in held if ("object", ident) in roles.layered(own(name, layers(nodes(vm)[name]["file"])))]
+    return [
+        name for name in held if ("object", ident) in references.layered(own(name, layers(nodes(vm)[name]["file"])))
+    ]
 
 
 def _layered(name: str, node: Dict[str, Any]) -> Set[Tuple[str, str]]:
-    return set() if name.startswith("#") else roles.layered(layers(node.get("file", "")))
+    return set() if name.startswith("#") else references.layered(layers(node.get("file", "")))
 
 
 def _links(vm: VM, driver: str) -> List[str]:
@@ -265,21 +268,7 @@ def _named(link: Any) -> List[str]:
     return [link[len(OBJECTS) + 1 :]] if isinstance(link, str) and link.startswith(f"{OBJECTS}/") else []
 
 
-def spellings(secret: Any) -> Iterator[str]:
-    """A secret as messages may quote it; of a structure, which no secret should be, all that is in it."""
-    if isinstance(secret, dict):
-        secret = list(secret.values())
-    if isinstance(secret, (list, tuple)):
-        for item in secret:
-            yield from spellings(item)
-    elif secret not in (None, "") and not isinstance(secret, bool):
-        import json
-
-        text = str(secret)
-        yield from {text, repr(text)[1:-1], json.dumps(text)[1:-1]}
-
-
-def hidden(same: bool) -> str:
+def redacted_as(same: bool) -> str:
     """What stands for a secret: that it is there, and where it is not the wanted one, that it is another."""
     return REDACTED if same else f"{REDACTED} (another)"
 
@@ -305,7 +294,7 @@ def _property(known: Dict[str, Any], kind: str, name: str) -> str:
     raise Refusal(f"options: {kind} has no property {name!r}{suggestion(name, known)}")
 
 
-def _again(vm: VM, ident: str) -> List[Step]:
+def _recreate_steps(vm: VM, ident: str) -> List[Step]:
     """The ``object-add`` that makes it as it is, for the types that read back whole."""
     kind = objects(vm).get(ident, "")
     if not kind.startswith(_RESTORABLE):
@@ -325,7 +314,7 @@ def _delete(ident: str) -> Step:
         {"id": ident},
         retry=lambda error: "in use" in error.desc,
         removes=True,
-        there=lambda vm: ident in objects(vm),
+        still_needed=lambda vm: ident in objects(vm),
     )
 
 

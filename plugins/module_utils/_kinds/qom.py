@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, FrozenSet, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Option, State, Want, suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import SECRET, hidden, spellings
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import REDACTED, Step
+from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want, suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import quoted_forms
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED, Step
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import SECRET, redacted_as
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 
 class Qom(Kind):
@@ -39,29 +41,29 @@ class Qom(Kind):
 
     def secrets(self, want: Want) -> List[str]:
         """The value of a property that is secret."""
-        return list(spellings(want.get("value"))) if want.get("property") in SECRET else []
+        return list(quoted_forms(want.get("value"))) if want.get("property") in SECRET else []
 
     def read(self, vm: VM, want: Want) -> State | None:
         """Its value, of a secret only whether it is the wanted one."""
         value = _value(vm, want)
         if want["property"] == "drive" and value != want.get("value", value):
-            from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockgraph
+            from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
 
             if (
-                blockgraph.tops(vm).get(value) == want["value"]
+                blockdev_graph.tops(vm).get(value) == want["value"]
             ):  # of a -drive; QEMU aborts when it is set to what it has
                 value = want["value"]
         if want["property"] in SECRET:
-            value = hidden(typed.same(value, want.get("value", value)))
+            value = redacted_as(coercion.same(value, want.get("value", value)))
         return {"value": value}
 
     def wanted(self, vm: VM, want: Want) -> State:
         """The value alone."""
         if "value" in want and want["property"] in SECRET:
-            return {"value": hidden(True)}
+            return {"value": redacted_as(True)}
         return {"value": want["value"]} if "value" in want else {}
 
-    def live(self, vm: VM, have: State) -> FrozenSet[str]:
+    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
         """QEMU says whether it can be set."""
         return frozenset(["value"])
 
@@ -69,7 +71,7 @@ class Qom(Kind):
         """``qom-set``, the value in the type that the property has now."""
         where, now = {"path": want["path"], "property": want["property"]}, _value(vm, want)
         try:
-            value = typed.like(want["value"], now)
+            value = coercion.like(want["value"], now)
         except ValueError as exc:
             raise Refusal(f"value: {want['property']} of {want['path']} is {now!r} now, and {exc}") from exc
         secret = ("value",) if want["property"] in SECRET else ()

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, List
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, Part, Want, properties
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, properties
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
 
 SERIAL_PORT = {
     "id": Option("str", required=True),
@@ -31,12 +33,13 @@ class Port(Device):
     def create(self, vm: VM, want: Want) -> List[Step]:
         """``device_add``. Without ``bus``, QEMU takes the first controller with room."""
         steps = super().create(vm, want)
-        steps[-1].hint = lambda error: (
-            "a port needs a controller: plug one with qemu_device, driver virtio-serial-pci"
-            if "'virtio-serial-bus'" in error.desc
-            else ""
-        )
-        return steps
+        return [*steps[:-1], steps[-1].replace(hint=_hint)]
+
+
+def _hint(error: CommandError) -> str:
+    if "'virtio-serial-bus'" in error.desc:
+        return "a port needs a controller: plug one with qemu_device, driver virtio-serial-pci"
+    return ""
 
 
 _DEVICE = Port(usual="virtserialport", mark="chardev")

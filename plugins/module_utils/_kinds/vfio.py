@@ -10,13 +10,14 @@ import os
 import re
 from typing import TYPE_CHECKING, List
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, Part, State, Want, properties
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, State, properties
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 VFIO = {
     **{name: option for name, option in DEVICE.options.items() if name != "wait"},
@@ -33,9 +34,9 @@ _PCI_ADDRESS = re.compile(r"(?:([0-9a-f]{1,4}):)?([0-9a-f]{1,2}):([01]?[0-9a-f])
 class Vfio(Device):
     """A device that stands for one of the host's."""
 
-    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+    def complete(self, vm: VM, want: Want, have: State) -> Want:
         """All but a second name of the host's device: QEMU makes a ``sysfsdev`` of each ``host``, and prefers that."""
-        full = super().inherit(vm, want, have)
+        full = super().complete(vm, want, have)
         options = dict(full["options"])
         if options.get("host") and "sysfsdev" not in want["options"]:
             options.pop("sysfsdev", None)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, List, Set
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, Part, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 VHOST_USER = {
     **{name: option for name, option in DEVICE.options.items() if name != "wait"},

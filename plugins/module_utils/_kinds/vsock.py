@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, List
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Descriptor, Step, pass_descriptors
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Option, Part, State, Want, properties
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import Descriptor, Step, pass_descriptors
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, State, properties
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 VSOCK = {
     **{name: option for name, option in DEVICE.options.items() if name != "wait"},
@@ -42,9 +43,9 @@ class Vsock(Device):
         """Which file the descriptor came from can't be told afterwards."""
         return super().wanted(vm, {key: value for key, value in want.items() if key != "vhostfd"})
 
-    def inherit(self, vm: VM, want: Want, have: State) -> Want:
+    def complete(self, vm: VM, want: Want, have: State) -> Want:
         """All but the descriptor, which goes with the device."""
-        full = super().inherit(vm, want, have)
+        full = super().complete(vm, want, have)
         return {**full, "options": {name: value for name, value in full["options"].items() if name != "vhostfd"}}
 
     def create(self, vm: VM, want: Want) -> List[Step]:
@@ -71,16 +72,15 @@ class Vsock(Device):
     def remove(self, vm: VM, want: Want) -> List[Step]:
         """``device_del``. To take that back needs a new descriptor."""
         step = super().remove(vm, want)[0]
-        recall = step.remember
+        recall = step.capture_undo
 
         def again(vm: VM) -> List[Step]:
             added = list(recall(vm)) if recall else []
             steps, name = pass_descriptors(want["id"], "vsock", [Descriptor(want.get("vhostfd", VHOST_VSOCK))])
-            added[-1].arguments["vhostfd"] = name
-            return [*steps, *added]
+            last = added[-1].replace(arguments={**added[-1].arguments, "vhostfd": name})
+            return [*steps, *added[:-1], last]
 
-        step.remember = again
-        return [step]
+        return [step.replace(capture_undo=again)]
 
 
 _DEVICE = Vsock(mark="guest-cid")

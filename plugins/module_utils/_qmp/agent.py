@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from . import errors
-from .address import open_socket, parse, pause
+from .address import parse
+from .connection import open_socket, pause
 from .deadline import Limit
 
 TYPE_CHECKING = False

@@ -72,7 +72,7 @@ class Call:
                 return
         self.cursor = end
 
-    def rouse(self) -> None:
+    def unpark(self) -> None:
         """End `park`, now or the next time. Takes no lock: a signal handler may call it."""
         try:
             self.park.release()

@@ -10,10 +10,7 @@ from collections import deque, namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, NamedTuple
-
-    from .deadline import Deadline
-    from .session import QMPSession
+    from typing import Any, NamedTuple
 
     class Event(NamedTuple):
         """One event: ``name``, ``data`` (empty if it has none), ``timestamp``: seconds since 1970, None: no clock."""
@@ -105,22 +102,3 @@ class EventLog:
             return []
         skip = max(0, number - entries[0][0])
         return [event for index, event in list(entries)[skip:]]
-
-
-class Listener:
-    """Reads the events of a session in order, each once, at its own pace. Several do not disturb each other."""
-
-    def __init__(self, session: QMPSession, filter: Callable[[Event], Any] | None, since: int) -> None:
-        self._session = session
-        self._filter = filter or (lambda event: True)
-        self._since = since
-
-    def pending(self) -> list[Event]:
-        """The matching events that came since the last call, without waiting."""
-        events, self._since = self._session._events_from(self._since)
-        return [event for event in events if self._filter(event)]
-
-    def next(self, timeout: float | None = None, deadline: Deadline | None = None) -> Event:
-        """The next matching event; waits for it. Errors as for `QMPSession.wait_event`."""
-        event, self._since = self._session._wait_event(self._filter, timeout, deadline, self._since)
-        return event

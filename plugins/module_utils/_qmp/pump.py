@@ -43,7 +43,7 @@ class Pump:
         self.reader = Reader(max_reply)
         self.log = EventLog()
         self.greeting: dict[str, Any] | None = None
-        self.heard = 0  # messages that came before the greeting
+        self.messages_before_greeting = 0  # messages that came before the greeting
         self.failure: Exception | None = None
         self.closing = False
         self._fresh()
@@ -206,7 +206,7 @@ class Pump:
             self._calls.pop(call, None)
             if self._leader is None:
                 for other in self._calls:
-                    other.rouse()
+                    other.unpark()
                     break
             self._release()
 
@@ -226,14 +226,14 @@ class Pump:
 
     def _interrupt(self, call: Call) -> None:
         """Make ``call`` look again. Takes no lock."""
-        call.rouse()
+        call.unpark()
         self._wake()
 
-    def _rouse(self, call: Call) -> None:
+    def _unpark(self, call: Call) -> None:
         if call is self._leader:
             self._wake()
         else:
-            call.rouse()
+            call.unpark()
 
     def fail(self, why: Exception) -> None:
         """The session is over: every waiter is told. With the lock."""
@@ -245,7 +245,7 @@ class Pump:
     def rouse_all(self) -> None:
         """Make every waiter look again. With the lock."""
         for call in self._calls:
-            self._rouse(call)
+            self._unpark(call)
 
     # -- moving ------------------------------------------------------------------------------------------------
 
@@ -331,7 +331,7 @@ class Pump:
                 call.refused = errors.InvalidCommand(f"{call.name}: its descriptors can't be passed: {error.strerror}")
                 call.state = DROPPED
                 self._writing = None
-                self._rouse(call)
+                self._unpark(call)
                 return True
             self.read()  # a reply that is there wins over the disconnect
             self.fail(errors.Disconnected(f"the connection broke ({error.strerror or error})"))
@@ -350,12 +350,12 @@ class Pump:
                 elif "QMP" in item and self.greeting is None:
                     self.greeting = item
                 if self.greeting is None:
-                    self.heard += 1
+                    self.messages_before_greeting += 1
             elif isinstance(item, Event):
                 self.log.add(item)
                 for call in self._calls:
                     if call.wants is not None:
-                        self._rouse(call)
+                        self._unpark(call)
             else:
                 self.fail(item or errors.Disconnected("QEMU closed the connection"))
             items.popleft()
@@ -373,7 +373,7 @@ class Pump:
             return
         call.reply = reply
         call.state = EVENT
-        self._rouse(call)
+        self._unpark(call)
         self._owed.pop(call.id, None)
 
     def _without_id(self, reply: dict[str, Any]) -> Call | None:

@@ -13,14 +13,14 @@ Any thread may use it. QEMU works on one command at a time; the session keeps th
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 from time import monotonic
 
 from . import errors
-from .address import no_greeting, open_socket, parse, pause, peer_process
+from .address import parse
 from .call import Call
+from .connection import no_greeting, open_socket, pause, peer_process
 from .deadline import Limit
-from .events import Listener
+from .greeting import Version, read_greeting
 from .pump import Pump
 from .queries import is_query
 from .wire import Transport, check_fds, encode_command
@@ -28,25 +28,11 @@ from .wire import Transport, check_fds, encode_command
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from typing import Any, Callable, Mapping, NamedTuple, Sequence
+    from typing import Any, Callable, Mapping, Sequence
 
     from .address import Address
     from .deadline import Deadline
     from .events import Event
-
-    class _Numbers(NamedTuple):
-        major: int
-        minor: int
-        micro: int
-else:
-    _Numbers = namedtuple("_Numbers", ("major", "minor", "micro"))
-
-
-class Version(_Numbers):
-    """QEMU's version (major, minor, micro), as in its greeting; ``package`` is the distribution's own text."""
-
-    package = ""
-
 
 CONNECT_TIMEOUT = 10.0
 EXECUTE_TIMEOUT = 60.0
@@ -54,6 +40,25 @@ MAX_REPLY = 64 << 20
 GRACE = 2.0
 RETRY_PAUSE = 0.01
 GREETING_PAUSE = 1.0  # a free monitor greets within it
+
+
+class Listener:
+    """Reads the events of a session in order, each once, at its own pace. Several do not disturb each other."""
+
+    def __init__(self, session: QMPSession, filter: Callable[[Event], Any] | None, since: int) -> None:
+        self._session = session
+        self._filter = filter or (lambda event: True)
+        self._since = since
+
+    def pending(self) -> list[Event]:
+        """The matching events that came since the last call, without waiting."""
+        events, self._since = self._session._events_from(self._since)
+        return [event for event in events if self._filter(event)]
+
+    def next(self, timeout: float | None = None, deadline: Deadline | None = None) -> Event:
+        """The next matching event; waits for it. Errors as for `QMPSession.wait_event`."""
+        event, self._since = self._session._wait_event(self._filter, timeout, deadline, self._since)
+        return event
 
 
 class QMPSession:
@@ -122,7 +127,7 @@ class QMPSession:
         """One connection; its socket is closed when that fails."""
         sock = open_socket(where, tls, limit)
         try:
-            return cls._over(sock, str(where), read_only, max_reply, limit, oob, where)
+            return cls._from_connected_socket(sock, str(where), read_only, max_reply, limit, oob, where)
         except BaseException:
             sock.close()
             raise
@@ -145,7 +150,7 @@ class QMPSession:
         limit = Limit(timeout, deadline, CONNECT_TIMEOUT)
         before = sock.gettimeout()
         try:
-            return cls._over(sock, "the given socket", read_only, max_reply, limit, oob, None)
+            return cls._from_connected_socket(sock, "the given socket", read_only, max_reply, limit, oob, None)
         except BaseException as error:
             sock.settimeout(before)
             if isinstance(error, errors.Disconnected):
@@ -153,7 +158,7 @@ class QMPSession:
             raise
 
     @classmethod
-    def _over(
+    def _from_connected_socket(
         cls,
         sock: socket.socket,
         peer: str,
@@ -181,13 +186,13 @@ class QMPSession:
         try:
             pump.run(greet, limit)
         except errors.CommandTimeout:
-            if pump.heard or pump.log.count:
-                seen = f"{pump.heard + pump.log.count} messages, but no greeting, within {limit.seconds:.4g} s"
+            if pump.messages_before_greeting or pump.log.count:
+                seen = f"{pump.messages_before_greeting + pump.log.count} messages, but no greeting, within {limit.seconds:.4g} s"
                 raise errors.NegotiationError(f"{self.peer}: {seen}; is this a QMP monitor?") from None
             raise no_greeting(address or self.peer, limit, self._sock) from None
         except errors.ProtocolError as error:
             raise errors.NegotiationError(f"{self.peer}: {error}") from None
-        self._take_greeting((pump.greeting or {}).get("QMP"))
+        self.version, self.capabilities = read_greeting((pump.greeting or {}).get("QMP"), self.peer)
         enable = {"enable": ["oob"]} if oob and "oob" in self.capabilities else None
         try:
             self._run("qmp_capabilities", enable, limit)
@@ -198,19 +203,6 @@ class QMPSession:
         except (errors.CommandError, errors.ProtocolError, errors.Disconnected) as error:
             raise errors.NegotiationError(f"{self.peer}: negotiation failed: {error}") from None
         self.oob = enable is not None
-
-    def _take_greeting(self, greeting: Any) -> None:
-        try:
-            version = greeting["version"]
-            numbers = version["qemu"]
-            self.version = Version(int(numbers["major"]), int(numbers["minor"]), int(numbers["micro"]))
-            self.version.package = str(version.get("package") or "")
-            offered = greeting.get("capabilities")
-        except (TypeError, KeyError, ValueError, AttributeError):
-            raise errors.NegotiationError(
-                f"{self.peer}: a greeting without a QEMU version: {greeting!r:.200}"
-            ) from None
-        self.capabilities = [name for name in offered if isinstance(name, str)] if isinstance(offered, list) else []
 
     # -- commands ----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._command import redacted
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.command import redacted
 
 
 @pytest.mark.parametrize(

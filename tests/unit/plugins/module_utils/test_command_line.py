@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils import _command_line
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import REDACTED
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED
+from ansible_collections.vmm.qemu.plugins.module_utils._host import command_line
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.step import REDACT
     ],
 )
 def test_on_and_off_are_no_passwords(option: str, value: str, shown: str) -> None:
-    assert _command_line.hide([option, value]) == [option, shown]
-    told = list(_command_line.secrets([value]))
+    assert command_line.hide([option, value]) == [option, shown]
+    told = list(command_line.secrets([value]))
     assert bool(told) == ("password=once" in value or "more" in value)
 
 
@@ -37,4 +37,4 @@ def test_where_character_devices_write_what_they_say() -> None:
         "-chardev",
         "null,id=n",
     ]
-    assert list(_command_line.logfiles(words)) == ["/a,b"]
+    assert list(command_line.logfiles(words)) == ["/a,b"]

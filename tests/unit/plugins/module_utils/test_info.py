@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._info import SUBSETS, plain, select
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.info import SUBSETS, plain, select
 
 ALL = set(SUBSETS)
 MIN = {"status", "version", "name"}

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._destination import has_guest
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._migrate import _check, _inherited
-from ansible_collections.vmm.qemu.plugins.module_utils._migration import check_uri, leaving
-from ansible_collections.vmm.qemu.plugins.module_utils._retreat import Found, before
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.destination import has_guest
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.retreat import Found, before
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import check_uri, leaving
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.source import _check, _inherited
 
 OUT = {"status": "completed", "total-time": 704}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils import _process
+from ansible_collections.vmm.qemu.plugins.module_utils._host import process
 
 # The first thread ends; another holds the process until stdin does.
 HALF_DEAD = """
@@ -29,30 +29,30 @@ def state(pid: int) -> str:
 
 
 def test_one_that_nobody_noticed_is_dead() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        assert not _process.is_dead(process.pid)
-        process.kill()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert state(process.pid) == "Z"
-        assert _process.is_dead(process.pid)
-    assert _process.is_dead(process.pid)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert not process.is_dead(child.pid)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert state(child.pid) == "Z"
+        assert process.is_dead(child.pid)
+    assert process.is_dead(child.pid)
 
 
 def test_one_with_a_thread_left_is_not_dead() -> None:
     command: Any = [sys.executable, "-c", HALF_DEAD]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout and process.stdin
-        process.stdout.readline()
-        while state(process.pid) != "Z":
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout and child.stdin
+        child.stdout.readline()
+        while state(child.pid) != "Z":
             pass
-        assert _process.command_line(process.pid) == []
-        assert not _process.is_dead(process.pid)
-        process.kill()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert _process.is_dead(process.pid)
+        assert process.command_line(child.pid) == []
+        assert not process.is_dead(child.pid)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert process.is_dead(child.pid)
 
 
 def test_no_process_holds_nothing() -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(2**22 + 1, 0)
-    assert _process.is_dead(2**22 + 1)
+    assert process.is_dead(2**22 + 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._secrets import hide, url_passwords
+from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import redact, url_passwords
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,4 @@ from ansible_collections.vmm.qemu.plugins.module_utils._secrets import hide, url
 )
 def test_passwords_in_urls(value: Any, found: set[str]) -> None:
     assert set(url_passwords(value)) == found
-    assert not any(password in str(hide(value, [*found])) for password in found)
+    assert not any(password in str(redact(value, [*found])) for password in found)

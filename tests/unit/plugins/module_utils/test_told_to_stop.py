@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import told_to_stop
+from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,7 +34,7 @@ def heard() -> Iterator[list[int]]:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_once_is_enough(heard: list[int], number: signal.Signals) -> None:
     taken_back = False
-    with pytest.raises(KeyboardInterrupt), told_to_stop():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         try:
             signal.raise_signal(number)
         except KeyboardInterrupt:
@@ -47,7 +47,7 @@ def test_once_is_enough(heard: list[int], number: signal.Signals) -> None:
 
 def test_nothing_stays(heard: list[int]) -> None:
     before = [signal.getsignal(number) for number in NUMBERS]
-    with told_to_stop():
+    with interruptible():
         assert before != [signal.getsignal(number) for number in NUMBERS]
     assert before == [signal.getsignal(number) for number in NUMBERS]
     assert not heard
@@ -55,21 +55,21 @@ def test_nothing_stays(heard: list[int]) -> None:
 
 def test_an_ignored_signal_stays_ignored(heard: list[int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with told_to_stop():
+    with interruptible():
         signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_a_task_timeout_does_not_cut_it_short(heard: list[int]) -> None:
     signal.alarm(1000)
-    with pytest.raises(KeyboardInterrupt), told_to_stop():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         signal.raise_signal(signal.SIGTERM)
     assert signal.alarm(0) == 0
 
 
 def test_outside_of_the_main_thread(heard: list[int]) -> None:
     def work() -> None:
-        with told_to_stop():
+        with interruptible():
             seen.append(True)
 
     seen: list[bool] = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._progress import Progress
+from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines, duration, line, size
 
 MIB = 1 << 20

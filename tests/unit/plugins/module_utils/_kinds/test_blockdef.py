@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdef import address
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import is_cut, layers
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_definition import address
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import is_cut, layers
 
 UNIX = {"type": "unix", "path": "/run/n.sock"}
 

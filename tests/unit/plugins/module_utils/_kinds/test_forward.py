@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.forward import same_rules
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev_forward import same_rules
 
 SSH = "tcp:127.0.0.1:2222-10.0.2.15:22"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.image import virtual_size
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_image import virtual_size
 
 
 @pytest.mark.parametrize("size", ["1000", "1M", "10G"])

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vm import VM
 
 PRINTED = """\
 hub 3\r

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import typed
+from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import flatten, nest
 
 scalars = st.booleans() | st.integers(-(2**63), 2**63) | st.text("abcxyz0189-_:./", max_size=20)
@@ -34,7 +34,7 @@ scalars = st.booleans() | st.integers(-(2**63), 2**63) | st.text("abcxyz0189-_:.
     ],
 )
 def test_coerced(value: Any, kind: str, want: Any) -> None:
-    have = typed.coerce(value, kind)
+    have = coercion.coerce(value, kind)
     assert have == want and type(have) is type(want)
 
 
@@ -54,26 +54,26 @@ INFINITE = [float("inf"), float("-inf"), float("nan")]
 )
 def test_not_coerced(value: Any, kind: str) -> None:
     with pytest.raises(ValueError):
-        typed.coerce(value, kind)
+        coercion.coerce(value, kind)
 
 
 @given(scalars, st.sampled_from(["bool", "uint32", "int64", "size", "str", "OnOffAuto"]))
 def test_coercing_twice_is_coercing_once(value: Any, kind: str) -> None:
     try:
-        once = typed.coerce(value, kind)
+        once = coercion.coerce(value, kind)
     except ValueError:
         return
-    assert typed.coerce(once, kind) == once
+    assert coercion.coerce(once, kind) == once
 
 
 @given(scalars, st.sampled_from(["bool", "uint32", "int64", "size", "str", "OnOffAuto"]))
 def test_what_was_coerced_reads_back_as_the_same(value: Any, kind: str) -> None:
     """The rule that idempotence stands on: what was sent, read back as it is, equals what the user wrote."""
     try:
-        sent = typed.coerce(value, kind)
+        sent = coercion.coerce(value, kind)
     except ValueError:
         return
-    assert typed.same(sent, value)
+    assert coercion.same(sent, value)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_was_coerced_reads_back_as_the_same(value: Any, kind: str) -> None:
     ],
 )
 def test_same(have: Any, want: Any, equal: bool) -> None:
-    assert typed.same(have, want) is equal
+    assert coercion.same(have, want) is equal
 
 
 keys = st.text("abc_-", min_size=1, max_size=4)

@@ -1,0 +1,41 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The account of a task: what it has sent to QEMU, or done on the host, and has not taken back."""
+
+from __future__ import annotations
+
+from typing import Any, List, NamedTuple
+
+
+class _Entry(NamedTuple):
+    owner: object
+    command: Any
+
+
+class Account:
+    """What a failed task's result gives as ``changed`` and ``commands``.
+
+    The engine enters each step before it is sent, since a command without an answer may have run.
+    """
+
+    def __init__(self) -> None:
+        self._entries: List[_Entry] = []
+
+    @property
+    def commands(self) -> List[Any]:
+        """The public forms, in their order: ``{execute, arguments}``, or the words of a command line."""
+        return [entry.command for entry in self._entries]
+
+    def add(self, owner: object, command: Any) -> None:
+        """Enter a command that is sent now; ``owner``: the step that it is part of."""
+        self._entries.append(_Entry(owner, command))
+
+    def drop(self, owner: object) -> None:
+        """Strike out a step that QEMU did not take, or that was taken back."""
+        self._entries = [entry for entry in self._entries if entry.owner is not owner]
+
+    def did(self, command: List[str]) -> None:
+        """Enter what was done on the host, as a command line."""
+        self._entries.append(_Entry(None, command))

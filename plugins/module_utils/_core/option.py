@@ -1,0 +1,98 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Options, declared once, and the values that a task gives for them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Dict
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+
+Want = Dict[str, Any]
+"""A resource as the user wrote it: option name to value, without the options that were not given."""
+
+
+# QEMU's own rule (id_wellformed), which since 9.2 it no longer applies to device ids.
+_ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*\Z")
+
+
+class Option:
+    """One option of a kind, declared once: Ansible's argument specification is made from it."""
+
+    def __init__(self, kind: str = "str", **spec: Any) -> None:
+        """``kind`` is Ansible's type; ``spec`` are further keys of the argument specification, ``options`` being Options."""
+        self.kind = kind
+        self.fields = spec
+
+    def fit(self, where: str, value: Any) -> Any:
+        """``value``, out of a free-form dictionary, as Ansible would have passed it. Raises Refusal, naming ``where``."""
+        if self.kind == "dict":
+            if isinstance(value, dict):
+                return self._fit_members(where, value)
+        elif self.kind == "bool":
+            try:
+                return coercion.parse_bool(value)
+            except ValueError:
+                pass
+        elif not isinstance(value, (dict, list)):
+            text = coercion.to_text(value)
+            if text in self.fields.get("choices", [text]):
+                return text
+        raise Refusal(f"{where}: {value!r} is no {self.fields.get('choices') or self.kind}")
+
+    def _fit_members(self, where: str, value: Dict[str, Any]) -> Dict[str, Any]:
+        declared = self.fields.get("options")
+        if declared is None:
+            return value
+        members = {}
+        for key, item in value.items():
+            name = str(key).replace("-", "_")
+            if name not in declared:
+                raise Refusal(f"{where}: there is no {key!r}, only {', '.join(declared)}")
+            if item is not None:
+                members[name] = declared[name].fit(f"{where}.{key}", item)
+        return members
+
+    def spec(self) -> Dict[str, Any]:
+        """The entry of Ansible's argument specification."""
+        entry: Dict[str, Any] = {"type": self.kind, **self.fields}
+        if "options" in entry:
+            entry["options"] = argument_spec(entry["options"])
+        return entry
+
+
+def argument_spec(options: Dict[str, Option]) -> Dict[str, Any]:
+    """Ansible's argument specification for these options."""
+    return {name: option.spec() for name, option in options.items()}
+
+
+def check_id(kind: str, option: str, value: str) -> None:
+    """Raise Refusal for an id that some QEMU refuses (versions differ: the strictest rule is kept everywhere)."""
+    if not _ID.match(value):
+        raise Refusal(
+            f"{option}: {value!r} is no valid id for a {kind}: it must start with a letter, "
+            "followed by letters, digits, '-', '.' or '_'"
+        )
+
+
+def suggestion(name: str, known: Any) -> str:
+    """`` (did you mean 'x'?)`` where a known name is close, else nothing."""
+    import difflib  # only on the way to an error
+
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def given(params: Dict[str, Any], options: Dict[str, Option]) -> Want:
+    """The parameters that belong to ``options`` and were given, sub-options included."""
+    return {name: _given(params[name], options[name]) for name in options if params.get(name) is not None}
+
+
+def _given(value: Any, option: Option) -> Any:
+    """Ansible fills what was not given into declared sub-options; in a free-form dictionary null is a value (backing: null)."""
+    declared = option.fields.get("options")
+    return given(value, declared) if declared and isinstance(value, dict) else value

@@ -1,0 +1,62 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Taking secrets out of results: whoever wrote the text, be it QEMU in an error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Iterator
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED
+
+if TYPE_CHECKING:
+    pass
+
+
+import re
+from typing import Sequence
+from urllib.parse import unquote
+
+# What a user may write into the address of an image: https://user:password@host/image
+_URL_PASSWORD = re.compile(r"\w://[^/@:\s\"]*:([^/@\s\"]+)@")
+
+
+def url_passwords(value: Any) -> Iterator[str]:
+    """The passwords in the URLs of a JSON structure, as written there and as QEMU may print them."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from url_passwords(item)
+    elif isinstance(value, str) and "://" in value:
+        for found in _URL_PASSWORD.findall(value):
+            yield from {found, unquote(found)}
+
+
+def redact(value: Any, secrets: Sequence[str]) -> Any:
+    """``value``, a JSON structure, without the secrets: alone, or within a text, or as a number."""
+    if isinstance(value, dict):
+        return {key: redact(item, secrets) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact(item, secrets) for item in value]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return REDACTED if str(value) in secrets else value
+    if isinstance(value, str) and value != REDACTED:
+        for secret in sorted(secrets, key=len, reverse=True):
+            value = value.replace(secret, REDACTED)
+    return value
+
+
+def quoted_forms(secret: Any) -> Iterator[str]:
+    """A secret as messages may quote it; of a structure, which no secret should be, all that is in it."""
+    if isinstance(secret, dict):
+        secret = list(secret.values())
+    if isinstance(secret, (list, tuple)):
+        for item in secret:
+            yield from quoted_forms(item)
+    elif secret not in (None, "") and not isinstance(secret, bool):
+        import json
+
+        text = str(secret)
+        yield from {text, repr(text)[1:-1], json.dumps(text)[1:-1]}

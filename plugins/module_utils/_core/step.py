@@ -1,0 +1,160 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""A step of a plan: one QMP command, what finishes it, and what takes it back. Pure data; only the engine sends it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Sequence, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+
+REDACTED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+
+
+class Descriptor:
+    """A file to open on the managed host when its step is sent, and to hand to QEMU with it (``SCM_RIGHTS``).
+
+    Opening is left to the moment of sending, since opening can itself change the host (a TAP comes to be).
+    """
+
+    def __init__(self, path: str, setup: Callable[[int], None] | None = None) -> None:
+        """``path`` is opened for reading and writing; ``setup(fd)`` prepares it (an ioctl, say) and may raise OSError."""
+        self.path = path
+        self.setup = setup
+
+    def open(self) -> int:
+        """The open descriptor's number; the caller closes it. Raises Refusal when it can't be opened or prepared."""
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as exc:
+            raise Refusal(f"cannot open {self.path} to pass it to QEMU: {exc.strerror}") from exc
+        try:
+            if self.setup is not None:
+                self.setup(fd)
+        except OSError as exc:
+            os.close(fd)
+            raise Refusal(f"cannot prepare {self.path} for QEMU: {exc.strerror}") from exc
+        return fd
+
+
+class Wait:
+    """How a step that QEMU's reply only acknowledges comes to its end. The engine drives it; a kind says what counts."""
+
+    poll_every = 0.25
+    """Seconds between two looks at the VM while no event tells the end."""
+    needs_guest = False
+    """The guest brings it about, and must run for that."""
+    no_wait = False
+    """The task does not wait for the end; ``classify`` still tells what a refusal means."""
+    resend_every = 0.0
+    """Seconds after which the command is sent once more (a booting guest loses requests); 0: never."""
+
+    def is_end(self, event: Event) -> bool:
+        """True when this event is the end, a good or a bad one."""
+        return False
+
+    def raise_if_refused(self, event: Event) -> None:
+        """Raise Refusal when the event that was heard says that the guest refused."""
+
+    def is_done(self, vm: VM) -> bool:
+        """True when a query shows the end, event or not."""
+        return False
+
+    def classify(self, error: CommandError) -> str:
+        """What QEMU's refusal of the command means: "done", "pending" (asked before: go on waiting), or "" (a failure)."""
+        return ""
+
+    def timeout_error(self, vm: VM) -> Exception:
+        """The error to raise when the deadline passed: a Pending with the likely reason."""
+        return Refusal("not done in time")
+
+
+class Step(NamedTuple):
+    """One command that changes the VM: what is sent, how its end is waited for, and what takes it back.
+
+    ``commands`` in every result are the steps' public forms, the same in check mode and in the real run.
+    """
+
+    execute: str
+    arguments: Dict[str, Any] = {}
+    fds: Sequence[Descriptor] = ()
+    """What is handed over with it."""
+    oob: bool = False
+    """Whether it is sent out of band, past a main loop that does not answer."""
+    socket: str = ""
+    """The monitor of the other VM that it goes to; empty: the task's own."""
+    secret: Sequence[str] = ()
+    """The names of the arguments whose values are never shown."""
+    hidden: bool = False
+    """Whether it is left out of ``commands`` (``getfd``)."""
+
+    condition: Callable[[VM], bool] | None = None
+    """Asked right before it is sent, of the VM as it is then: false leaves it out. May raise Refusal."""
+    uncertain: str = ""
+    """What check mode warns of where the condition can't be foretold."""
+    wait: Wait | None = None
+    """How its end is waited for; None: QEMU's reply is the end."""
+    retry: Callable[[CommandError], bool] | None = None
+    """Tells whether a refusal passes by itself within moments ("in use" just after an unplug)."""
+    hint: Callable[[CommandError], str] | None = None
+    """Gives a sentence to add to QEMU's own text."""
+
+    undo: Sequence[Step] = ()
+    """The steps that take this one back, in their order; empty when nothing can."""
+    capture_undo: Callable[[VM], Sequence[Step]] | None = None
+    """Reads the VM before the plan's first step is sent and returns the ``undo``, where that takes many queries."""
+    removes: bool = False
+    """Whether it takes something away; nothing is put back while it is unknown whether it ran."""
+    still_needed: Callable[[VM], bool] | None = None
+    """Tells whether there is anything to do, where QEMU's refusal has no class that would tell."""
+    last: bool = False
+    """Whether it comes after all others, since nothing takes it back."""
+    irreversible: str = ""
+    """Why nothing can take it back, where that would lose something: a plan does it last, or not at all."""
+
+    place: str = ""
+    """Set by the engine: which item of a document it is for."""
+    about: Tuple[str, str] = ("", "")
+    """Set by the engine: kind and id of that item."""
+    needs: FrozenSet[Tuple[str, str]] = frozenset()
+    """Set by the engine: what that item stands on."""
+    undoes: Any = None
+    """Set by the engine: the step that this one takes back."""
+
+    def public(self) -> Dict[str, Any]:
+        """Return ``{execute, arguments, socket?}`` with secret values replaced."""
+        shown = {key: REDACTED if key in self.secret else value for key, value in self.arguments.items()}
+        return {"execute": self.execute, "arguments": shown, **({"socket": self.socket} if self.socket else {})}
+
+    def replace(self, **fields: Any) -> Step:
+        """Return the step with other values of these fields."""
+        return self._replace(**fields)
+
+
+def pass_descriptors(ident: str, what: str, descriptors: Sequence[Descriptor]) -> Tuple[List[Step], str]:
+    """A ``getfd`` for each descriptor, and their names joined as QEMU's properties take them.
+
+    QEMU keeps such names for the monitor, not the connection, until ``closefd`` or a command that takes them, and
+    replaces a name that comes twice: so they are unique, and start with a letter, as they must.
+    """
+    unique = os.urandom(4).hex()
+    names = [f"{what}-{ident}-{unique}-{number}" for number in range(len(descriptors))]
+    steps = [
+        Step(
+            "getfd",
+            {"fdname": name},
+            fds=[descriptor],
+            undo=[Step("closefd", {"fdname": name}, hidden=True)],
+            hidden=True,
+        )
+        for name, descriptor in zip(names, descriptors)
+    ]
+    return steps, ":".join(names)

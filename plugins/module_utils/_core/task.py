@@ -1,0 +1,115 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""One run of a module."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Callable, Dict
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.account import Account
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
+    Option,
+)
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import parse
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
+
+    class OpenSession(Protocol):
+        """How a task gets its session: ``QMPSession.connect``, or something a test puts in its place."""
+
+        def __call__(self, address: str, *, timeout: float, tls: Dict[str, Any] | None, read_only: bool) -> QMPSession:
+            """Raise what ``QMPSession.connect`` raises."""
+
+
+CONNECTION = {
+    "socket": Option("str", required=True),
+    "connect_timeout": Option("float", default=10.0),
+    "timeout": Option("float", default=60.0),
+    "tls": Option(
+        "dict",
+        options={
+            "ca_path": Option("path"),
+            "cert_path": Option("path"),
+            "key_path": Option("path"),
+            "server_name": Option("str"),
+        },
+    ),
+}
+
+
+_OLDEST = (5, 2)
+
+
+# A task is over this many seconds after its timeout at the latest, whatever the peer does: what rolling back leaves of
+# them is for the reply to a command under way, which would else reach the monitor's next client.
+_OVERTIME = 1.8
+
+
+class Task:
+    """One run of a module: its parameters, its deadline, and its session once it asks for one."""
+
+    def __init__(
+        self, params: Dict[str, Any], check_mode: bool, open_session: OpenSession, tell: Callable[[Progress], None]
+    ) -> None:
+        """``tell`` is called with how far long work is, as often as it is looked at.
+
+        ``account``: what was sent or done so far. ``details``: what else the result has if the task fails.
+        """
+        self.tell = tell
+        self.params = params
+        self.check_mode = check_mode
+        for name in ("timeout", "connect_timeout"):
+            if not params.get(name, 1.0) > 0:  # "not >": nan, too
+                raise Refusal(f"{name}: {params[name]} is not a positive number of seconds")
+        self.deadline = Deadline(params.get("timeout", 60.0))
+        self.account = Account()
+        self.details: Dict[str, Any] = {}
+        self._open = open_session
+        self._vm: VM | None = None
+
+    def connect(self) -> VM:
+        """The VM, through a session that refuses everything but queries in check mode.
+
+        Raises ConnectError and its kin, and Refusal for a QEMU that is too old.
+        """
+        if self._vm is None:
+            address = parse(self.params["socket"])
+            session = self._session(self.params["connect_timeout"])
+            if session.version[:2] < _OLDEST:
+                session.close()
+                found = ".".join(str(number) for number in session.version[:3])
+                raise Refusal(f"this virtual machine runs on QEMU {found}: 5.2 is the oldest that is supported")
+            local = address.path is not None
+            self._vm = VM(session, self.deadline, local=local, reopen=self._session, account=self.account)
+        return self._vm
+
+    def connect_to(self, address: str) -> VM:
+        """Another VM that the task has to do with, at a monitor of its own; the caller closes its session."""
+        left = min(self.params["connect_timeout"], max(self.deadline.remaining() or 0.0, 0.1))
+        session = self._open(address, timeout=left, tls=self.params.get("tls"), read_only=self.check_mode)
+        return VM(session, self.deadline, local=False, reopen=lambda seconds: session, account=self.account)
+
+    def _session(self, seconds: float) -> QMPSession:
+        left = self.deadline.remaining() or 0.0
+        return self._open(
+            self.params["socket"],
+            timeout=min(seconds, max(left, 0.1)),
+            tls=self.params.get("tls"),
+            read_only=self.check_mode,
+        )
+
+    def close(self) -> None:
+        """End the session, if there is one."""
+        if self._vm is not None:
+            over = time.monotonic() - (self.deadline.end or 0.0)
+            self._vm.session.close(grace=min(_OVERTIME, max(0.1, _OVERTIME - over)))

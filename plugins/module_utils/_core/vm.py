@@ -1,0 +1,192 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The VM as kinds see it: what queries tell, each asked once until something changed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Set, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.account import Account
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
+
+PERIPHERAL = "/machine/peripheral"
+NO_MACHINE = "none"
+"""The run state where there is no machine that could run."""
+_MACHINELESS = {"query-status": {"status": NO_MACHINE, "running": False}, "human-monitor-command": ""}
+_CONTAINERS = ("/objects", "/chardevs", PERIPHERAL, f"{PERIPHERAL}-anon")
+_Question = Tuple[str, FrozenSet[Tuple[str, Any]]]
+"""A query's name and arguments."""
+_NODES = "query-named-block-nodes"
+# The human monitor's lines that end in the same query: all nodes, or one of them.
+_NODES_LINE = re.compile(r"\s*info\s+block\s+\S")
+
+
+class VM:
+    """Reads through a session, remembering answers until ``forget()``.
+
+    ``leaving`` and ``coming`` hold what the plan under way removes and adds, as ``(kind name, id)`` and
+    ``(kind name, id): arguments``: a kind that asks "who uses this?" must not count what goes before it. ``makes`` holds
+    the paths on the host that it has QEMU make or write to, and for which thing; ``warnings`` what a user should know of it.
+    """
+
+    def __init__(
+        self,
+        session: QMPSession,
+        deadline: Deadline,
+        *,
+        local: bool,
+        reopen: Callable[[float], QMPSession],
+        account: Account | None = None,
+    ) -> None:
+        """``local``: QEMU runs on this host, so that a path means the same here and there.
+
+        ``reopen(seconds)`` connects once more, for when the connection broke and what was done must be taken back.
+        ``account``: where each step that is sent is entered.
+        """
+        self.session = session
+        self.reopen = reopen
+        self.deadline = deadline
+        self.local = local
+        self.account = account or Account()
+        self.leaving: Set[Tuple[str, str]] = set()
+        self.coming: Dict[Tuple[str, str], Dict[str, Any]] = {}
+        self.warnings: List[str] = []
+        self.makes: Dict[str, Tuple[str, str]] = {}
+        self._answers: Dict[_Question, Any] = {}
+        self._tables: Dict[str, Dict[str, Any]] = {}
+        self._schema: Schema | None = None
+        self.streams = True
+        """Whether there may be jobs that stream."""
+
+    def forget(self) -> None:
+        """Drop what was read: the VM has changed since."""
+        self._answers.clear()
+        self._tables.clear()
+
+    def ask(self, query: str, **arguments: Any) -> Any:
+        """The ``return`` of a query, asked at most once. Arguments are text, numbers and truth values, the underscores
+        in whose names become hyphens.
+
+        Raises the session's errors; a refusal (CommandError) is remembered too.
+        """
+        key = _question(query, arguments)
+        if key not in self._answers:
+            self.spare(query, arguments.get("command_line", ""))
+            try:
+                self._answers[key] = self.session.execute(query, _wire(arguments), deadline=self.deadline)
+            except errors.CommandError as exc:
+                self._answers[key] = _instead(query, arguments, exc)
+        answer = self._answers[key]
+        if isinstance(answer, errors.CommandError):
+            raise answer
+        return answer
+
+    def spare(self, query: str, line: Any = "") -> None:
+        """Raise Refusal where the query (or the human monitor's ``line``) would end QEMU, guest and all.
+
+        Versions up to 10.0 at least crash when they list their block nodes while a stream that is over waits to be dismissed.
+        One query more, and more than once in a task only while something streams. A stream of somebody else's can still end
+        between the two queries: nothing that only looks keeps it from that.
+        """
+        if self.streams and (query == _NODES or (isinstance(line, str) and _NODES_LINE.match(line))):
+            streams = [
+                job for job in self.session.execute("query-jobs", deadline=self.deadline) if job["type"] == "stream"
+            ]
+            self.streams = bool(streams)
+            over = [job["id"] for job in streams if job["status"] == "concluded"]
+            if over:
+                raise Refusal(
+                    f"job {over[0]}: this stream is over and has not been dismissed, and QEMU would crash if it were asked for "
+                    f"its block nodes now: end it with qemu_block_job (id: {over[0]}, state: finished), then run this task again"
+                )
+
+    def know(self, answer: Any, query: str, **arguments: Any) -> None:
+        """Take an answer from elsewhere for that of a query, until ``forget()``."""
+        self._answers[_question(query, arguments)] = answer
+
+    def knows(self, query: str, **arguments: Any) -> bool:
+        """Whether the answer is there without asking."""
+        return _question(query, arguments) in self._answers
+
+    def answers(self, query: str) -> List[Tuple[Dict[str, Any], Any]]:
+        """All that is known of a query: its arguments and the answer to each."""
+        return [(_wire(dict(asked)), answer) for (name, asked), answer in self._answers.items() if name == query]
+
+    def table(self, name: str, make: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
+        """What ``make`` makes of answers, made once until ``forget()``: each of many things is looked up in it."""
+        if name not in self._tables:
+            self._tables[name] = make()
+        return self._tables[name]
+
+    def children(self, path: str) -> Dict[str, str]:
+        """Names and types of what lies at a QOM path (``qom-list``); raises DeviceNotFound where there is no such path."""
+        return {item["name"]: item["type"] for item in self.ask("qom-list", path=path)}
+
+    def prop(self, path: str, name: str, default: Any = None) -> Any:
+        """A QOM property's value, or ``default`` where it doesn't exist or can't be read."""
+        try:
+            return self.ask("qom-get", path=path, property=name)
+        except errors.CommandError:
+            return default
+
+    def peripherals(self) -> Dict[str, str]:
+        """Driver by id of every device that has an id: one command, whatever their number."""
+        return self.table("peripherals", self._peripherals)
+
+    def _peripherals(self) -> Dict[str, str]:
+        kinds = self.children(PERIPHERAL)
+        return {name: kind[6:-1] for name, kind in kinds.items() if kind.startswith("child<")}
+
+    def device_properties(self, driver: str) -> Dict[str, Dict[str, Any]]:
+        """What ``device_add`` of this driver accepts, by name: ``{name, type, description?, default-value?}``.
+
+        From ``device-list-properties``; raises CommandError for a driver that this QEMU does not have.
+        """
+        return {item["name"]: item for item in self.ask("device-list-properties", typename=driver)}
+
+    def has_command(self, name: str) -> bool:
+        """Whether this QEMU has the command (``query-commands``, a small answer; versions are not a guide)."""
+        return any(item["name"] == name for item in self.ask("query-commands"))
+
+    def monitor(self, line: str) -> str:
+        """The text of an ``info`` line of the human monitor, for what no query tells."""
+        return str(self.ask("human-monitor-command", command_line=line))
+
+    @property
+    def status(self) -> str:
+        """The run state, as ``query-status`` names it."""
+        return str(self.ask("query-status")["status"])
+
+    @property
+    def schema(self) -> Schema:
+        """What this QEMU's commands accept (``query-qmp-schema``: some 200 kB, so asked only where something is made)."""
+        if self._schema is None:
+            from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
+
+            self._schema = Schema(self.session.execute("query-qmp-schema", deadline=self.deadline))
+        return self._schema
+
+
+def _instead(query: str, arguments: Dict[str, Any], refusal: errors.CommandError) -> Any:
+    """The answer that a refusal stands for: a qemu-storage-daemon has no machine, and makes a container with its first entry."""
+    if isinstance(refusal, errors.CommandNotFound):
+        return _MACHINELESS.get(query, refusal)
+    absent = isinstance(refusal, errors.DeviceNotFound) and query == "qom-list" and arguments["path"] in _CONTAINERS
+    return [] if absent else refusal
+
+
+def _wire(arguments: Dict[str, Any]) -> Dict[str, Any]:
+    return {name.replace("_", "-"): value for name, value in arguments.items()}
+
+
+def _question(query: str, arguments: Dict[str, Any]) -> _Question:
+    return query, frozenset(arguments.items())

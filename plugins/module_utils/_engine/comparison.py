@@ -1,0 +1,79 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""What was asked for beside what is."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Iterator, List, NamedTuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+
+
+class Item(NamedTuple):
+    """One thing that shall be there, or not."""
+
+    kind: Kind
+    want: Want
+    present: bool = True
+    place: str = ""
+    """Where a document says so (``disks[3] data``): errors begin with it."""
+
+
+@contextmanager
+def named(item: Item) -> Iterator[None]:
+    """A Refusal out of here says which item of a document it is about."""
+    try:
+        yield
+    except (Refusal, errors.SchemaMismatch) as exc:
+        if item.place and not str(exc).startswith(item.place):
+            exc.args = (f"{item.place}: {exc}",)
+        raise
+
+
+class Comparison:
+    """An item beside what is: what differs, and what is to be done about it."""
+
+    def __init__(self, asked: Item, vm: VM) -> None:
+        self.asked = asked
+        self.item = item = asked._replace(want=asked.kind.resolve_name(vm, asked.want))
+        self.have: State | None = item.kind.read(vm, item.want)
+        self.want: State = item.kind.wanted(vm, item.want) if item.present else {}
+        self.changes: List[Change] = []
+        self.unverifiable: List[str] = []
+        self.recreated = False  # removed and added again
+        self.complete_want = item.want
+        self.steps: List[Step] = []
+        if item.present and self.have is not None:
+            self.changes, self.unverifiable = item.kind.compare(self.have, self.want)
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Kind and id."""
+        return self.item.kind.name, self.item.kind.ident(self.item.want)
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether it is removed, for good or to be added again."""
+        return self.have is not None and (not self.item.present or self.recreated)
+
+    @property
+    def is_added(self) -> bool:
+        """Whether it is added."""
+        return self.item.present and (self.have is None or self.recreated)
+
+    def not_changeable(self, vm: VM) -> List[Change]:
+        """The changes that can't be made while the thing is there."""
+        if not self.changes or self.have is None:
+            return []
+        live = self.item.kind.changeable(vm, self.have)
+        return [change for change in self.changes if change.key not in live]

@@ -1,0 +1,233 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The one pipeline: read what is, compare it with what was asked for, plan, apply or undo, read again.
+
+The engine knows kinds by their interface alone. A task over one resource, over a disk's two halves, or over a whole VM
+differs only in the list of items.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Set, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import NotReadBack, Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._engine import foresight
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Comparison, Item, named
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.diff import before_after
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+
+# As many devices as it takes for one long answer to cost less than many short ones.
+_MANY = 4
+
+
+class Outcome(NamedTuple):
+    """What a converged list of items comes to; ``states`` are what each kind tells of each item, by kind and id.
+
+    ``pending``: something that was to go was asked to, without waiting, and is still there.
+    ``comparisons``: each item, with what was found and what is to be done about it.
+    """
+
+    plan: Plan
+    diff: Dict[str, Any]
+    unverifiable: List[str]
+    warnings: List[str]
+    states: Dict[str, Dict[str, Any]]
+    pending: bool
+    comparisons: List[Comparison]
+
+
+def converge(
+    vm: VM, items: Sequence[Item], *, recreate: bool, check_mode: bool, last: Sequence[Step] = (), runs: bool = False
+) -> Outcome:
+    """Make the items so. Backends come before their frontends in ``items``; they are removed the other way round.
+
+    Each has passed its kind's ``check``. ``last`` are steps that follow when all is there. If they let the guest run
+    (``runs``), they come before the first step that needs it to run. Raises Refusal for what reading tells can't be
+    done, PlanFailed for a step that failed (and was undone), and the session's errors.
+    """
+    _read_many(items, vm)
+    comparisons = [_read(item, vm) for item in items]
+    _settle(comparisons, vm, recreate)
+    plan = _plan(comparisons, vm, check_mode, last, runs)
+    diff = before_after(comparisons)
+    if not check_mode and plan.steps:
+        from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply
+
+        apply(plan, vm)
+    unverifiable = [key for comparison in comparisons for key in comparison.unverifiable]
+    warnings = [text for item in items if item.present for text in item.kind.warnings(item.want)]
+    warnings += [step.uncertain for step in plan.steps if check_mode and step.uncertain]
+    warnings += vm.warnings
+    try:
+        if not check_mode and plan.steps:
+            vm.forget()
+            _read_many(items, vm)
+        return Outcome(
+            plan,
+            diff,
+            unverifiable,
+            warnings,
+            _states(comparisons, vm, check_mode),
+            _pending(comparisons, vm, check_mode),
+            comparisons,
+        )
+    except errors.QMPError as exc:
+        if check_mode or not plan.steps:
+            raise
+        raise NotReadBack(plan, exc) from exc
+
+
+def _plan(comparisons: List[Comparison], vm: VM, check_mode: bool, last: Sequence[Step], runs: bool) -> Plan:
+    """All steps in their order. Raises Refusal for what can be told not to work out."""
+    steps = _steps(comparisons, vm)
+    if steps:
+        about = {comparison.name: comparison for comparison in comparisons}
+        steps = foresight.givable(steps, about, vm)
+        if not runs:
+            foresight.check_guest(steps, about, vm, check_mode)
+    waits = (number for number, step in enumerate(steps) if runs and foresight.waits_for_guest(step))
+    place = next(waits, len(steps))
+    return Plan([*steps[:place], *last, *steps[place:]])
+
+
+def _read_many(items: Sequence[Item], vm: VM) -> None:
+    """Read many devices at once."""
+    if sum(item.kind.bulk_read for item in items) >= _MANY:
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_qtree import read_devices
+
+        read_devices(vm)
+
+
+def _read(item: Item, vm: VM) -> Comparison:
+    with named(item):
+        return Comparison(item, vm)
+
+
+def _settle(comparisons: List[Comparison], vm: VM, recreate: bool) -> None:
+    """Decide what must be removed and added again: what has not_changeable changes, and what stands on such a thing."""
+    for comparison in comparisons:
+        not_changeable = comparison.not_changeable(vm)
+        if not_changeable:
+            with named(comparison.item):
+                _check_recreate(comparison, vm, not_changeable, recreate)
+        comparison.recreated = bool(not_changeable)
+    below: Set[Tuple[str, str]] = set()
+    for comparison in comparisons:
+        if below and comparison.have is not None and comparison.item.present and below & _below(comparison, vm):
+            with named(comparison.item):
+                _check_recreate(comparison, vm, [], True)
+            comparison.recreated = True
+        if comparison.is_removed:
+            below.add(comparison.name)
+    vm.leaving.update(comparison.name for comparison in comparisons if comparison.is_removed)
+
+
+def _check_recreate(comparison: Comparison, vm: VM, not_changeable: List[Change], recreate: bool) -> None:
+    """Raise Refusal for a thing that must not be removed and added again, or was not said to be allowed to."""
+    kind, ident = comparison.name
+    differs = [f"{change.key} is {_shown(change.before)}, wanted {_shown(change.after)}" for change in not_changeable]
+    why = comparison.item.kind.recreate_refusal(vm, comparison.item.want, comparison.have or {}, not_changeable)
+    if why:
+        raise Refusal(f"{kind} {ident}: {'; '.join([*differs, 'it would have to be removed and added again'])}: {why}")
+    if not recreate:
+        raise Refusal(
+            f"{kind} {ident}: {'; '.join(differs)}: QEMU can't change that while it is there; "
+            "set recreate=true to remove it and add it again"
+        )
+
+
+def _below(comparison: Comparison, vm: VM) -> Set[Tuple[str, str]]:
+    """What it shall stand on, and does."""
+    return comparison.item.kind.wanted_dependencies(comparison.item.want) | comparison.item.kind.current_dependencies(
+        vm, comparison.item.want
+    )
+
+
+def _steps(comparisons: List[Comparison], vm: VM) -> List[Step]:
+    steps: List[Step] = []
+    for comparison in _downwards(comparisons, vm):
+        with named(comparison.item):
+            if comparison.recreated:  # what was not named stays as it is
+                comparison.complete_want = comparison.item.kind.complete(
+                    vm, comparison.item.want, comparison.have or {}
+                )
+            steps += _placed(comparison, comparison.item.kind.remove(vm, comparison.item.want))
+    for comparison in comparisons:
+        with named(comparison.item):
+            steps += _placed(comparison, _made(comparison, vm))
+    return [step for step in steps if not step.last] + [step for step in steps if step.last]
+
+
+def _downwards(comparisons: List[Comparison], vm: VM) -> List[Comparison]:
+    """What goes, each before what it stands on now (which is not what was asked for), else backwards."""
+    going = [comparison for comparison in reversed(comparisons) if comparison.is_removed]
+    above: Dict[Tuple[str, str], List[Comparison]] = {}
+    for comparison in going:
+        for below in comparison.item.kind.current_dependencies(vm, comparison.item.want):
+            above.setdefault(below, []).append(comparison)
+    result: List[Comparison] = []
+    seen: Set[int] = set()
+
+    def put(comparison: Comparison) -> None:
+        if id(comparison) not in seen:
+            seen.add(id(comparison))
+            for other in above.get(comparison.name, []):
+                put(other)
+            result.append(comparison)
+
+    for comparison in going:
+        put(comparison)
+    return result
+
+
+def _made(comparison: Comparison, vm: VM) -> List[Step]:
+    """The steps that add or change it."""
+    kind, want = comparison.item.kind, comparison.item.want
+    steps: List[Step] = []
+    if comparison.is_added:
+        steps += kind.create(vm, comparison.complete_want)
+        vm.coming[comparison.name] = want
+    elif comparison.changes and comparison.have is not None:
+        steps += kind.change(vm, want, comparison.have, comparison.changes)
+    if comparison.item.present:
+        steps += kind.unconditional_steps(vm, want)
+    return steps
+
+
+def _placed(comparison: Comparison, steps: List[Step]) -> List[Step]:
+    needs = frozenset(comparison.item.kind.wanted_dependencies(comparison.complete_want))
+    placed = [step.replace(place=comparison.item.place, about=comparison.name, needs=needs) for step in steps]
+    comparison.steps += placed
+    return placed
+
+
+def _states(comparisons: List[Comparison], vm: VM, check_mode: bool) -> Dict[str, Dict[str, Any]]:
+    """Every item as it is now, by kind and id; in check mode as it would be."""
+    states: Dict[str, Dict[str, Any]] = {}
+    for comparison in comparisons:
+        kind, want = comparison.item.kind, comparison.item.want
+        foretold = check_mode and (comparison.is_added or comparison.is_removed)
+        if not kind.returned:
+            continue
+        state = (want if comparison.is_added else {}) if foretold else kind.describe(vm, want)
+        states.setdefault(kind.name, {})[kind.ident(want)] = state
+    return states
+
+
+def _pending(comparisons: List[Comparison], vm: VM, check_mode: bool) -> bool:
+    """Whether something that was to go is still there, since the task did not wait for it."""
+    gone = [comparison.item for comparison in comparisons if comparison.is_removed and not comparison.item.present]
+    return not check_mode and any(item.kind.read(vm, item.want) is not None for item in gone)
+
+
+def _shown(value: Any) -> str:
+    return coercion.without_password(repr(value) if isinstance(value, str) else str(value))

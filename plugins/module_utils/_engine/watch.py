@@ -1,0 +1,69 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Seeing long work through: look at it until it is over, and tell how far it is.
+
+What QEMU does for minutes (a migration, a job, a dump) goes on without the task that began it. So nothing here stops
+it when the task is stopped: the next run finds it and joins it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Callable, Tuple, TypeVar
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+
+T = TypeVar("T")
+LOOK_EVERY = 0.25
+"""Seconds between two looks while no event says that there is something to see."""
+
+
+def watch(
+    vm: VM,
+    look: Callable[[], Tuple[T, bool, Progress]],
+    tell: Callable[[Progress], None],
+    *events: str,
+    every: float = LOOK_EVERY,
+) -> T:
+    """Call ``look`` until it says that the work is over, at once when one of ``events`` comes, and return what it found.
+
+    ``look()`` asks the VM, whose memory was cleared, and returns what it found, whether that is the end, and the
+    progress. Raises NotDoneInTime at the VM's deadline, with what was found last; the session's errors; what ``look`` raises.
+    """
+    found = None
+    while True:
+        mark = vm.session.event_count
+        vm.forget()
+        try:
+            found, over, progress = look()
+        except errors.CommandTimeout as exc:
+            if vm.deadline.expired:
+                raise NotDoneInTime(found) from exc
+            raise
+        tell(progress)
+        if over:
+            return found
+        if vm.deadline.expired:
+            raise NotDoneInTime(found)
+        with contextlib.suppress(errors.CommandTimeout):
+            vm.session.wait_event(_named(events), timeout=every, deadline=vm.deadline, since=mark)
+
+
+def _named(events: Tuple[str, ...]) -> Callable[[Event], bool]:
+    return lambda event: event.name in events
+
+
+class NotDoneInTime(Exception):
+    """The deadline passed while the work went on. The caller says so in its own words."""
+
+    def __init__(self, found: Any) -> None:
+        super().__init__("not over in time")
+        self.found = found
+        """What the last look returned; None when there was no time for one."""

@@ -1,0 +1,245 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""QEMU's command line as text: made from a task's options, compared with a running one, and shown without secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import Address
+
+CHARDEV = "vmm-qmp"
+# What this module makes out of options of its own.
+_OWN = {"daemonize": "", "name": "name", "pidfile": "pidfile"}
+_LAST = "-daemonize"
+_BEGINNING = ("-S", "--S", "-incoming", "--incoming")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@: -]*\Z")
+_OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
+_ARCHITECTURES = {
+    "amd64": "x86_64",
+    "i486": "i386",
+    "i586": "i386",
+    "i686": "i386",
+    "ppc64le": "ppc64",
+    "arm64": "aarch64",
+}
+# Where distributions that ship one QEMU only, and not under its own name, have it.
+_ELSEWHERE = ("/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm")
+# on and off are no secrets: a display has a password then, and it is set later
+_SECRET = re.compile(r"((?:^|,)password=)(?!(?:on|off)(?:,(?!,)|$))((?:,,|[^,])*)")
+_LOGFILE = re.compile(r"(?:^|,)logfile=((?:,,|[^,])*)")
+_SECRET_DATA = re.compile(r"((?:^|,)data=)((?:,,|[^,])*)")
+_SECRET_JSON = re.compile(r'("(?:data|password)"\s*:\s*")(?:\\.|[^"\\])*')
+
+
+def check_name(name: str) -> None:
+    """Raise Refusal unless ``name`` can be a VM's name and part of a file's."""
+    if not _NAME.match(name) or len(name) > 200:
+        raise Refusal(
+            f"{name!r} is no name for a VM: letters, digits, and . _ + @ : - or a space after the first, at most 200"
+        )
+
+
+def find_binary(given: str | None) -> str:
+    """The absolute path of the QEMU to run; without ``given`` the one of this host's architecture. Raises Refusal."""
+    machine = platform.machine()
+    machine = "arm" if machine.startswith("armv") else _ARCHITECTURES.get(machine, machine)
+    names = [given] if given else [f"qemu-system-{machine}", *_ELSEWHERE]
+    for name in names:
+        found = shutil.which(name)
+        if found:
+            return os.path.abspath(found)
+    if given is None:
+        raise Refusal(f"there is no QEMU here (looked for {', '.join(names)}): install it, or name it with binary")
+    if os.path.exists(given):
+        raise Refusal(f"binary: {given} can't be run: it is a directory, or not executable for this user")
+    raise Refusal(f"binary: there is no {given} here" + ("" if "/" in given else " in the search path"))
+
+
+def monitor(address: Address) -> List[str]:
+    """The options that make the QMP monitor at ``address``."""
+    if address.path is None:
+        where = {"host": address.host, "port": str(address.port)}
+    elif address.path.startswith("@"):
+        where = {"path": address.path[1:], "abstract": "on"}
+    else:
+        where = {"path": os.path.abspath(address.path)}
+    chardev = {"id": CHARDEV, **where, "server": "on", "wait": "off"}
+    text = ",".join(["socket", *(f"{key}={_escape(value)}" for key, value in chardev.items())])
+    return ["-chardev", text, "-mon", f"chardev={CHARDEV},mode=control"]
+
+
+def enclose(name: str, own: Sequence[str], arguments: Sequence[str]) -> List[str]:
+    """All options in their order. The name comes first and -daemonize last, so that ``same`` finds both ends."""
+    return ["-name", name, *own, *arguments, _LAST]
+
+
+def same(wanted: Sequence[str], running: Sequence[str]) -> bool:
+    """Whether a process that runs with ``running`` was started with the options ``wanted``.
+
+    A wrapper may put options of its own before and behind; both ends of ``wanted`` are marks, so a part of a longer
+    command line is not taken for all of it. How its guest began makes no other machine.
+    """
+    wanted, running = _without_beginning(wanted), _without_beginning(running)
+    count = len(wanted)
+    return any(running[at : at + count] == wanted for at in range(len(running) - count + 1))
+
+
+def _without_beginning(arguments: Sequence[str]) -> List[str]:
+    """The options but for those by which a guest begins: stopped, or as one that comes from elsewhere."""
+    return [
+        text
+        for before, text in zip(["", *arguments], arguments)
+        if text not in _BEGINNING and before not in ("-incoming", "--incoming")
+    ]
+
+
+def core(running: Sequence[str]) -> List[str]:
+    """The options of a running process that ``enclose`` made, or all of them if it was started in another way."""
+    last = len(running) - 1 - list(reversed(running)).index(_LAST) if _LAST in running else -1
+    first = running.index("-name") if "-name" in running else len(running)
+    return list(running[first : last + 1]) or list(running[1:])
+
+
+def guest_name(running: Sequence[str]) -> str | None:
+    """The VM's name on a command line, None if it has none."""
+    for option, value in zip(running, running[1:]):
+        if option in ("-name", "--name"):
+            for part in value.split(","):
+                key, equals, text = part.partition("=")
+                if not equals or key == "guest":
+                    return text if equals else key
+    return None
+
+
+def logfiles(arguments: Sequence[str]) -> Iterator[str]:
+    """Where character devices write down what they say: QEMU makes these files as the user that starts it."""
+    for before, text in zip(["", *arguments], arguments):
+        if before.lstrip("-") == "chardev":
+            for path in _LOGFILE.findall(text):
+                yield path.replace(",,", ",")
+
+
+def hide(arguments: Sequence[str]) -> List[str]:
+    """The same with passwords and the data of secret objects replaced."""
+    shown = []
+    for before, text in zip(["", *arguments], arguments):
+        if before.lstrip("-") == "object" and "secret" in text:
+            text = _SECRET_DATA.sub(rf"\1{REDACTED}", text)
+        if text.startswith("{"):
+            text = _SECRET_JSON.sub(rf"\1{REDACTED}", text)
+        elif before.startswith("-"):
+            text = _SECRET.sub(rf"\1{REDACTED}", text)
+        shown.append(text)
+    return shown
+
+
+def secrets(arguments: Any) -> Iterator[str]:
+    """What ``hide`` hides in the user's ``arguments``, right or wrong ones, as QEMU's messages and Ansible quote it."""
+    if isinstance(arguments, dict):
+        is_secret = str(arguments.get("qom-type", "")).startswith("secret")
+        for key, value in arguments.items():
+            if key == "password" or (key == "data" and is_secret):
+                yield from _spelled(value)
+            else:
+                yield from secrets(value)
+    elif isinstance(arguments, list):
+        for item in arguments:
+            yield from secrets(item)
+    elif isinstance(arguments, str) and arguments.startswith("{"):
+        try:
+            yield from secrets(json.loads(arguments))
+        except ValueError:
+            return
+    elif isinstance(arguments, str):
+        for pattern in (_SECRET, *([_SECRET_DATA] if "secret" in arguments else [])):
+            for _name, value in pattern.findall(arguments):
+                yield from _spelled(value.replace(",,", ","))
+
+
+def _spelled(secret: Any) -> Iterator[str]:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import quoted_forms
+
+    for text in quoted_forms(secret):
+        if text not in ("on", "off"):  # of a display's password, which is set later
+            yield from {text, _escape(text)}
+
+
+def expand(arguments: Any) -> List[str]:
+    """The option strings of the user's ``arguments``: a list as it is, or a dict. Raises Refusal."""
+    if arguments is None:
+        return []
+    if isinstance(arguments, dict):
+        found = [text for name, value in arguments.items() for text in _option(str(name), value)]
+    elif isinstance(arguments, list):
+        found = [_scalar("an element", item, switch=False) for item in arguments]
+    else:
+        raise Refusal("arguments: write a list of strings, or a dict of options and their values")
+    if any("\0" in text for text in found):
+        raise Refusal("arguments: there is a zero byte in it")
+    _check_own(found)
+    return found
+
+
+def _check_own(arguments: List[str]) -> None:
+    for at, text in enumerate(arguments):
+        option = text.lstrip("-") if text.startswith("-") else ""
+        if option == "name" and guest_name(arguments[at : at + 2]) is None:
+            continue  # debug-threads=on, say: QEMU adds that to the name
+        if option in _OWN:
+            instead = f": use the option {_OWN[option]}" if _OWN[option] else ""
+            raise Refusal(f"arguments: {text} is what this module sets itself{instead}")
+
+
+def _option(name: str, value: Any) -> Iterator[str]:
+    """One entry of a dict: a flag, an option with its value, or one option for each element."""
+    plain = name.lstrip("-")
+    if not _OPTION.match(plain):
+        raise Refusal(f"arguments: {name!r} is no name of a QEMU option")
+    if value is False:
+        return
+    values = value if isinstance(value, list) else [value]
+    for item in values:
+        yield f"-{plain}"
+        if isinstance(item, dict):
+            yield ",".join(_pairs(plain, "", item))
+        elif item is not None and item is not True:
+            yield _scalar(plain, item, switch=True)
+
+
+def _pairs(option: str, prefix: str, values: Dict[str, Any]) -> Iterator[str]:
+    """``key=value`` of a dict; what is nested is written with dots, as QEMU reads it: ``file.driver=file``."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _pairs(option, f"{name}.", value)
+        elif isinstance(value, list):
+            yield from _pairs(option, f"{name}.", {str(number): item for number, item in enumerate(value)})
+        elif value is not None:
+            yield f"{name}={_escape(_scalar(f'{option}: {name}', value, switch=True))}"
+
+
+def _scalar(where: str, value: Any, switch: bool) -> str:
+    """``value`` as text; a boolean is on or off where ``switch`` allows it. Raises Refusal."""
+    if isinstance(value, bool) and switch:
+        return "on" if value else "off"
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    hint = "; quote on, off, yes and no" if isinstance(value, bool) else ""
+    raise Refusal(f"arguments: {where} is {value!r}, which is no string{hint}")
+
+
+def _escape(text: str) -> str:
+    """QEMU ends a value at a comma, unless there are two."""
+    return text.replace(",", ",,")

@@ -1,0 +1,96 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The program ``qemu-img``, and the locks by which QEMU shows that it uses an image."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+
+# `  cluster_size=<size>    - qcow2 cluster size`, as `-o help` lists them.
+_LISTED = re.compile(r"^\s+([A-Za-z0-9_.-]+)=<", re.MULTILINE)
+# struct flock: type, whence, start, length, process.
+_FLOCK = struct.Struct("hhqqi4x")
+# QEMU locks a byte of an image for each thing it does with it, from 100 on, and for what others shall not do, from 200 on.
+_LOCKS_FROM, _LOCKS_LENGTH = 100, 200
+
+
+class QemuImg:
+    """Runs it until the task's deadline."""
+
+    def __init__(self, binary: str, deadline: Deadline) -> None:
+        """``binary``: a path, or a name to be looked for. Raises Refusal where there is none."""
+        found = shutil.which(binary)
+        if found is None:
+            raise Refusal(
+                f"qemu_img: there is no program {binary} on the managed host: install it (the package is qemu-utils "
+                "or qemu-img), or set qemu_img to its path"
+            )
+        self.binary = found
+        self._deadline = deadline
+
+    def run(self, command: List[str], failure: str, file: Tuple[str, int] | None = None) -> str:
+        """What it printed. Raises Refusal, begun with ``failure``, when it fails or lasts too long.
+
+        ``file``: a path in the command and the open file that qemu-img uses in its place, whatever has that name by then.
+        """
+        number = safe_open.by_number(file[1]) if file else ""
+        try:
+            # There is no AnsibleModule in the task's own process: pylint: disable-next=ansible-bad-function
+            done = subprocess.run(
+                [number if file and word == file[0] else word for word in command],
+                check=False,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                pass_fds=[file[1]] if file else [],
+                timeout=self._deadline.remaining(),
+                env={**os.environ, "LC_ALL": "C"},
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise Refusal(f"{failure}: qemu-img {command[1]} was not done within the timeout, and was ended") from exc
+        except OSError as exc:
+            raise Refusal(f"qemu_img: {command[0]} can't be run: {exc.strerror}") from exc
+        if done.returncode:
+            text = done.stderr.decode(errors="replace").strip()
+            text = text.replace(number, file[0]) if file else text
+            said = "; ".join(line.replace("qemu-img: ", "", 1) for line in text.splitlines())
+            raise Refusal(f"{failure}: {said or 'qemu-img does not say why'}", rc=done.returncode, stderr=text)
+        return done.stdout.decode(errors="replace")
+
+    def info(self, path: str, kind: str | None = None) -> Dict[str, Any]:
+        """What an image says of itself, be it in use or not; ``kind``: its format, which is else found by its content."""
+        command = [self.binary, "info", "--output=json", "--force-share", *(["-f", kind] if kind else []), path]
+        found: Dict[str, Any] = json.loads(self.run(command, f"{path} can't be read as an image"))
+        return found
+
+    def create_options(self, kind: str, path: str) -> List[str]:
+        """The names of what a new image of this format can be told, empty where it does not say. Nothing is made.
+
+        Raises Refusal for a format that it does not have.
+        """
+        command = [self.binary, "create", "-f", kind, "-o", "help", path]
+        return _LISTED.findall(self.run(command, f"format: {kind} images can't be made"))
+
+
+def in_use(path: str) -> bool:
+    """Whether a process holds QEMU's locks on the image, be it to read only. False where that can't be seen."""
+    wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _LOCKS_FROM, _LOCKS_LENGTH, 0)
+    with contextlib.suppress(OSError), safe_open.regular(path, links=True, devices=True) as image:
+        lock = _FLOCK.unpack(fcntl.fcntl(image.fileno(), fcntl.F_GETLK, wanted))
+        return bool(lock[0] != fcntl.F_UNLCK)
+    return False

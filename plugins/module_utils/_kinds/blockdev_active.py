@@ -1,0 +1,38 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Disks that are not this QEMU's to write to: their guest is elsewhere. Versions before 10.0 end themselves when they are told to
+write to one all the same, with whatever guest they have or wait for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_definition import nodes
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+
+AWAY = {
+    "inmigrate": "it waits for its incoming migration",
+    "finish-migrate": "its guest is just leaving",
+    "postmigrate": "it has been migrated away, and its disks with it",
+}
+"""Why the disks of a virtual machine in this run state are not its own."""
+_UNTOUCHED = "it has not run since its migration, and its disks are its own only then: let it run first (qemu_power, state=running)"
+
+
+def check_active(vm: VM, what: str, name: str) -> None:
+    """Raise Refusal where QEMU may not write to a block node, or could not to one that is to be added.
+
+    From 10.0 on it tells of each node that is there; before, the run state tells.
+    """
+    node = nodes(vm).get(name)
+    told = None if node is None else node.get("active")
+    if told or (node is None and vm.status != "inmigrate"):
+        return
+    why = AWAY.get(vm.status, "" if told is None else _UNTOUCHED)
+    if why:
+        raise Refusal(f"{what} is not possible now: the virtual machine is {vm.status}, {why}")

@@ -1,0 +1,32 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""What an image file says of itself, read without QEMU."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
+
+# qcow2's header, as QEMU's docs/interop/qcow2 has it: magic, version, backing file offset and length, cluster bits, size.
+_QCOW2 = struct.Struct(">4sIQIIQ")
+
+
+def virtual_size(path: str, driver: str) -> int | None:
+    """The size in bytes that a guest would see of the image, or None where this can't tell (other formats, no access)."""
+    try:
+        with safe_open.regular(path, links=True, devices=True) as image:
+            if driver == "qcow2":
+                magic, _version, _offset, _length, _bits, size = _QCOW2.unpack(image.read(_QCOW2.size))
+                return int(size) if magic == b"QFI\xfb" else None
+            if driver in ("raw", "file", "host_device"):
+                regular = stat.S_ISREG(os.fstat(image.fileno()).st_mode)
+                end = os.fstat(image.fileno()).st_size if regular else image.seek(0, os.SEEK_END)
+                return -(-end // 512) * 512
+    except (OSError, struct.error):
+        pass
+    return None

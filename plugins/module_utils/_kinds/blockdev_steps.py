@@ -1,0 +1,294 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The steps that make, change and remove block nodes. Loaded for a change only."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import without_password
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_active import check_active
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_definition import (
+    PROTOCOLS,
+    Untold,
+    as_it_is,
+    references,
+)
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_graph import children, jobs_on, users
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_image import virtual_size
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import nodes, sectors
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, State
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+
+
+def create(vm: VM, want: Want) -> List[Step]:
+    """``blockdev-add``, and ``block_resize`` where the image is smaller than wanted."""
+    name = want["node_name"]
+    if name.startswith("#"):
+        raise Refusal(f"node_name: there is no block node {name}, and QEMU alone makes nodes with such names")
+    bare = not any(want.get(option) for option in ("filename", "file", "options"))
+    if bare and _takes_image(vm, want.get("driver", "raw")):
+        raise Refusal(f"filename: block node {name} does not exist yet, and to add it its filename must be given")
+    arguments = vm.schema.coerce("blockdev-add", _definition(want, vm))
+    _check_format(vm, want)
+    undo = _delete(name)
+    steps = [Step("blockdev-add", arguments, undo=[undo], hint=_hint)]
+    if "size" in want:
+        steps.append(_grown(vm, want))
+    return steps
+
+
+def inherit(vm: VM, want: Want, have: State) -> Want:
+    """What it is made of and how it is opened; of a node of another driver the image, where the new one takes any."""
+    try:
+        was = as_it_is(vm, want["node_name"])
+    except Untold as exc:
+        raise Refusal(f"{exc}: remove it (state=absent) in a task of its own, and add it in another") from exc
+    if want.get("driver", was["driver"]) != was["driver"]:
+        was["options"] = {}
+        if not _takes_image(vm, want["driver"]):
+            was.pop("filename", None)
+            was.pop("file", None)
+    if "file" in want or "filename" in want or "file" in want.get("options", {}):
+        was["options"].pop("file", None)
+        was["options"].pop("encrypt", None)  # the other image's
+        was.pop("file", None)
+        was.pop("filename", None)
+    return _over(was, want)
+
+
+def _takes_image(vm: VM, driver: str) -> bool:
+    return driver in PROTOCOLS or vm.schema.has("blockdev-add", f"driver={driver}", "file")
+
+
+def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    """``block_resize`` to grow (nothing takes that back), ``blockdev-reopen`` for the rest."""
+    name = want["node_name"]
+    steps = []
+    if any(change.key != "size" for change in changes):
+        was = as_it_is(vm, name, whole=False)
+        undo = [Step("blockdev-reopen", _reopen(vm, was))]
+        steps.append(Step("blockdev-reopen", _reopen(vm, _over(was, want)), undo=undo, hint=_hint))
+    for change in changes:
+        if change.key == "size":
+            jobs = jobs_on(vm, [name])
+            if jobs:
+                raise Refusal(f"size: block job {jobs[0]} works on {name}, which can't grow before that has ended")
+            read_only = bool(want.get("read_only", have["read_only"]))
+            steps.append(_resize(vm, name, change.after, read_only, change.before))
+    return steps
+
+
+def remove(vm: VM, want: Want) -> List[Step]:
+    """``blockdev-del``, refused here while something uses the node that does not go before it."""
+    name = want["node_name"]
+    check_unused(vm, name)
+    if name.startswith("#"):
+        raise Refusal(f"node_name: QEMU made the block node {name} by itself, and deletes it with what it made it for")
+    try:
+        again = _definition(as_it_is(vm, name), None)
+    except Untold as exc:
+        return [_delete(name, [], str(exc))]
+    hidden = [part for part in again if without_password(str(again[part])) != str(again[part])]
+    return [_delete(name, [Step("blockdev-add", again, secret=hidden)])]
+
+
+def check_unused(vm: VM, name: str) -> None:
+    """Raise Refusal for a node that something uses which stays."""
+    used = [user for user in users(vm, name) if user not in vm.leaving]
+    if used:
+        raise Refusal(f"blockdev {name} is in use by {_words(used)}: remove that first")
+
+
+def hold(name: str, node: str) -> Step:
+    """The step that keeps a node in being, whatever becomes of its device."""
+    made = {"driver": "raw", "node-name": name, "read-only": True, "file": node}
+    return Step("blockdev-add", made, undo=[_delete(name)])
+
+
+def drop_hold(name: str) -> Step:
+    """The step that lets it go."""
+    return _delete(name)
+
+
+def release(name: str) -> Step:
+    """The same, when nothing has to be given back any more."""
+    return drop_hold(name).replace(last=True)
+
+
+def _over(was: Want, want: Want) -> Want:
+    """What was asked for, over what there is."""
+    both = {part: {**was.get(part, {}), **want.get(part, {})} for part in ("cache", "options")}
+    return {**was, **want, **{part: values for part, values in both.items() if values}}
+
+
+def _reopen(vm: VM, want: Want) -> Dict[str, Any]:
+    """``blockdev-reopen``'s arguments: the whole definition again, not the difference; the nodes below by their names."""
+    plain = {key: value for key, value in want.items() if key not in ("file", "aio")}
+    made = {**_definition(plain, None), **references(vm, want["node_name"])}
+    return {"options": [vm.schema.coerce("blockdev-add", made)]}
+
+
+def _definition(want: Want, vm: VM | None) -> Dict[str, Any]:
+    """``blockdev-add``'s arguments. With ``vm`` the file must exist, as far as this host can tell."""
+    driver = want.get("driver", "raw")
+    made: Dict[str, Any] = {"node-name": want["node_name"], "driver": driver}
+    below = made if driver in PROTOCOLS else {}
+    if "filename" in want:
+        found = _protocol(want["filename"], vm)
+        below["driver"] = driver if driver in PROTOCOLS else found
+        below["filename"] = want["filename"]
+    elif "file" in want:
+        below.update(want["file"])
+        if "driver" not in want["file"] and "filename" in below:
+            below["driver"] = _protocol(below["filename"], vm)
+    if "aio" in want:
+        below["aio"] = want["aio"]
+    if below and below is not made:
+        made["file"] = below
+    for option in ("read_only", "discard", "detect_zeroes"):
+        if option in want:
+            made[option.replace("_", "-")] = want[option]
+    cache = {"direct": "direct", "no_flush": "no-flush"}
+    if any(key in want.get("cache", {}) for key in cache):
+        made["cache"] = {qemu: want["cache"][key] for key, qemu in cache.items() if key in want["cache"]}
+    made.update(want.get("options", {}))
+    return made
+
+
+def _check_format(vm: VM, want: Want) -> None:
+    """Raise Refusal for a qcow2 image that would be raw only because nothing says otherwise: the guest would write over it."""
+    path = want.get("filename")
+    if "driver" not in want and vm.local and isinstance(path, str) and virtual_size(path, "qcow2") is not None:
+        raise Refusal(
+            f"filename: {path} begins as a qcow2 image does, and without a format it would be a raw disk, of which the guest "
+            "would see the image's inside and write over it: name the format that it was made with (driver of a block node)"
+        )
+
+
+def _grown(vm: VM, want: Want) -> Step:
+    """``block_resize`` of a new node, before anything uses it: sent where QEMU says that the image is smaller.
+
+    The image is looked at here to foretell that, where this host is QEMU's. Raises Refusal for one that it would cut.
+    """
+    name, size = want["node_name"], sectors(want["size"])
+    now = _foretold(vm, want)
+    step = _resize(vm, name, size, want.get("read_only", False), now).replace(last=False, hidden=now == size)
+    if now is not None:
+        return step
+    return step.replace(
+        uncertain=f"size: only QEMU can tell how large the image of {name} is; no block_resize is sent if it has {size} bytes"
+    )
+
+
+def _foretold(vm: VM, want: Want) -> int | None:
+    """The size that a new node will have, as its file here tells, or None where only QEMU can tell."""
+    path = want.get("filename") or want.get("file", {}).get("filename")
+    part = any(option in want.get("options", {}) for option in ("offset", "size"))
+    return None if part or not vm.local or not isinstance(path, str) else virtual_size(path, want.get("driver", "raw"))
+
+
+def check_free(vm: VM, node: str, device: str, *, shared: bool) -> None:
+    """Raise Refusal when a device that wants this node (or the id of a ``-drive``) could not have it."""
+    if ("blockdev", node) in vm.coming:
+        return
+    if node not in nodes(vm):
+        if node not in [drive["device"] for drive in vm.ask("query-block")]:
+            raise Refusal(f"drive: there is no block node {node!r}")
+        return
+    over = [
+        user[1] for user in users(vm, node) if user[0] == "blockdev" and children(vm, user[1]).get("backing") == node
+    ]
+    over = [name for name in over if ("blockdev", name) not in vm.leaving]
+    if over:
+        raise Refusal(
+            f"drive: block node {node} lies below {over[0]}, which has what was written since: name that one, or remove it first"
+        )
+    others = [user for user in users(vm, node) if user[0] == "device" and user[1] != device and user not in vm.leaving]
+    if others and not shared:
+        raise Refusal(f"drive: block node {node} is in use by device {others[0][1]}; both need share-rw to share it")
+
+
+def _resize(vm: VM, name: str, size: int, read_only: bool, now: int | None) -> Step:
+    """``block_resize`` of a node that has ``now`` bytes, as far as that is known; it never shrinks one."""
+    if now is not None and _may_grow(name, size, read_only, now):
+        check_active(vm, f"size: growing {name}", name)
+    new = name not in nodes(vm)
+
+    def due(vm: VM) -> bool:
+        """By QEMU's own word, at the moment in which it is sent."""
+        node = nodes(vm).get(name)
+        if node is None:
+            raise Refusal(f"size: block node {name} is not there any more, so it was not grown")
+        grows = _may_grow(name, size, read_only, node["image"]["virtual-size"])
+        if grows and (not new or vm.status == "inmigrate"):
+            check_active(vm, f"size: growing {name}", name)
+        return grows
+
+    return Step("block_resize", {"node-name": name, "size": size}, last=True, condition=due)
+
+
+def _may_grow(name: str, size: int, read_only: bool, now: int) -> bool:
+    """Whether a node of ``now`` bytes must grow. Raises Refusal for one that can't, and for one that would shrink."""
+    if now > size:
+        raise Refusal(f"size: {name} has {now} bytes; making it {size} would cut data off, and a disk is never shrunk")
+    if now < size and read_only:
+        raise Refusal(f"size: {name} is read-only, so it can't grow to {size} bytes")
+    return now < size
+
+
+def _words(used: List[tuple[str, str]]) -> str:
+    return ", ".join(f"{kind} {name}" for kind, name in used)
+
+
+def _delete(name: str, undo: Sequence[Step] = (), final: str = "") -> Step:
+    # A node stays "in use" for a moment after its device has left the device tree; one that is not the monitor's goes with it.
+    return Step(
+        "blockdev-del",
+        {"node-name": name},
+        retry=lambda error: "in use" in error.desc,
+        undo=undo,
+        removes=True,
+        still_needed=lambda vm: name in nodes(vm),
+        irreversible=final,
+    )
+
+
+def _protocol(path: str, vm: VM | None) -> str:
+    """The driver for a path: QEMU's ``file`` takes regular files only, ``host_device`` devices only."""
+    if not isinstance(path, str) or "\0" in path:
+        raise Refusal(f"filename: {path!r} is not a valid path")
+    if vm is not None and not os.path.isabs(path):
+        raise Refusal(
+            f"filename: {path} is relative, and QEMU's working directory is not the task's: give an absolute path"
+        )
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as exc:
+        # Another host's QEMU, or a name that only QEMU knows, has the last word on what exists.
+        if vm is not None and vm.local and not path.startswith("/dev/fdset/"):
+            raise Refusal(f"filename: cannot use {path}: {exc.strerror}") from exc
+        return "file"
+    device = stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
+    if vm is not None and vm.local and not device and not stat.S_ISREG(mode):
+        what = "a directory, not an image" if stat.S_ISDIR(mode) else "neither a file nor a block device"
+        raise Refusal(f"filename: {path} is {what}")
+    return "host_device" if device else "file"
+
+
+def _hint(error: errors.CommandError) -> str:
+    if '"write" lock' in error.desc:
+        return "another process uses this image: stop it, or open the image read-only in both"
+    if "cannot be reset" in error.desc:
+        return "name what it was made with again, or set recreate=true"
+    return ""

@@ -1,0 +1,104 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""What a device has as its drive, beside what a task wants there. Loaded for a change only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, List
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import held_by, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+
+
+from typing import TYPE_CHECKING
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, blockdev_steps, device_steps
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import drive_of
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+
+
+def give(vm: VM, want: Want, usual: str | None, ending: Wait) -> List[Step]:
+    """``device_add``; of a disk that a stopped run has left held, with its top node, which then is let go."""
+    ident, drive = str(want["id"]), want.get("options", {}).get("drive")
+    if not drive or not blockdev_graph.held(vm, ident) or drive not in blockdev_graph.chain(vm, ident):
+        return [device_steps.add(vm, want, usual, ending)]
+    want = {**want, "options": {**want["options"], "drive": blockdev_graph.top(vm, ident)}}
+    return [device_steps.add(vm, want, usual, ending), blockdev_steps.release(held_by(ident))]
+
+
+def lasting(vm: VM, ident: str, wanted: Any, changes: List[Change]) -> str:
+    """Why a device must not be removed and added again; empty where it may be."""
+    drive = blockdev_graph.drive_id(vm, ident)
+    if drive:
+        return f"QEMU was started with drive {drive}, and would delete it together with device {ident}"
+    try:
+        device_steps.check_hotplug(vm, ident)
+    except Refusal as exc:
+        return str(exc)
+    disk = blockdev_graph.chain(vm, ident)
+    jobs = blockdev_graph.jobs_on(vm, disk)
+    if jobs:
+        return f"block job {jobs[0]} works on its disk: let it end first"
+    if any(change.key == "options.drive" for change in changes) and disk:
+        return moved(vm, ident, wanted)
+    return ""
+
+
+def moved(vm: VM, ident: str, wanted: Any) -> str:
+    """Why the disk that a device has is not given up for another node: its data may have been moved off that one.
+
+    A node that was there before, and the name that a disk's node has unless it is given, may stand for the disk as it once
+    was: an image left by a mirror's end, say. QEMU does not tell. A new node under a new name is another disk, which may be
+    wanted.
+    """
+    now = nodes(vm)[blockdev_graph.image(vm, ident)]
+    if now["ro"] or not (wanted in nodes(vm) or wanted == f"{ident}-node"):
+        return ""
+    name, path = now["node-name"], now.get("image", {}).get("filename") or now.get("file", "")
+    return (
+        f"the data of {ident} may have been moved to {name} ({path}), and {wanted} may be what the disk was before: name {name}; "
+        f"or, if {wanted} is another disk that is wanted in its place, remove device {ident} in a task before"
+    )
+
+
+def insert(vm: VM, ident: str, node: str) -> List[Step]:
+    """The steps that put a medium into an empty drive."""
+    drive = drive_of(vm, ident) or {}
+    blockdev_steps.check_free(vm, node, ident, shared=True)
+    there = {"id": drive.get("qdev") or ident}
+    is_open = bool(drive.get("tray_open"))
+    if drive.get("locked") and not is_open:
+        raise Refusal(f"device {ident} is empty, and the guest has locked its tray: it must open it first")
+    opening = Step("blockdev-open-tray", there, undo=[Step("blockdev-close-tray", there)])
+    closing = Step("blockdev-close-tray", there, undo=[Step("blockdev-open-tray", there)])
+    medium = {**there, "node-name": node}
+    inserting = Step("blockdev-insert-medium", medium, undo=[Step("blockdev-remove-medium", there)])
+    return [*([] if is_open else [opening]), inserting, closing]
+
+
+def meant(vm: VM, device: str, node: str) -> str:
+    """The node of a disk: this one unless it is only the name that a disk's node has by default, and QEMU made the disk."""
+    there = device in vm.peripherals()
+    if node != f"{device}-node" or (there and _drive(vm, device) == node) or node in nodes(vm):
+        return node
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+
+    of_qemu = blockdev_graph.drive_id(vm, device) if there else blockdev_graph.held(vm, device)
+    return (blockdev_graph.image(vm, device) if of_qemu else "") or node
+
+
+def _drive(vm: VM, device: str) -> Any:
+    """What a device says that it has; one that hands its disk on (usb-storage) says nothing."""
+    return vm.prop(f"{PERIPHERAL}/{device}", "drive")

@@ -1,0 +1,37 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The properties that a device's driver has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import suggestion
+
+if TYPE_CHECKING:
+    pass
+
+
+Properties = Dict[str, Dict[str, Any]]
+"""What ``device-list-properties`` says of a driver, by property name."""
+
+
+# QEMU's own aliases that are no prefix of the driver's name.
+ALIASES = {"ahci": "ich9-ahci", "lsi": "lsi53c895a"}
+
+
+def spelled(known: Properties, name: str) -> str:
+    """A property's own name, empty for one that the driver lacks."""
+    names = (name, name.replace("_", "-"), name.replace("-", "_"))
+    return next((candidate for candidate in names if candidate in known), "")
+
+
+def property_name(known: Properties, driver: str, name: str) -> str:
+    """The property's own name: ``num_queues`` is taken for ``num-queues``. Raises Refusal for an unknown one."""
+    real = spelled(known, name)
+    if real:
+        return real
+    raise Refusal(f"options: {driver} has no property {name!r}{suggestion(name, known)}")

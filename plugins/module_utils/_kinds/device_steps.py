@@ -1,0 +1,367 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Plugging and unplugging: the steps that add and remove a device, and what is looked at before. Loaded for a change only."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Pending, Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, blockdev_steps, chardev, netdev
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import held_by, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_bus import check_bus, hotpluggable
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_properties import (
+    ALIASES,
+    Properties,
+    property_name,
+)
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_slot import Slot, address, on_pci, slot
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_taken import check_migration, check_taken
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+
+# What a property decides where the others were not named: they are not taken over beside a new value.
+_DERIVED = {
+    "drive": ("cyls", "heads", "secs", "lcyls", "lheads", "lsecs", "physical_block_size", "logical_block_size"),
+    "logical_block_size": ("physical_block_size",),
+    "num-queues": ("vectors",),
+    "mq": ("vectors",),
+}
+# Of a serial number, QEMU makes a SCSI disk's device_id as well, unless it is told another: so much of it.
+_DEVICE_ID = 20
+# Read-only, or told by other means.
+_APART = ("addr", "devno", "dev_id", "subch_id", "size")
+_BACKENDS = ("drive", "netdev", "chardev")
+_REFUSED = ("DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR")
+
+
+class Unplugged(Wait):
+    """The end of a ``device_del``: ``DEVICE_DELETED`` for the id, or the id gone for good.
+
+    QEMU only asks the guest. virtio devices send a first event with a path alone, which does not count.
+    A request made while the guest boots is lost, so it is made again.
+    """
+
+    needs_guest = True
+    resend_every = 2.5
+
+    def __init__(self, ident: str) -> None:
+        self.ident = ident
+        self._gone = 0
+
+    def is_end(self, event: Event) -> bool:
+        """True for the device's own ``DEVICE_DELETED``, and for the events of a guest that refuses."""
+        mine = event.data.get("device") == self.ident or event.data.get("path") == f"{PERIPHERAL}/{self.ident}"
+        return mine and (event.name == "DEVICE_DELETED" or event.name in _REFUSED)
+
+    def raise_if_refused(self, event: Event) -> None:
+        """Raise Refusal when the guest refused."""
+        if event.name in _REFUSED:
+            raise Refusal(f"the guest refused to give device {self.ident} back ({event.name}); it stays as it was")
+
+    def is_done(self, vm: VM) -> bool:
+        """True when the id was missing at two looks in a row: it leaves the tree shortly before it is finished."""
+        self._gone = 0 if self.ident in vm.peripherals() else self._gone + 1
+        return self._gone > 1
+
+    def classify(self, error: errors.CommandError) -> str:
+        """Gone meanwhile is done; asked before, or a slot in the middle of something, is pending (QEMU gives no class)."""
+        if isinstance(error, errors.DeviceNotFound):
+            return "done"
+        pending = ("already in the process of unplug", "guest is busy")
+        return "pending" if any(text in error.desc for text in pending) else ""
+
+    def timeout_error(self, vm: VM) -> Exception:
+        """Pending, with the likely reason."""
+        status = vm.status
+        why = (
+            "the guest has not answered: it may still be booting, have no driver for hot-unplug, or run no system"
+            if status == "running"
+            else f"the VM is {status}, and only a running guest can give a device back"
+        )
+        return Pending(
+            f"removal of device {self.ident} is pending: {why}. Its backend is untouched; run the task again to finish the removal"
+        )
+
+
+class Emptied(Unplugged):
+    """The end of a request for a slot: all of its functions are gone."""
+
+    def __init__(self, shared: Slot) -> None:
+        super().__init__(shared.zeroth)
+        self.left = {shared.zeroth, *shared.others}
+
+    def is_end(self, event: Event) -> bool:
+        """True once each has its ``DEVICE_DELETED``, and for a guest that refuses."""
+        if event.name == "DEVICE_DELETED":
+            self.left.discard(event.data.get("device", ""))
+            return not self.left
+        return super().is_end(event)
+
+    def is_done(self, vm: VM) -> bool:
+        """True when none of them was there at two looks in a row."""
+        self.left &= set(vm.peripherals())
+        self._gone = 0 if self.left else self._gone + 1
+        return self._gone > 1
+
+
+def inherit(vm: VM, want: Want) -> Want:
+    """What was asked for and, for what it does not name, the place and the properties that the device has."""
+    was = dict(_recreate_steps(vm, want["id"])[0].arguments)
+    place: Want = {key: was.pop(key) for key in ("driver", "bus") if key in was}
+    place["addr"] = was.pop("addr", was.pop("devno", None))
+    if "bus" in want or place["addr"] is None:
+        del place["addr"]
+    named = want.get("options", {})
+    for decided, derived in _DERIVED.items():
+        if decided in named or decided.replace("-", "_") in named:
+            was = {name: value for name, value in was.items() if name not in derived}
+    if "serial" in named and was.get("device_id") == was.get("serial", "")[:_DEVICE_ID]:
+        del was["device_id"]
+    was.pop("id")
+    if "drive" in named and named["drive"] in blockdev_graph.chain(vm, want["id"]):
+        named = {name: value for name, value in named.items() if name != "drive"}  # the top of that disk, as it was
+    return {**place, **want, "options": {**was, **named}}
+
+
+def add(vm: VM, want: Want, usual: str | None, ending: Wait) -> Step:
+    """``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
+    ident = str(want["id"])
+    driver, known = _driver(vm, ident, want.get("driver", usual))
+    arguments: Dict[str, Any] = {"driver": driver, "id": ident}
+    if "bus" in want:
+        arguments["bus"] = want["bus"]
+    if "addr" in want:
+        arguments["addr" if "addr" in known else "devno"] = str(want["addr"])
+    for name, value in want.get("options", {}).items():
+        name = property_name(known, driver, name)
+        try:
+            # Older versions list addr as a number, and take text all the same.
+            arguments[name] = str(value) if name == "addr" else coercion.coerce(value, known[name]["type"])
+        except ValueError as exc:
+            raise Refusal(f"options: {name} of {driver} is of type {known[name]['type']}: {exc}") from exc
+    check_migration(vm, f"device_add {ident}")
+    check_bus(vm, want, known)
+    check_taken(vm, arguments, known)
+    _check_backends(vm, ident, arguments, known)
+    return Step(
+        "device_add",
+        arguments,
+        undo=[Step("device_del", {"id": ident}, wait=ending, removes=True)],
+        retry=_passes,
+        hint=_hint,
+    )
+
+
+def delete(vm: VM, want: Want, ending: Wait) -> List[Step]:
+    """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest.
+
+    One request for all functions of a slot, which function 0 makes.
+    A disk that QEMU would delete with its device is held until the end of the plan, so that it can be given back.
+    """
+    ident = str(want["id"])
+    check_migration(vm, f"device_del {ident}")
+    _check_removal(vm, ident)
+    shared = slot(vm, ident)
+    if shared:
+        _check_slot(vm, ident)
+        if ident != shared.zeroth:
+            return []
+    end = Emptied(shared) if shared else ending
+    end.no_wait = not want.get("wait", True)
+    end.needs_guest = _asks_guest(vm, ident)
+    names = [*shared.others, ident] if shared else [ident]
+    step = Step(
+        "device_del",
+        {"id": ident},
+        wait=end,
+        capture_undo=lambda vm: [step for name in names for step in _recreate_steps(vm, name)],
+        removes=True,
+    )
+    held = {held_by(name): blockdev_graph.goes_along(vm, name) for name in names}
+    stale = [name for name in held if name in nodes(vm)]  # of a run that was killed before the guest had answered
+    vm.leaving.update(("blockdev", name) for name in stale)
+    return [
+        *(blockdev_steps.drop_hold(name) for name in stale),
+        *(blockdev_steps.hold(name, node) for name, node in held.items() if node),
+        step,
+        *(blockdev_steps.release(name) for name, node in held.items() if node),
+    ]
+
+
+def _check_slot(vm: VM, ident: str) -> None:
+    """Raise Refusal where other functions of the slot shall stay: a guest gives back the slot as a whole."""
+    names = [name for name in beside(vm, ident) if ("device", name) not in vm.leaving]
+    if names:
+        raise Refusal(
+            f"device {ident} shares its slot with {', '.join(names)}, and a guest gives back all functions of a slot at once: "
+            "remove them in one task, with qemu_machine"
+        )
+
+
+def _driver(vm: VM, ident: str, name: str | None) -> Tuple[str, Properties]:
+    """The driver that a name stands for on this machine, and its properties.
+
+    QEMU's own aliases leave out the transport: CCW on s390x, PCI elsewhere; ``device-list-properties`` does not know them.
+    """
+    name = ALIASES.get(name or "", name)
+    if name is None:
+        raise Refusal(f"driver: device {ident} does not exist yet, and to add it its driver must be named")
+    try:
+        return name, vm.device_properties(name)
+    except errors.CommandError as exc:
+        why = exc.desc
+    if name.startswith("virtio-"):
+        suffix = "ccw" if vm.ask("query-target")["arch"] == "s390x" else "pci"
+        try:
+            return f"{name}-{suffix}", vm.device_properties(f"{name}-{suffix}")
+        except errors.CommandError:
+            pass
+    raise Refusal(f"driver: {name!r} is no device that this QEMU can make ({why})")
+
+
+def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Properties) -> None:
+    """Raise Refusal for a backend that isn't there, or that another device holds. QEMU says so too, but not in check mode."""
+    for name, value in arguments.items():
+        if (name in _BACKENDS or _is_link(known, name)) and not isinstance(value, str):
+            raise Refusal(f"options: {name}: {value!r} is no id")
+    _check_rivals(vm, ident, arguments)
+    if arguments.get("drive"):
+        blockdev_steps.check_free(vm, arguments["drive"], ident, shared=arguments.get("share-rw", False))
+    if arguments.get("netdev"):
+        netdev.check_free(vm, arguments["netdev"], ident)
+    if arguments.get("chardev"):
+        chardev.check_free(vm, arguments["chardev"], ident)
+    for name, value in arguments.items():
+        if not _is_link(known, name) or value.startswith("/"):
+            continue
+        if ("object", value) not in vm.coming and value not in vm.children("/objects"):
+            raise Refusal(f"options: {name}: there is no object {value!r}")
+
+
+def _check_rivals(vm: VM, ident: str, arguments: Dict[str, Any]) -> None:
+    """Raise Refusal for a backend that another device of the same plan has, and can't share."""
+    for (kind, rival), other in vm.coming.items():
+        if kind != "device" or rival == ident:
+            continue
+        theirs = {name.replace("_", "-"): value for name, value in other.get("options", {}).items()}
+        theirs["driver"] = other.get("driver", "")
+        for name in _BACKENDS:
+            wanted = arguments.get(name)
+            if wanted and theirs.get(name) == wanted and not _shared(vm, name, wanted, (arguments, theirs)):
+                more = ": both need share-rw to share it" if name == "drive" else ""
+                raise Refusal(f"{name}: {wanted} is wanted by device {rival} too{more}")
+
+
+def _shared(vm: VM, name: str, backend: str, devices: Sequence[Dict[str, Any]]) -> bool:
+    """Whether two devices may have one backend: a multiplexer, a node that is only read, or one that both share."""
+    if name == "chardev":
+        return vm.coming.get((name, backend), {}).get("type", chardev.chardevs(vm).get(backend)) in ("mux", "hub")
+    if name != "drive":
+        return False
+    node = vm.coming.get(("blockdev", backend), nodes(vm).get(backend, {}))
+    reads = (node.get("read_only"), node.get("ro"), node.get("options", {}).get("read-only"))
+    cdrom = any(device["driver"].endswith("-cd") for device in devices)
+    return any(reads) or cdrom or all(coercion.same(True, device.get("share-rw")) for device in devices)
+
+
+def _is_link(known: Properties, name: str) -> bool:
+    return bool(known.get(name, {}).get("type", "").startswith("link<"))
+
+
+def devices_on(vm: VM, ident: str) -> List[str]:
+    """The devices with ids that sit on a bus of this one."""
+    return list(vm.table("devices_on", lambda: _riders(vm)).get(ident, []))
+
+
+def beside(vm: VM, ident: str) -> List[str]:
+    """The other functions of its slot, which go when it goes."""
+    shared = slot(vm, ident)
+    return [name for name in (shared.zeroth, *shared.others) if name != ident] if shared else []
+
+
+def _riders(vm: VM) -> Dict[str, List[str]]:
+    found: Dict[str, List[str]] = {}
+    for name in vm.peripherals():
+        bus = str(vm.prop(f"{PERIPHERAL}/{name}", "parent_bus", ""))
+        if bus.startswith(f"{PERIPHERAL}/"):
+            found.setdefault(bus.split("/")[3], []).append(name)
+    return found
+
+
+def _check_removal(vm: VM, ident: str) -> None:
+    """Raise Refusal for a device that other devices sit on (QEMU would take them along), or that can't be unplugged."""
+    staying = sorted(rider for rider in devices_on(vm, ident) if ("device", rider) not in vm.leaving)
+    if staying:
+        raise Refusal(f"device {ident} carries {', '.join(staying)}: remove what sits on it first")
+    check_hotplug(vm, ident)
+
+
+def check_hotplug(vm: VM, ident: str) -> None:
+    """Raise Refusal for a device that can't be unplugged."""
+    path = f"{PERIPHERAL}/{ident}"
+    if vm.prop(path, "hotpluggable") is False:
+        raise Refusal(f"device {ident} ({vm.peripherals()[ident]}) can't be unplugged")
+    bus = vm.prop(path, "parent_bus")
+    if bus and not hotpluggable(vm, bus):
+        raise Refusal(
+            f"device {ident} sits on {os.path.basename(bus)}, which takes no hot-plug, so it can't be unplugged"
+        )
+
+
+def _asks_guest(vm: VM, ident: str) -> bool:
+    """Whether QEMU asks the guest to give the device back: on PCI, and for CPUs and memory, which sit on no bus."""
+    path = f"{PERIPHERAL}/{ident}"
+    return on_pci(vm, path) or not vm.prop(path, "parent_bus")
+
+
+def _recreate_steps(vm: VM, ident: str) -> List[Step]:
+    """The ``device_add`` that makes a device as it now is: every property that can be set and is not at its default."""
+    path = f"{PERIPHERAL}/{ident}"
+    driver = vm.peripherals()[ident]
+    have: Dict[str, Any] = {"driver": driver, "id": ident}
+    for name, known in vm.device_properties(driver).items():
+        value = vm.prop(path, name)
+        if name == "drive" and value != f"{ident}-node":  # usb-storage hands it on; a -drive goes with its device
+            value = blockdev_graph.top(vm, ident) or None
+        unset = value is None or value == known.get("default-value") or (value in ("", -1) and name != "romfile")
+        if unset or not _settable(known) or name in _APART:
+            continue
+        if known["type"].startswith("link<"):
+            if not value.startswith("/objects/"):
+                continue
+            value = os.path.basename(value)
+        have[name] = value
+    where = address(vm, path)
+    if where:
+        have["addr" if "addr" in vm.device_properties(driver) else "devno"] = where
+    bus = vm.prop(path, "parent_bus")
+    if bus:
+        have["bus"] = os.path.basename(bus)
+    return [Step("device_add", have, retry=lambda error: "uplicate" in error.desc or "onflict" in error.desc)]
+
+
+def _settable(known: Dict[str, Any]) -> bool:
+    """Whether ``device_add`` would take the property: the list has some that only tell (a bus number), and does not say which."""
+    return "default-value" in known or known["type"].startswith(("str", "int", "uint", "link<"))
+
+
+def _passes(error: errors.CommandError) -> bool:
+    """Whether a refusal may pass: ids, backends and places are free only a moment after their device has left the tree."""
+    return any(text in error.desc for text in ("uplicate", "in use", "already used", "Permission conflict"))
+
+
+def _hint(error: errors.CommandError) -> str:
+    if '"write" lock' in error.desc:
+        return "another process uses the image: stop it, or share it read-only"
+    return ""

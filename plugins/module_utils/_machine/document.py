@@ -1,0 +1,182 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""A whole VM as a document: from what the user wrote to items that the engine converges, in the order that they need.
+
+Every entry has exactly the options of the module that does one such thing alone, and is checked as that module's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Set, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
+    Option,
+    Want,
+    argument_spec,
+    check_id,
+    given,
+    suggestion,
+)
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Item, named
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.balloon import BALLOON
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.cpu import VCPUS
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.disk import DISK, disk
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Part
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.memory import MEMORY, memory
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.nic import NIC, nic
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT
+
+
+class Section(NamedTuple):
+    """One list of the document."""
+
+    kind: str
+    """As a plan calls one of its entries."""
+    options: Dict[str, Option]
+    parts: Callable[[Want, bool], List[Part]]
+
+
+def _of(kind: Kind) -> Section:
+    return Section(kind.name, kind.options, lambda want, present: [Part(kind, want)])
+
+
+# In the order of what stands on what, as far as that is so in every document.
+SECTIONS = {
+    "objects": _of(OBJECT),
+    "chardevs": _of(CHARDEV),
+    "netdevs": _of(NETDEV),
+    "blockdevs": _of(BLOCKDEV),
+    "memory": Section("memory", MEMORY, memory),
+    "disks": Section("disk", DISK, disk),
+    "nics": Section("nic", NIC, nic),
+    "devices": _of(DEVICE),
+}
+_STATE = {"state": Option("str", choices=["present", "absent"], default="present")}
+
+
+class Entry(NamedTuple):
+    """One thing of the document, with the items that it is made of."""
+
+    kind: str
+    ident: str
+    place: str
+    items: List[Item]
+
+
+def entries(params: Dict[str, Any]) -> List[Entry]:
+    """The document's entries, each checked alone and against the others. Raises Refusal, which names the place."""
+    found = [
+        _entry(name, number, written) for name in SECTIONS for number, written in enumerate(params.get(name) or [])
+    ]
+    if params.get("vcpus") is not None:
+        found.append(_single("vcpus", Part(VCPUS, {"vcpus": params["vcpus"]})))
+    if params.get("balloon") is not None:
+        found.append(_single("balloon", Part(BALLOON, {"size": params["balloon"]})))
+    for entry in found:
+        for item in entry.items:
+            with named(item):
+                item.kind.check(item.want)
+    _check_unique(found)
+    return found
+
+
+def _single(name: str, part: Part) -> Entry:
+    return Entry(name, name, name, [Item(part.kind, part.want, True, name)])
+
+
+def _entry(name: str, number: int, written: Dict[str, Any]) -> Entry:
+    section, place = SECTIONS[name], f"{name}[{number}]"
+    key = "node_name" if name == "blockdevs" else "id"
+    if isinstance(written, dict) and isinstance(written.get(key), str) and written[key]:
+        place = f"{place} {written[key]}"
+    options = {**section.options, **_STATE}
+    params = _validated(place, options, written)
+    want = given(params, section.options)
+    present = params["state"] == "present"
+    try:
+        check_id(section.kind, key, want[key])
+        parts = section.parts(want, present)
+    except Refusal as exc:
+        raise Refusal(f"{place}: {exc}") from exc
+    items = [Item(part.kind, part.want if present else part.kind.identity(part.want), present, place) for part in parts]
+    return Entry(section.kind, want[key], place, items)
+
+
+def _validated(place: str, options: Dict[str, Option], written: Any) -> Dict[str, Any]:
+    """The entry as Ansible makes a module's parameters of it. Raises Refusal with Ansible's own words."""
+    from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+    if not isinstance(written, dict):
+        raise Refusal(f"{place}: {written!r} is no dictionary of options")
+    checked = ArgumentSpecValidator(argument_spec(options)).validate(written)
+    if checked.unsupported_parameters:
+        paths = sorted([name] if isinstance(name, str) else list(name) for name in checked.unsupported_parameters)
+        raise Refusal(f"{place}: {'; '.join(_unknown(options, path) for path in paths)}")
+    if checked.error_messages:
+        raise Refusal(f"{place}: {'; '.join(checked.error_messages)}")
+    params: Dict[str, Any] = checked.validated_parameters
+    return params
+
+
+def _unknown(options: Dict[str, Option], path: List[str]) -> str:
+    """What to say of an option that isn't there, or of one inside another."""
+    for name in path[:-1]:
+        options = options[name].fields["options"]
+    instead = suggestion(path[-1], options) or f". There are: {', '.join(sorted(options))}"
+    return f"unknown option {'.'.join(path)}{instead}"
+
+
+def _names(item: Item) -> Tuple[str, str]:
+    """What QEMU knows it by: all devices share their ids, whatever their kind."""
+    kind = "device" if isinstance(item.kind, Device) else item.kind.name
+    return kind, item.kind.ident(item.want)
+
+
+def _check_unique(found: Iterable[Entry]) -> None:
+    """Raise Refusal for two things of one id, of which the second would undo the first."""
+    seen: Dict[Tuple[str, str], str] = {}
+    for entry in found:
+        for item in entry.items:
+            if item.kind.name == "link":
+                continue  # a NIC's own third half
+            name = _names(item)
+            if name in seen:
+                raise Refusal(f"{item.place}: there is a {name[0]} {name[1]} already, at {seen[name]}")
+            seen[name] = item.place
+
+
+def ordered(items: List[Item]) -> List[Item]:
+    """The items, each after what it stands on, else in the document's order. Raises Refusal for a circle, naming it."""
+    by_name = {_names(item): item for item in reversed(items) if item.kind.name != "link"}
+    result: List[Item] = []
+    done: Set[int] = set()
+
+    for item in items:
+        trail: List[Item] = []
+        _place(item, by_name, done, trail, result)
+    return result
+
+
+def _place(
+    item: Item, by_name: Dict[Tuple[str, str], Item], done: Set[int], trail: List[Item], result: List[Item]
+) -> None:
+    """Put ``item`` behind what it stands on. ``trail``: who asked for it."""
+    if id(item) in done:
+        return
+    if any(item is other for other in trail):
+        circle = [*trail[next(number for number, other in enumerate(trail) if other is item) :], item]
+        raise Refusal(f"{item.place}: it stands on itself: {' on '.join(other.place for other in circle)}")
+    trail.append(item)
+    for name in sorted(item.kind.wanted_dependencies(item.want)):
+        if name in by_name and name != _names(item):
+            _place(by_name[name], by_name, done, trail, result)
+    trail.pop()
+    done.add(id(item))
+    result.append(item)

@@ -1,0 +1,399 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""A guest that is to stay after all: its migration called back or failed, and what is known of where the guest is.
+
+In its last phase QEMU has sent all of the guest and waits for the destination's word. What ends the migration then makes
+QEMU run the guest here, be it at the destination or not. So in that phase nothing is cancelled unless the destination itself
+says that it lacks the guest. Before it, the phase may begin between the look and the cancel: so the destination is told to run
+nothing first, or where it is not named the guest is stopped for that moment, and would arrive stopped. Whatever has ended, it
+is looked at whether that phase had begun: a guest that ran was stopped for it, and QEMU tells so in an event.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import NotDoneInTime, watch
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.destination import (
+    HAS,
+    LACKS,
+    Word,
+    go_on,
+    has_guest,
+    hold,
+)
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import (
+    HERE,
+    LEFT,
+    RUNNING,
+    UNKNOWN,
+    capabilities,
+    leaving,
+    progress,
+    set_by,
+    status,
+)
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.jobs import Sender
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+
+OVERTIME = 1.6
+"""Seconds for calling a migration back once the task's own time is up."""
+_GLANCE = 0.3
+_ASK = 0.4
+_YANK = 0.6
+_SET_BACK = 0.5
+# One that was not answered for so long is not merely slow.
+_MUTE = 5.0
+_LOOK = 0.05
+_UNASKED = Word(UNKNOWN)
+_END = "end this QEMU (qemu_power with state=off)"
+
+
+class Found(NamedTuple):
+    """What was read: ``query-migrate``, the run state, and whether the guest ran."""
+
+    migration: Dict[str, Any]
+    run_state: str
+    running: bool
+
+    @property
+    def status(self) -> str:
+        """Where the migration stands."""
+        return status(self.migration)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether all of the guest may have been sent."""
+        return leaving(self.status, self.run_state)
+
+
+class Trip:
+    """One task's part in a migration, and what it knows of the guest."""
+
+    def __init__(self, task: Task, vm: VM, found: Found) -> None:
+        self.task = task
+        self.vm = vm
+        self.found = found
+        self.answered = time.monotonic()
+        """When QEMU answered last."""
+        self.guest = before(found)
+        """``HERE`` and ``LEFT`` only where that is certain."""
+        self.warnings: List[str] = []
+        self.rolled_back: List[Dict[str, Any]] = []
+        self.seen = False
+        """Whether this task has seen the destination wait for a guest."""
+        self.stop: Step | None = None
+        """What has stopped the guest for the moment of cancelling."""
+
+    def send(self, vm: VM, step: Step) -> None:
+        """Send a step, to the destination maybe. Raises the session's errors, and NotDoneInTime."""
+        if vm is self.vm:
+            Sender(vm).send(step)
+        else:
+            execute_step(step, vm, vm.deadline)
+
+    def told(self) -> Dict[str, Any]:
+        """What every result says."""
+        return {
+            "guest": self.guest,
+            "warnings": self.warnings,
+            **({"rolled_back": self.rolled_back} if self.rolled_back else {}),
+        }
+
+    def stays_set(self, begin: Plan) -> None:
+        """Warn of the settings that this task has made and that can't be set back by now."""
+        names = [name for step in begin.steps for name in sorted(set_by(step))]
+        if names:
+            self.warnings.append(f"the migration goes on, and what was set for it stays set: {', '.join(names)}")
+
+
+def before(found: Found) -> str:
+    """Where the guest is by what was read alone: a migration that failed earlier leaves that open."""
+    never_left = found.status == "none" and found.run_state not in ("inmigrate", "postmigrate")
+    if never_left or has_guest(found.run_state, found.migration):
+        return HERE
+    return LEFT if found.status == "completed" and found.run_state == "postmigrate" else UNKNOWN
+
+
+class Back(NamedTuple):
+    """What came of calling a migration back."""
+
+    over: bool
+    migration: Dict[str, Any]
+    why: str
+    """Where the guest is, or why the migration goes on."""
+    how: str = "cancelled"
+    word: Word = _UNASKED
+
+
+def look(vm: VM) -> Found:
+    """Read where it stands."""
+    vm.forget()
+    now = vm.ask("query-status")
+    return Found(vm.ask("query-migrate"), str(now["status"]), bool(now["running"]))
+
+
+@contextmanager
+def within(trip: Trip, seconds: float) -> Iterator[None]:
+    """Give what is in here so many seconds, whatever is left of the task's own."""
+    before = trip.task.deadline, trip.vm.deadline
+    trip.task.deadline = trip.vm.deadline = Deadline(seconds)
+    try:
+        yield
+    finally:
+        trip.task.deadline, trip.vm.deadline = before
+
+
+def over(vm: VM, now: Dict[str, Any]) -> bool:
+    """Whether nothing goes on. A guest that left in part stays in finish-migrate; any other goes on from there."""
+    return status(now) not in RUNNING and (status(now) == "postcopy-paused" or vm.status != "finish-migrate")
+
+
+def ended(trip: Trip) -> Dict[str, Any]:
+    """``query-migrate`` once it is over. Raises NotDoneInTime."""
+    vm = trip.vm
+
+    def one_look() -> tuple[Dict[str, Any], bool, Progress]:
+        now = vm.ask("query-migrate")
+        trip.answered = time.monotonic()
+        return now, over(vm, now), progress(now)
+
+    return watch(vm, one_look, trip.task.tell, "MIGRATION", every=_LOOK)
+
+
+def call_back(trip: Trip) -> Back:
+    """End a migration here as far as it is certain that no guest runs twice then."""
+    try:
+        return _called_back(trip)
+    finally:
+        _go_on(trip)
+
+
+def _called_back(trip: Trip) -> Back:
+    now, word = _glance(trip), _UNASKED
+    last = now.migration if now else {}
+    if now and now.status.startswith("postcopy"):
+        return Back(False, last, "and can't be cancelled any more: part of the guest has left")
+    if now is None or now.leaving or (now.status == "active" and trip.task.params["destination_socket"] is not None):
+        with within(trip, _ASK):
+            word = hold(trip.task, trip.send, trip.found.running, trip.seen)
+    if now is None or now.leaving:
+        if word.guest == HAS:
+            trip.guest = LEFT
+        if word.guest == HAS or (word.guest != LACKS and not (now is None and _may_yank(trip))):
+            return Back(False, last, last_phase(word, now), word=word)
+    elif word.guest != LACKS and now.status == "active" and now.running:
+        now, word = _stopped_first(trip), Word(LACKS)
+        if now is not None and now.leaving:  # since the look
+            return _called_back(trip)
+        if now is None and not _may_yank(trip):
+            return Back(False, last, last_phase(_UNASKED, now))
+    return _ended_here(trip, now, word)
+
+
+def _ended_here(trip: Trip, now: Found | None, word: Word) -> Back:
+    end = _cancelled(trip, now) if now else None
+    how = "cancelled"
+    if end is None and (now is None or _glance(trip) is None):
+        how = "cut off (yank), since QEMU did not answer, as when the network has fallen silent"
+        end = _yanked(trip)
+    _go_on(trip)
+    if end is None:
+        last = now.migration if now else {}
+        return Back(False, last, "and QEMU has not ended it yet, though told to: run the task again", word=word)
+    if status(end) == "completed":
+        return Back(True, end, _arrived_still(trip, word))
+    return Back(True, end, judge(trip, end, word, ours=True), how, word)
+
+
+def _stopped_first(trip: Trip) -> Found | None:
+    """Stop the guest, so that it arrives stopped should the last phase begin before the migration is cancelled.
+
+    None where QEMU does not answer any more.
+    """
+    trip.stop = Step("stop")
+    with within(trip, max(_YANK, (trip.vm.deadline.remaining() or 0.0) / 4)):
+        try:
+            trip.send(trip.vm, trip.stop)
+            return look(trip.vm)
+        except (NotDoneInTime, errors.CommandTimeout):
+            return None
+
+
+def _go_on(trip: Trip) -> None:
+    """Let a guest go on that was stopped for the moment of cancelling."""
+    vm, stop, trip.stop = trip.vm, trip.stop, None
+    if stop is None:
+        return
+    with within(trip, max(_YANK, vm.deadline.remaining() or 0.0)):
+        try:
+            if look(vm).run_state != "paused":
+                return
+            cont = Step("cont")
+            trip.send(vm, cont)
+        except (NotDoneInTime, errors.QMPError) as exc:
+            trip.warnings.append(
+                f"the guest was stopped for the cancelling, and could not be continued ({exc}): use qemu_power"
+            )
+            return
+    for step in (stop, cont):
+        vm.account.drop(step)
+
+
+def _arrived_still(trip: Trip, word: Word) -> str:
+    """What there is to do about a guest that has arrived just when it was to be called back."""
+    if word.guest != LACKS:
+        return ""
+    if word.waits and go_on(trip.task, trip.send):
+        return ""
+    return "It stands still there, since it was to be called back: qemu_power with state=running continues it there"
+
+
+def _glance(trip: Trip) -> Found | None:
+    """A short look; None where QEMU does not answer."""
+    left = trip.vm.deadline.remaining() or 0.0
+    with within(trip, max(_GLANCE, min(left / 4, _MUTE))):
+        try:
+            return look(trip.vm)
+        except errors.CommandTimeout:
+            return None
+
+
+def _may_yank(trip: Trip) -> bool:
+    """Whether to cut off a migration of a QEMU that does not answer, with no word from the destination.
+
+    Before its last phase nothing can be lost by it. In that phase QEMU has been mute so long because it can't send what is left;
+    it would do the same to itself once the network has timed out, and nobody would look after the guest then.
+    """
+    return not _stopped(trip) or time.monotonic() - trip.answered >= _MUTE
+
+
+def _cancelled(trip: Trip, now: Found) -> Dict[str, Any] | None:
+    if now.status not in RUNNING:
+        return now.migration
+    try:
+        trip.send(trip.vm, Step("migrate_cancel"))
+        return ended(trip)
+    except NotDoneInTime:
+        return None
+
+
+def _yanked(trip: Trip) -> Dict[str, Any] | None:
+    with within(trip, max(_YANK, trip.vm.deadline.remaining() or 0.0)):
+        try:
+            trip.send(trip.vm, Step("yank", {"instances": [{"type": "migration"}]}, oob=True))
+            return ended(trip)
+        except (NotDoneInTime, errors.CommandError, errors.InvalidCommand):  # QEMU 5.2 has no yank
+            return None
+
+
+def judge(trip: Trip, end: Dict[str, Any], word: Word = _UNASKED, ours: bool = False) -> str:
+    """Where the guest is after a migration that has not completed, with no second one running as far as that can be seen to.
+
+    ``word``: the destination's, where it was asked. ``ours``: this task has ended it, and answers for what runs.
+    """
+    vm = trip.vm
+    with within(trip, max(_YANK, vm.deadline.remaining() or 0.0)):
+        now = look(vm)
+        stopped = False
+        if not _sent_all(trip, now):
+            word = Word(LACKS)
+        elif word.guest == UNKNOWN:
+            stopped = ours and now.running
+            if stopped:
+                trip.send(vm, Step("stop"))
+            word = hold(trip.task, trip.send, trip.found.running, trip.seen)
+        if word.guest == HAS and now.running and not stopped:
+            trip.send(vm, Step("stop"))
+        if word.guest == LACKS and stopped:
+            trip.send(vm, Step("cont"))
+        return _verdict(trip, word, look(vm).run_state, stopped)
+
+
+def _verdict(trip: Trip, word: Word, state: str, stopped: bool) -> str:
+    trip.guest = {HAS: LEFT, LACKS: HERE, UNKNOWN: UNKNOWN}[word.guest]
+    if word.guest == HAS:
+        return f"The destination has the guest, so it was stopped here: {_END}"
+    if word.guest == LACKS:
+        unless = (
+            ", unless the earlier migration, which failed, has taken it away" if trip.found.status == "failed" else ""
+        )
+        return f"The guest is still here, its status is {state}{unless}"
+    here = "It was stopped here for that" if stopped else f"Here its status is {state}"
+    other = (
+        "; where it does not, end that one, and let it go on here (qemu_power with state=running)" if stopped else ""
+    )
+    return (
+        f"All of the guest may have been sent, so that it may run at the destination ({word.why}). {here}. Look there: where it "
+        f"runs, {_END}{other}"
+    )
+
+
+def last_phase(word: Word, now: Found | None) -> str:
+    """Why a migration in its last phase goes on, and what to do."""
+    if word.guest == HAS:
+        return (
+            "and can't be cancelled: the destination has the guest. This QEMU waits for its word, and would run the guest a second "
+            f"time if the connection broke: {_END}"
+        )
+    phase = f"in this last phase ({now.run_state})" if now else "QEMU does not answer, and in the last phase"
+    return (
+        f"and can't be cancelled: {phase} the guest may run at the destination already ({word.why}). Look there: where it runs, "
+        f"{_END}; where the status is inmigrate, end that one; where it is gone, qemu_command with migrate_cancel stops it here"
+    )
+
+
+def _stopped(trip: Trip) -> bool:
+    """Whether the guest was stopped for the last phase, by what QEMU has told of itself."""
+    return trip.found.leaving or _in_device(trip) or any(event.name == "STOP" for event in trip.vm.session.events)
+
+
+def _in_device(trip: Trip) -> bool:
+    events = trip.vm.session.events
+    return any(event.name == "MIGRATION" and event.data.get("status") == "device" for event in events)
+
+
+def _sent_all(trip: Trip, now: Found) -> bool:
+    """Whether all of the guest may have been sent, of a migration that is over."""
+    if not trip.found.leaving and capabilities(trip.vm).get("pause-before-switchover"):
+        # stopped, and nothing goes till it is told to go on
+        return _in_device(trip) or any(sent["execute"] == "migrate-continue" for sent in trip.task.account.commands)
+    return _stopped(trip) or (not trip.found.running and now.run_state == "postmigrate")
+
+
+def set_back(trip: Trip, begin: Plan) -> None:
+    """Set back what was set for a migration that is over, so that the next one finds what this one did."""
+    vm = trip.vm
+    if vm.session.closed:
+        return
+    stays = []
+    with within(trip, _SET_BACK):
+        for step in reversed(begin.steps):
+            names = set_by(step)
+            for back in step.undo:
+                try:
+                    execute_step(back, vm, vm.deadline)
+                except (Refusal, errors.QMPError):
+                    continue
+                names -= set_by(back)
+                trip.rolled_back.append(back.public())
+                vm.account.drop(back)
+            if not names and step.undo:
+                vm.account.drop(step)
+            stays += sorted(names)
+    if stays:
+        trip.warnings.append(f"what was set for the migration could not be set back: {', '.join(stays)}")

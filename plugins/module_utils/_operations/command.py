@@ -1,0 +1,267 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""QMP commands as a user writes them: read, checked against what this QEMU takes, sent one after the other."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.queries import is_query
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
+
+COMMAND = {
+    "commands": Option("list", elements="raw", required=True),
+    "validate": Option("bool", default=True),
+}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
+_FORM = "write a command's name, or a dictionary of execute and arguments"
+_SECRET_KEYS = frozenset(("password", "passwd", "passphrase", "secret"))
+_SECRET_PROPERTIES = _SECRET_KEYS | {"data"}
+_SECRET_WORDS = re.compile(r"passw|secret|passphrase", re.IGNORECASE)
+
+
+class Command(NamedTuple):
+    """One command. ``oob``: to be executed out of band."""
+
+    name: str
+    arguments: Dict[str, Any]
+    oob: bool = False
+
+    @property
+    def query(self) -> bool:
+        """Whether it only looks."""
+        return is_query(self.name, self.arguments)
+
+    @property
+    def ends(self) -> bool:
+        """Whether a connection that ends is its success."""
+        line = str(self.arguments.get("command-line", "")).strip()
+        return self.name == "quit" or (self.name == "human-monitor-command" and line in ("q", "quit"))
+
+    def public(self) -> Dict[str, Any]:
+        """``{execute, arguments}`` without secrets."""
+        return {"exec-oob" if self.oob else "execute": self.name, "arguments": redacted(self.name, self.arguments)}
+
+
+class Run:
+    """What became of a list of commands so far."""
+
+    def __init__(self) -> None:
+        self.responses: List[Any] = []
+        self.commands: List[Dict[str, Any]] = []
+        self.warnings: List[str] = []
+
+    def result(self) -> Dict[str, Any]:
+        """The task's result."""
+        return {
+            "changed": bool(self.commands),
+            "commands": self.commands,
+            "responses": self.responses,
+            "warnings": self.warnings,
+        }
+
+
+def work(task: Task) -> Dict[str, Any]:
+    """The result of a task. Raises Refusal, with nothing sent, for commands that are wrong; ConnectError and its kin."""
+    commands = read(task.params["commands"])
+    vm = task.connect()
+    if task.params["validate"] and commands:
+        commands = validated(vm.schema, commands, vm.session.oob)
+    run = Run()
+    for place, command in enumerate(commands):
+        try:
+            if task.check_mode and not command.query:
+                run.responses.append(None)
+                run.commands.append(command.public())
+            else:
+                _send(vm, command, run)
+        except (Refusal, errors.QMPError) as exc:
+            if task.check_mode and run.commands and isinstance(exc, errors.CommandError):
+                # it may look for what a command that was left out would have made
+                run.responses.append(None)
+                run.warnings.append(f"commands[{place}]: {exc}: check mode has left out what comes before it")
+                continue
+            return {**run.result(), **_failed(exc, place, command)}
+    return run.result()
+
+
+def _send(vm: VM, command: Command, run: Run) -> None:
+    """Send one command, and note its response and what it was. Raises the session's errors."""
+    vm.spare(command.name, command.arguments.get("command-line"))
+    try:
+        response = vm.session.execute(command.name, command.arguments, deadline=vm.deadline, oob=command.oob)
+    except errors.Disconnected as exc:
+        if not (command.ends and exc.outcome_unknown):
+            _note_unknown(command, run, exc.outcome_unknown)
+            raise
+        response = {}
+    except errors.CommandTimeout as exc:
+        _note_unknown(command, run, exc.phase == "reply")
+        raise
+    if command.name == "qom-get" and command.arguments.get("property") in _SECRET_PROPERTIES:
+        response = REDACTED
+    run.responses.append(response)
+    if not command.query:
+        vm.streams = True  # it may have begun one
+        run.commands.append(command.public())
+
+
+def _note_unknown(command: Command, run: Run, sent: bool) -> None:
+    """A command that was sent and not answered may have changed the VM."""
+    if sent and not command.query:
+        run.commands.append(command.public())
+
+
+def _failed(exc: Exception, place: int, command: Command) -> Dict[str, Any]:
+    result: Dict[str, Any] = {"failed": True, "msg": f"commands[{place}]: {exc}"}
+    if isinstance(exc, errors.CommandError):
+        result["error"] = {"class": exc.error_class, "desc": exc.desc}
+    if command.name not in str(exc):
+        result["msg"] = f"commands[{place}]: {command.name}: {exc}"
+    return result
+
+
+def read(entries: Sequence[Any]) -> List[Command]:
+    """The commands that a task lists. Raises Refusal with everything that is wrong with them."""
+    commands: List[Command] = []
+    problems: List[str] = []
+    for place, entry in enumerate(entries):
+        try:
+            commands.append(_read(entry))
+        except ValueError as exc:
+            problems.append(f"commands[{place}]: {exc}")
+    if problems:
+        raise Refusal("; ".join(problems))
+    return commands
+
+
+def _read(entry: Any) -> Command:
+    """One command from ``name``, ``{execute, arguments}`` or ``{exec-oob, arguments}``; raises ValueError."""
+    if isinstance(entry, str):
+        return Command(_name(entry), {})
+    if not isinstance(entry, dict):
+        raise ValueError(f"{entry!r} is no command: {_FORM}")
+    unknown = sorted(str(key) for key in entry if key not in ("execute", "exec-oob", "arguments"))
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: no such key; {_FORM}")
+    if ("execute" in entry) == ("exec-oob" in entry):
+        raise ValueError(f"it needs one of execute and exec-oob: {_FORM}")
+    arguments = entry.get("arguments")
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, dict):
+        raise ValueError(f"arguments: {arguments!r} is no dictionary")
+    return Command(_name(entry.get("execute", entry.get("exec-oob"))), dict(arguments), "exec-oob" in entry)
+
+
+def _name(text: Any) -> str:
+    if isinstance(text, str) and _NAME.match(text):
+        return text
+    hint = _FORM
+    if isinstance(text, str) and text.lstrip().startswith(("{", "[")):
+        hint = f"this is JSON text; {_FORM}, as YAML"
+    elif isinstance(text, str) and " " in text.strip():
+        hint = f"{_FORM}; a line for the human monitor goes into human-monitor-command, as its command-line"
+    raise ValueError(f"{text!r} is no command's name: {hint}")
+
+
+def validated(schema: Schema, commands: Sequence[Command], oob: bool) -> List[Command]:
+    """The commands with their arguments in the types that this QEMU wants.
+
+    ``oob``: whether this monitor executes out of band. Raises Refusal with everything that QEMU would not take.
+    """
+    done: List[Command] = []
+    problems: List[str] = []
+    for place, command in enumerate(commands):
+        entry = schema.command(command.name)
+        if entry is None:
+            problems.append(
+                f"commands[{place}]: this QEMU has no command {command.name!r}{_near(command.name, schema)}"
+            )
+            continue
+        if command.oob and not (oob and entry.get("allow-oob")):
+            what = f"{command.name} can't be executed" if oob else "this monitor executes nothing"
+            problems.append(f"commands[{place}]: {what} out of band")
+        try:
+            done.append(command._replace(arguments=schema.coerce(command.name, command.arguments)))
+        except errors.SchemaMismatch as exc:
+            problems += [f"commands[{place}]: {problem}" for problem in exc.problems]
+    if problems:
+        raise Refusal("; ".join(problems))
+    return done
+
+
+def _near(name: str, schema: Schema) -> str:
+    near = difflib.get_close_matches(name, sorted(schema.commands), n=3)
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+
+
+def redacted(name: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
+    """``arguments`` of the command ``name`` as they may be shown."""
+    line = _secret_line(name, arguments)
+    if line:
+        return {**arguments, "command-line": f"{line.split()[0]} {REDACTED}"}
+    shown: Dict[str, Any] = _hide(arguments, _secret_keys(name, arguments))
+    return shown
+
+
+def secrets(params: Dict[str, Any]) -> List[str]:
+    """The values in the commands, not validated yet perhaps, that nothing may show."""
+    found: List[Any] = []
+    commands = params.get("commands")
+    for entry in commands if isinstance(commands, list) else []:
+        arguments = entry.get("arguments") if isinstance(entry, dict) else None
+        if not isinstance(arguments, dict):
+            continue
+        name = str(entry.get("execute", entry.get("exec-oob")))
+        found += _secret_values(arguments, _secret_keys(name, arguments))
+        found += _secret_line(name, arguments).split(None, 1)[1:]
+    if not found:
+        return []
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import quoted_forms
+
+    return list(quoted_forms(found))
+
+
+def _secret_line(name: str, arguments: Dict[str, Any]) -> str:
+    """The command line for the human monitor if there is a secret in it, else nothing."""
+    line = str(arguments.get("command-line", "")) if name == "human-monitor-command" else ""
+    return line if _SECRET_WORDS.search(line) and not is_query(name, arguments) else ""
+
+
+def _secret_keys(name: str, arguments: Dict[str, Any]) -> set[str]:
+    """The members whose values are secret, at any depth."""
+    secret = set(_SECRET_KEYS)
+    if name == "object-add" and str(arguments.get("qom-type", "")).startswith("secret"):
+        secret.add("data")
+    if name == "change":  # of QEMU 5.2: a VNC password
+        secret.add("arg")
+    if name == "qom-set" and str(arguments.get("property", "")) in _SECRET_PROPERTIES:
+        secret.add("value")
+    return secret
+
+
+def _hide(value: Any, secret: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: REDACTED if key in secret else _hide(item, secret) for key, item in value.items()}
+    return [_hide(item, secret) for item in value] if isinstance(value, list) else value
+
+
+def _secret_values(value: Any, secret: set[str]) -> Iterator[Any]:
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if key in secret:
+            yield item
+        else:
+            yield from _secret_values(item, secret)

@@ -1,0 +1,255 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""Everything that can be told of a VM, in subsets, each with as few queries as it needs.
+
+Values are QEMU's own, as its queries return them; in their keys hyphens become underscores, so that a template can
+write ``vm.memory.base_memory``. Ids are kept as they are. Secrets are neither asked for nor shown.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Set
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import without_password
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_slot import address
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+
+INFO = {"gather_subset": Option("list", elements="str", default=["min"])}
+MIN = ("status", "version", "name")
+
+
+def work(task: Task) -> Dict[str, Any]:
+    """The result of a task: ``{changed, commands, vm}``. Raises Refusal for an unknown subset, and the session's errors."""
+    names = select(task.params["gather_subset"])
+    return {"changed": False, "commands": [], "vm": gather(task.connect(), names)}
+
+
+def select(wanted: Sequence[str]) -> List[str]:
+    """The subsets that ``gather_subset`` means, in the order of SUBSETS. Raises Refusal for an unknown one.
+
+    As Ansible's own facts have it: what is named comes on top of ``min``, ``!x`` takes away, ``!all`` leaves ``min``,
+    ``!all, !min`` leaves nothing, and exclusions alone take away from ``all``.
+    """
+    groups: Dict[str, Set[str]] = {"all": set(SUBSETS), "min": set(MIN)}
+    named: Set[str] = set()
+    added: Set[str] = set()
+    excluded: Set[str] = set()
+    for item in wanted:
+        name = item[1:].strip() if item.startswith("!") else item
+        if name not in SUBSETS and name not in groups:
+            known = ["all", "min", *SUBSETS]
+            raise Refusal(
+                f"gather_subset: there is no subset {name!r}{suggestion(name, known)}; known: {', '.join(known)}"
+            )
+        if item.startswith("!"):
+            excluded |= groups["all"] - groups["min"] if name == "all" else groups.get(name, {name})
+        else:
+            added |= groups.get(name, {name})
+            named |= {name} - set(groups)
+    chosen = (added | groups["min"] if added else groups["all"]) - (excluded - named)
+    return [name for name in SUBSETS if name in chosen]
+
+
+def gather(vm: VM, names: Sequence[str]) -> Dict[str, Any]:
+    """The subsets ``names`` (keys of SUBSETS) of a VM. Sends queries only; raises the session's errors."""
+    return {name: SUBSETS[name](vm) for name in names}
+
+
+def plain(value: Any) -> Any:
+    """QEMU's JSON with underscores in its keys, and without the passwords that URLs bear."""
+    if isinstance(value, dict):
+        return {key.replace("-", "_"): plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return without_password(value) if isinstance(value, str) else value
+
+
+def _ask(vm: VM, query: str, none: Any, **arguments: Any) -> Any:
+    """What a query returns, or ``none`` where this machine or this QEMU lacks what is asked for."""
+    try:
+        return vm.ask(query, **arguments)
+    except errors.CommandError:
+        return none
+
+
+def _children(vm: VM, path: str) -> Dict[str, str]:
+    """Types by name of the children at a QOM path."""
+    listed = _ask(vm, "qom-list", [], path=path)
+    return {item["name"]: item["type"][6:-1] for item in listed if item["type"].startswith("child<")}
+
+
+def _listed(query: str) -> Callable[[VM], Any]:
+    """A subset that is the list a query returns."""
+    return lambda vm: plain(_ask(vm, query, []))
+
+
+def _members(query: str) -> Callable[[VM], Any]:
+    """A subset that is the dictionary a query returns."""
+    return lambda vm: plain(_ask(vm, query, {}))
+
+
+def _status(vm: VM) -> Dict[str, Any]:
+    # older ones also tell of single-stepping
+    answer = vm.ask("query-status")
+    return {"status": answer["status"], "running": answer["running"]}
+
+
+def _version(vm: VM) -> Dict[str, Any]:
+    """From the greeting: no query."""
+    major, minor, micro = vm.session.version[:3]
+    return {
+        "full": f"{major}.{minor}.{micro}",
+        "qemu": {"major": major, "minor": minor, "micro": micro},
+        "package": vm.session.version.package,
+    }
+
+
+def _name(vm: VM) -> str:
+    return str(_ask(vm, "query-name", {}).get("name", ""))
+
+
+def _uuid(vm: VM) -> str:
+    return str(_ask(vm, "query-uuid", {}).get("UUID", ""))
+
+
+def _block_nodes(vm: VM) -> Dict[str, Any]:
+    nodes = _ask(vm, "query-named-block-nodes", [], flat=True)
+    return {node["node-name"]: plain(node) for node in reversed(nodes) if "node-name" in node}
+
+
+def _chardevs(vm: VM) -> Dict[str, Any]:
+    types = _children(vm, "/chardevs")
+    found = {}
+    for chardev in _ask(vm, "query-chardev", []):
+        rest = {key: value for key, value in chardev.items() if key != "label"}
+        ident = chardev["label"]
+        found[ident] = {"type": types.get(ident, "").replace("chardev-", "", 1), **plain(rest)}
+    return found
+
+
+def _netdevs(vm: VM) -> Dict[str, Any]:
+    found = {}
+    for ident, line in _wiring(vm).items():
+        # A NIC goes on showing a netdev that was removed from under it.
+        if line.nic is None or netdev.exists(vm, ident):
+            settings = {key: value for key, value in line.info.items() if key not in ("index", "type")}
+            found[ident] = {
+                "type": line.info.get("type", ""),
+                "nic": line.nic or "",
+                "queues": line.queues,
+                "settings": plain(settings),
+            }
+    return found
+
+
+def _wiring(vm: VM) -> Dict[str, netdev.Line]:
+    try:
+        return netdev.wiring(vm)
+    except errors.CommandError:
+        return {}
+
+
+def _devices(vm: VM) -> Dict[str, Any]:
+    """Two or three small queries a device: QEMU has none that lists where they sit."""
+    backends = _backends(vm)
+    found = {}
+    for ident, driver in _children(vm, PERIPHERAL).items():
+        path = f"{PERIPHERAL}/{ident}"
+        device = {"driver": driver, "bus": os.path.basename(vm.prop(path, "parent_bus") or "")}
+        addr = address(vm, path)
+        if addr:
+            device["addr"] = addr
+        found[ident] = {**device, **backends.get(ident, {})}
+    return found
+
+
+def _backends(vm: VM) -> Dict[str, Dict[str, Any]]:
+    """``node``, ``netdev`` and ``mac`` by device, from one query for all disks and one for all NICs."""
+    found: Dict[str, Dict[str, Any]] = {}
+    for drive in _ask(vm, "query-block", []):
+        # "/machine/peripheral/d0/virtio-backend", or the bare id of a SCSI disk
+        qdev = drive.get("qdev", "")
+        ident = qdev[len(PERIPHERAL) + 1 :].split("/")[0] if qdev.startswith(PERIPHERAL + "/") else qdev
+        found.setdefault(ident, {})["node"] = drive.get("inserted", {}).get("node-name", "")
+    text = str(_ask(vm, "human-monitor-command", "", command_line="info network"))
+    for nic, mac in re.findall(r"^(\S+): .*\btype=nic\b.*\bmacaddr=([0-9a-fA-F:]+)", text, re.MULTILINE):
+        found.setdefault(nic, {}).update(netdev="", mac=mac)
+    for ident, line in _wiring(vm).items():
+        if line.nic in found and netdev.wired(vm, ident, str(line.nic)):
+            found[str(line.nic)]["netdev"] = ident
+    return found
+
+
+def _objects(vm: VM) -> Dict[str, Any]:
+    """Id and type, and what two queries tell of memory backends and I/O threads; nothing is read from the objects
+    themselves, some of which hold secrets."""
+    found: Dict[str, Dict[str, Any]] = {ident: {"qom_type": kind} for ident, kind in _children(vm, "/objects").items()}
+    for query in ("query-memdev", "query-iothreads"):
+        for told in _ask(vm, query, []):
+            if told.get("id") in found:
+                rest = {key: value for key, value in told.items() if key != "id"}
+                found[told["id"]].update(plain(rest))
+    return found
+
+
+def _machine(vm: VM) -> Dict[str, Any]:
+    kind = str(vm.prop("/machine", "type") or "")
+    return {
+        "arch": _ask(vm, "query-target", {}).get("arch", ""),
+        "type": kind[: -len("-machine")] if kind.endswith("-machine") else kind,
+        "kvm": _kvm(vm),
+        **plain(_ask(vm, "query-current-machine", {})),
+    }
+
+
+def _kvm(vm: VM) -> bool:
+    """From QEMU 11.1 on the second query is on its way out, and the first one is there."""
+    accelerators = _ask(vm, "query-accelerators", {})
+    return bool(accelerators["enabled"] == "kvm" if accelerators else _ask(vm, "query-kvm", {}).get("enabled"))
+
+
+def _commands(vm: VM) -> List[str]:
+    return sorted(item["name"] for item in vm.ask("query-commands"))
+
+
+def _events(vm: VM) -> List[str]:
+    return sorted(vm.schema.events)
+
+
+SUBSETS: Dict[str, Callable[[VM], Any]] = {
+    "status": _status,
+    "version": _version,
+    "name": _name,
+    "uuid": _uuid,
+    "cpus": _listed("query-cpus-fast"),
+    "hotpluggable_cpus": _listed("query-hotpluggable-cpus"),
+    "memory": _members("query-memory-size-summary"),
+    "memory_devices": _listed("query-memory-devices"),
+    "balloon": _members("query-balloon"),
+    "block": _listed("query-block"),
+    "block_nodes": _block_nodes,
+    "block_jobs": _listed("query-block-jobs"),
+    "jobs": _listed("query-jobs"),
+    "chardevs": _chardevs,
+    "netdevs": _netdevs,
+    "devices": _devices,
+    "pci": _listed("query-pci"),
+    "objects": _objects,
+    "iothreads": _listed("query-iothreads"),
+    "migration": _members("query-migrate"),
+    "machine": _machine,
+    "commands": _commands,
+    "events": _events,
+}

@@ -1,0 +1,387 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""A VM's process: started, stopped or restarted, with the monitor that all other modules talk to."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import time
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
+from ansible_collections.vmm.qemu.plugins.module_utils._host import command_line, part_file, process
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import parse
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import EventFilter
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.holder import find_deaf
+
+OPTIONS = {
+    "name": Option("str", required=True),
+    "state": Option("str", choices=["started", "stopped", "restarted"], default="started"),
+    "binary": Option("path"),
+    "arguments": Option("raw"),
+    "pidfile": Option("path"),
+    "user": Option("str"),
+    "log": Option("path"),
+    "shutdown_timeout": Option("float"),
+}
+_UNIX_LONGEST = 107
+# A QEMU that is ending has closed its monitor already.
+_ENDING = 2.0
+_HELP_SECONDS = 10.0
+_PRESS_AGAIN = 5.0
+_SHUTDOWN_SECONDS = 30.0
+_QUIT_SECONDS = 1.0
+# There is no guest in it that could lose anything: it has not begun, is elsewhere, or has come to its end.
+_NO_GUEST = (
+    *("preconfig", "prelaunch", "inmigrate", "postmigrate"),
+    *("shutdown", "guest-panicked", "internal-error"),
+)
+
+
+class Running(NamedTuple):
+    """The process as found: ``status`` is QEMU's run state, ``command_line`` is empty where it can't be read."""
+
+    pid: int | None
+    command_line: List[str]
+    status: str
+
+
+def work(task: Task) -> Dict[str, Any]:
+    """What the module does. Raises Refusal and the session's errors."""
+    return Instance(task).converge(task.params["state"])
+
+
+class Instance:
+    """One VM's process, as a task names it."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.params = task.params
+        self.name: str = task.params["name"]
+        command_line.check_name(self.name)
+        self.address = parse(task.params["socket"])
+        if len(self._path()) > _UNIX_LONGEST:
+            longest = f"the {_UNIX_LONGEST} bytes that a UNIX socket's path may have"
+            raise Refusal(f"socket: {self.address} is {len(self._path())} bytes long, more than {longest}")
+        if process.is_file(self.address):
+            raise Refusal(f"socket: {self.address} is there and is no socket; QEMU would delete it")
+        self.pidfile = self._pidfile()
+        for option, path in (("pidfile", self.pidfile), ("log", self.params.get("log"))):
+            if path:
+                _check_written(option, os.path.abspath(path))
+        self.patience = _patience(task.params)
+        self.vm: VM | None = None
+        self.warnings: List[str] = []
+
+    def _path(self) -> bytes:
+        """The socket's name as QEMU will use it, empty for TCP."""
+        path = self.address.path or "@"
+        return self.address.sun_path if path.startswith("@") else os.fsencode(os.path.abspath(path))
+
+    def _pidfile(self) -> str:
+        if self.params.get("pidfile"):
+            return os.path.abspath(str(self.params["pidfile"]))
+        path = self.address.path or "@"
+        return f"/run/{self.name}.pid" if path.startswith("@") else os.path.abspath(path) + ".pid"
+
+    # -- the three states --------------------------------------------------------------------------------------
+
+    def converge(self, state: str) -> Dict[str, Any]:
+        """Bring it to ``state``; the task's result."""
+        wanted = self.wanted() if state != "stopped" else []
+        before = self.look()
+        commands = self.stop_commands(before) if before is not None and state != "started" else []
+        starts = state == "restarted" or (state == "started" and before is None)
+        after = before if state == "started" else None
+        if not self.task.check_mode:
+            if state == "stopped" or starts:
+                self.stop(before, commands)
+            if starts:
+                after = self.start(wanted)
+        restart_required = after is not None and not starts and self.differs(after, wanted)
+        return self._result(wanted, before, after, starts, commands, restart_required)
+
+    def wanted(self) -> List[str]:
+        """The command line to start it with. Raises Refusal for one that can't be meant."""
+        params = self.params
+        binary = command_line.find_binary(params.get("binary"))
+        arguments = command_line.expand(params.get("arguments"))
+        for path in command_line.logfiles(arguments):
+            _check_written("arguments: logfile", os.path.join("/", path))
+        own = [*command_line.monitor(self.address), "-pidfile", self.pidfile]
+        if params.get("user"):
+            _check_user(params["user"])
+            own += self._user_option(binary, params["user"])
+        if params.get("log"):
+            if "-D" in arguments or "--D" in arguments:
+                raise Refusal("arguments: -D is what this module sets itself: use the option log")
+            # A daemon's stderr goes to -D's file, if anything is logged at all: "strace" is about programs that are
+            # emulated without a machine, so that it adds nothing.
+            own += ["-D", os.path.abspath(params["log"]), "-d", "strace"]
+        if params.get("tls"):
+            raise Refusal("tls: the monitor that is made here is a plain one; use a UNIX socket, which needs no TLS")
+        return [binary, *command_line.enclose(self.name, own, arguments)]
+
+    def _user_option(self, binary: str, user: str) -> List[str]:
+        """How this QEMU is told to drop its privileges; -runas is deprecated where -run-with can do it."""
+        seconds = min(_HELP_SECONDS, self.task.deadline.remaining() or 0.0)
+        try:
+            # There is no AnsibleModule in the task's own process: pylint: disable-next=ansible-bad-function
+            done = subprocess.run(
+                [binary, "-help"],
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=seconds,
+                env=process.environment(),
+            )
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            raise Refusal(f"binary: {binary} -help: {exc}") from exc
+        entry = done.stdout.decode(errors="replace").partition("\n-run-with ")[2].partition("\n-")[0]
+        return ["-run-with", f"user={user}"] if "user=" in entry else ["-runas", user]
+
+    def look(self) -> Running | None:
+        """The running VM, None if there is none. Raises Refusal if the socket is another VM's, or the VM elsewhere."""
+        try:
+            self.vm = self.task.connect()
+        except (errors.MonitorBusy, errors.NegotiationError):
+            raise
+        except errors.ConnectError:
+            if not process.is_free(self.address):
+                raise
+            self._must_not_run()
+            return None
+        return self._running(self.vm)
+
+    def _running(self, vm: VM) -> Running:
+        found = vm.ask("query-name").get("name")
+        if found != self.name:
+            whose = f"the VM {found}" if found else "a VM without a name"
+            raise Refusal(f"{self.address} is the monitor of {whose}, not of {self.name}")
+        pid = process.read_pidfile(self.pidfile)
+        if not process.runs(pid, self.name):
+            pid = process.listener(self.address)
+        if pid is None or not process.runs(pid, self.name):
+            return Running(None, [], vm.status)
+        return Running(pid, process.command_line(pid), vm.status)
+
+    def _must_not_run(self) -> None:
+        """Raise Refusal if the VM runs though it is not at the socket, by its pidfile or as a listener whose file is gone."""
+        pid = process.read_pidfile(self.pidfile)
+        end = time.monotonic() + min(_ENDING, self.task.deadline.remaining() or 0.0)
+        while True:  # it may just be ending
+            runs, deaf = process.runs(pid, self.name), find_deaf(self.address)
+            if not runs and deaf is None:
+                return
+            if time.monotonic() > end:
+                by_pidfile = (
+                    f"{self.name} runs as process {pid} (by {self.pidfile}), but its monitor is not at {self.address}"
+                )
+                raise Refusal(by_pidfile if runs else str(deaf))
+            time.sleep(process.POLL)
+
+    def differs(self, running: Running, wanted: List[str]) -> bool:
+        """Whether it would have to be restarted to be what is wanted."""
+        if running.pid is None or not running.command_line:
+            self.warnings.append(f"{self.name}: its process can't be told, so changed arguments can't be seen")
+            return False
+        if process.other_binary(running.pid, wanted[0]) is not None:
+            return True
+        return not command_line.same(wanted[1:], running.command_line)
+
+    # -- doing -------------------------------------------------------------------------------------------------
+
+    def stop_commands(self, running: Running) -> List[Step]:
+        """The commands that end it. Raises Refusal for a guest whose power would be cut without anybody having said so."""
+        press, leave = Step("system_powerdown"), Step("quit")
+        if not self.patience or running.status in _NO_GUEST:
+            return [leave]
+        if running.status == "running":
+            return [press, leave]
+        if running.status == "suspended":
+            return [Step("system_wakeup"), press, leave]
+        raise Refusal(
+            f"{self.name}: its status is {running.status}. A guest that does not run can't shut down, and to end QEMU would "
+            "be a power failure to it. Let it run first (qemu_power with state=running), or set shutdown_timeout to 0, which "
+            "ends it as it is"
+        )
+
+    def stop(self, running: Running | None, commands: List[Step]) -> None:
+        """End QEMU and wait until its process is gone; then remove what is left of it. Raises Refusal, QMPError."""
+        deadline = self.task.deadline
+        if running is not None and self.vm is not None:
+            try:
+                *before, quit_ = commands
+                for wake in before[:-1]:
+                    execute_step(wake, self.vm, deadline)
+                if before and not self._shut_down(self.vm, before[-1]):
+                    self.vm.forget()
+                    self.stop_commands(running._replace(status=self.vm.status))  # stopped by an I/O error, say
+                    took = f"within {self.patience:.4g} s"
+                    self.warnings.append(f"{self.name}: the guest did not shut down {took}, so QEMU was ended")
+                execute_step(quit_, self.vm, deadline)
+            except errors.Disconnected:
+                pass  # that is what was wanted, whoever was faster
+            if not process.wait_gone(running.pid, self.name, self.address, deadline):
+                who = f"process {running.pid}" if running.pid else "it"
+                raise Refusal(
+                    f"{self.name}: QEMU was told to quit, but {who} is still there after {deadline.seconds:.4g} s"
+                )
+        process.remove_stale_files(self.address, self.pidfile, self.name)
+
+    def _shut_down(self, vm: VM, press: Step) -> bool:
+        """Ask the guest to shut down; whether it did in time. Raises QMPError."""
+        left = self.task.deadline.remaining() or 0.0
+        patience = Deadline(min(self.patience, max(left - _QUIT_SECONDS, left / 2)))
+        mark = vm.session.event_count
+        while True:
+            # A guest that is still booting loses it, and one that is shutting down doesn't mind a second one.
+            vm.account.drop(press)
+            execute_step(press, vm, self.task.deadline)
+            try:
+                vm.session.wait_event(EventFilter("SHUTDOWN"), _PRESS_AGAIN, patience, since=mark)
+                return True
+            except errors.CommandTimeout:
+                if patience.expired:
+                    return False
+
+    def start(self, wanted: List[str]) -> Running:
+        """Start QEMU, and see that its monitor answers. Raises Refusal with QEMU's own words; nothing is left then."""
+        mark = process.new_mark()
+        log_before = self._log_state()
+        try:
+            said = process.launch(wanted, mark, self.task.deadline, lambda: self._logged(log_before))
+            if said:
+                self.warnings.append(f"{wanted[0]}: {said}")
+            return self._running(self._reconnect())
+        except errors.MonitorBusy as exc:
+            # It runs, and somebody else was quicker at the monitor.
+            self.warnings.append(str(exc))
+            return Running(process.read_pidfile(self.pidfile), wanted, "unknown")
+        except BaseException as exc:
+            process.kill(mark)
+            process.wait_until_socket_closed(self.address)
+            if not process.runs(process.read_pidfile(self.pidfile), self.name):
+                process.remove_stale_files(self.address, self.pidfile, self.name)
+            if not isinstance(exc, (Refusal, errors.QMPError)):
+                raise
+            logged = self._logged(log_before) if isinstance(exc, errors.QMPError) else ""
+            raise Refusal(f"{self.name}: {'; '.join(filter(None, [str(exc), logged]))}") from exc
+
+    def _reconnect(self) -> VM:
+        """A session with the QEMU that was just started."""
+        if self.vm is None:
+            self.vm = self.task.connect()
+        else:
+            self.vm.session.close()
+            self.vm.session = self.vm.reopen(self.params.get("connect_timeout") or 10.0)
+            self.vm.forget()
+        return self.vm
+
+    def _log_state(self) -> Tuple[int, int] | None:
+        """What changes when the log is written to."""
+        try:
+            found = os.stat(self.params.get("log") or os.devnull)
+            return found.st_mtime_ns, found.st_size
+        except OSError:
+            return None
+
+    def _logged(self, before: Tuple[int, int] | None) -> str:
+        """The end of the log, if it was written to: with one, QEMU's errors are not on its stderr."""
+        if self._log_state() == before:
+            return ""
+        try:
+            with safe_open.regular(str(self.params["log"])) as file:
+                return process.tail(file)
+        except OSError:
+            return ""
+
+    # -- telling -----------------------------------------------------------------------------------------------
+
+    def _result(
+        self,
+        wanted: List[str],
+        before: Running | None,
+        after: Running | None,
+        starts: bool,
+        commands: List[Step],
+        restart_required: bool,
+    ) -> Dict[str, Any]:
+        started = starts or after is not None
+        shown = command_line.hide(after.command_line or wanted if after else wanted if starts else [])
+        instance = {
+            "name": self.name,
+            "state": "started" if started else "stopped",
+            "status": after.status if after else None,
+            "pid": after.pid if after else None,
+            "socket": str(self.address),
+            "pidfile": self.pidfile,
+            "command_line": shown,
+            "restart_required": restart_required,
+        }
+        return {
+            "changed": starts or bool(commands),
+            "commands": [step.public() for step in commands],
+            "command_line": command_line.hide(wanted),
+            "diff": {"before": self._told(before, []), "after": self._told(after, wanted) if started else _STOPPED},
+            "instance": instance,
+            "pid": instance["pid"],
+            "restart_required": restart_required,
+            "warnings": self.warnings,
+        }
+
+    def _told(self, running: Running | None, wanted: List[str]) -> Dict[str, Any]:
+        """One side of the diff."""
+        if running is None and not wanted:
+            return _STOPPED
+        arguments = command_line.core(running.command_line if running else wanted)
+        return {"state": "started", "arguments": command_line.hide(arguments)}
+
+
+def _patience(params: Dict[str, Any]) -> float:
+    """Seconds that the guest has to shut down. Raises Refusal for more than the whole task has."""
+    given, whole = params.get("shutdown_timeout"), params["timeout"]
+    if given is None:
+        return float(min(_SHUTDOWN_SECONDS, whole / 2))
+    if not given >= 0:  # nan, too
+        raise Refusal(f"shutdown_timeout: {given} is not a number of seconds; 0 ends QEMU at once")
+    if given >= whole and params["state"] != "started":
+        raise Refusal(
+            f"shutdown_timeout: {given:.4g} s are never over, since timeout is {whole:.4g} s: make timeout longer than that"
+        )
+    return float(given)
+
+
+def _check_written(option: str, path: str) -> None:
+    """Raise Refusal for a file that QEMU would write to, as whoever starts it, and that may be any file of this host."""
+    found = part_file.existing(option, path)
+    part_file.check_itself(option, path)
+    if found is not None and found.st_nlink > 1:
+        raise Refusal(
+            f"{option}: {path} has {found.st_nlink} names (hard links), and QEMU would write to what they name"
+        )
+
+
+def _check_user(user: str) -> None:
+    """Raise Refusal for a user that QEMU could not become; it takes ``UID:GID``, too."""
+    try:
+        if not all(number.isdigit() for number in user.split(":")) or ":" not in user:
+            pwd.getpwnam(user)
+    except KeyError:
+        raise Refusal(f"user: there is no user {user} on the managed host") from None
+
+
+_STOPPED: Dict[str, Any] = {"state": "stopped"}

@@ -1,0 +1,71 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The modules of one kind of thing, or of several kinds in one task."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
+    Option,
+    Want,
+    check_id,
+    given,
+)
+from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Item
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.converge import converge
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Part
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+
+RESOURCE = {
+    "state": Option("str", choices=["present", "absent"], default="present"),
+    "recreate": Option("bool", default=False),
+}
+
+
+def resource(kind: Kind) -> Module:
+    """The face of one kind."""
+    return composite(kind.options, lambda want, present: [Part(kind, want)], secrets=kind.secrets)
+
+
+def composite(options: Dict[str, Option], parts: Callable[[Want, bool], List[Part]], **constraints: Any) -> Module:
+    """The face of several kinds in one task. ``parts(want, present)`` names them, backends before frontends."""
+
+    def work(task: Task) -> Dict[str, Any]:
+        want = given(task.params, options)
+        if "id" in options:  # before the ids made of it, so that the message names what the user wrote
+            check_id("device", "id", want["id"])
+        present = task.params["state"] == "present"
+        return _made(task, parts(want, present), present, task.params["recreate"])
+
+    return Module({**RESOURCE, **options}, work, **constraints)
+
+
+def setting(options: Dict[str, Option], parts: Callable[[Want], List[Part]], **constraints: Any) -> Module:
+    """The face of what is always there and only takes another value (a balloon): nothing to add, remove or recreate."""
+
+    def work(task: Task) -> Dict[str, Any]:
+        return _made(task, parts(given(task.params, options)), True, False)
+
+    return Module(options, work, **constraints)
+
+
+def _made(task: Task, parts: List[Part], present: bool, recreate: bool) -> Dict[str, Any]:
+    """Converge and tell: the result of every resource."""
+    items = [Item(part.kind, part.want if present else part.kind.identity(part.want), present) for part in parts]
+    for item in items:
+        item.kind.check(item.want)
+    outcome = converge(task.connect(), items, recreate=recreate, check_mode=task.check_mode)
+    return {
+        **({"pending": True} if outcome.pending else {}),
+        "changed": bool(outcome.plan.steps),
+        "commands": outcome.plan.commands,
+        "diff": outcome.diff,
+        "unverifiable": outcome.unverifiable,
+        "warnings": outcome.warnings,
+        # one of each kind
+        **{kind: state for kind, states in outcome.states.items() for state in states.values()},
+    }
