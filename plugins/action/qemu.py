@@ -60,22 +60,22 @@ class ActionModule(ActionBase):
 
     def _run_here(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         name = self._task.action  # as the user wrote it, which is also how the module's process is told
-        face: Module = importlib.import_module(_MODULES + name.rpartition(".")[2]).MODULE
+        module: Module = importlib.import_module(_MODULES + name.rpartition(".")[2]).MODULE
         with self._environment():
-            params, error, hidden = validate(face, name, self._task.args)
+            params, error, hidden = validate(module, name, self._task.args)
             host = str(task_vars.get("inventory_hostname", "localhost"))
-            result = {"failed": True, "msg": error} if error else self._call(face, name, params, host)
+            result = {"failed": True, "msg": error} if error else self._call(module, name, params, host)
         if not result.get("warnings"):
             result.pop("warnings", None)
         result["invocation"] = {"module_args": params}
         # the values that nothing may show are known from the parameters alone, as in the module's own process
         return cast("dict[str, Any]", remove_values(result, hidden)) if hidden else result
 
-    def _call(self, face: Module, name: str, params: dict[str, Any], host: str) -> dict[str, Any]:
+    def _call(self, module: Module, name: str, params: dict[str, Any], host: str) -> dict[str, Any]:
         lines = Lines(lambda text: Display().display(f"[{host}] {text}"))
         try:
             with interruptible():
-                return face.run(params, self._task.check_mode, self._task.diff, tell=lines.tell)
+                return module.run(params, self._task.check_mode, self._task.diff, on_progress=lines.on_progress)
         except Exception as exc:
             return unexpected(name, exc)
 
@@ -93,13 +93,13 @@ class ActionModule(ActionBase):
             os.environ.update(before)
 
 
-def validate(face: Module, name: str, given: dict[str, Any]) -> tuple[dict[str, Any], str, set[str]]:
+def validate(module: Module, name: str, given: dict[str, Any]) -> tuple[dict[str, Any], str, set[str]]:
     """What the module's process does to its arguments: ``(parameters, what is wrong or "", what nothing may show)``."""
-    spec = face.argument_spec
+    spec = module.argument_spec
     given = {key: plain(value) for key, value in given.items() if not key.startswith("_ansible_")}
-    checked = ArgumentSpecValidator(spec, **face.constraints).validate(given)
+    checked = ArgumentSpecValidator(spec, **module.constraints).validate(given)
     params = checked.validated_parameters
-    hidden = {*checked._no_log_values, *face.secrets(params)}
+    hidden = {*checked._no_log_values, *module.secrets(params)}
     if not checked.error_messages:
         return params, "", hidden
     message = checked.errors.msg

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import TaskError
 from ansible_collections.vmm.qemu.plugins.module_utils._core.failure import failure, plan_failure, unexpected
 from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
@@ -68,19 +68,19 @@ class Module:
         check_mode: bool = False,
         diff_mode: bool = False,
         open_session: OpenSession = QMPSession.connect,
-        tell: Callable[[Progress], None] = lambda progress: None,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> Dict[str, Any]:
         """The task's result for validated parameters; ``failed`` and ``msg`` in it when it failed. Raises nothing of its own."""
         task: Task | None = None
         try:
-            task = Task(params, check_mode, open_session, tell)
+            task = Task(params, check_mode, open_session, on_progress)
             result = self._work(task)
         except PlanFailed as exc:
             result = plan_failure(exc, task)
         except NotReadBack as exc:
             result = failure(exc.cause, task)
             result["msg"] = f"all was done, but the result could not be read back: {result['msg']}"
-        except (Refusal, errors.QMPError) as exc:
+        except (TaskError, errors.QMPError) as exc:
             result = failure(exc, task)
         finally:
             if task is not None:

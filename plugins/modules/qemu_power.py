@@ -143,10 +143,10 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.power import POWER, work
+from ansible_collections.vmm.qemu.plugins.module_utils._operation import operation
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.power import POWER
 
-MODULE = Module(POWER, work)
+MODULE = operation(POWER)
 main = MODULE.main
 
 if __name__ == "__main__":

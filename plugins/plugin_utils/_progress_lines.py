@@ -27,7 +27,7 @@ class Lines:
         self._shown_at: float | None = None
         self._shown: Progress | None = None
 
-    def tell(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """Show it, if there is something new and the last line is old enough."""
         now = self._clock()
         if self._shown is not None and self._shown_at is not None:

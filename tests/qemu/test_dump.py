@@ -105,7 +105,7 @@ def killed(vm: VM, path: Path, **options: Any) -> None:
     params = {"path": str(path), "format": "elf", "paging": False, "begin": None, "length": None, "force": False}
     connection = {"socket": vm.qmp, "timeout": 60.0, "connect_timeout": 10.0, "tls": None}
     with pytest.raises(KeyboardInterrupt):
-        MODULE.run({**connection, **params, **options}, tell=tell)
+        MODULE.run({**connection, **params, **options}, on_progress=tell)
 
 
 def wait_until_socket_closed(vm: VM) -> None:
@@ -338,7 +338,7 @@ def test_a_time_out_says_how_far_it_is_and_leaves_it(slow_vm: VM, tmp_path: Path
     params = {"path": str(path), "format": "kdump-zlib", "paging": False, "begin": None, "length": None, "force": False}
     connection = {"socket": vm.qmp, "timeout": 2.0, "connect_timeout": 2.0, "tls": None}
     try:
-        failed = MODULE.run({**connection, **params}, tell=stop)
+        failed = MODULE.run({**connection, **params}, on_progress=stop)
     finally:
         os.kill(vm.pid, signal.SIGCONT)
     assert failed["failed"]
@@ -356,7 +356,7 @@ def test_qemu_dies_on_the_way(slow_vm: VM, tmp_path: Path) -> None:
     vm, path = slow_vm, tmp_path / "vm.kdump"
     params = {"path": str(path), "format": "kdump-zlib", "paging": False, "begin": None, "length": None, "force": False}
     connection = {"socket": vm.qmp, "timeout": 30.0, "connect_timeout": 10.0, "tls": None}
-    failed = MODULE.run({**connection, **params}, tell=lambda progress: vm.kill())
+    failed = MODULE.run({**connection, **params}, on_progress=lambda progress: vm.kill())
     assert failed["failed"]
     assert "lost QEMU" in failed["msg"]
     assert failed["changed"]

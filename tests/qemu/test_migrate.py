@@ -153,7 +153,7 @@ def test_over_just_after_the_time_was_up(pair: Callable[..., Any]) -> None:
             time.sleep(0.05)
 
     params: dict[str, Any] = {name: option.fields.get("default") for name, option in MODULE.options.items()}
-    failed = MODULE.run({**params, "socket": source.qmp, "uri": uri, "timeout": 3.0}, tell=dawdle)
+    failed = MODULE.run({**params, "socket": source.qmp, "uri": uri, "timeout": 3.0}, on_progress=dawdle)
     assert failed["failed"] and "run the task again" in failed["msg"] and "still here" not in failed["msg"]
     assert failed["migration"]["status"] == "completed"
     assert migrate(source, uri=uri, destination_socket=there.qmp)["changed"] is False

@@ -2,14 +2,13 @@
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to the collection: may change without notice.
-"""A plan: the steps that lead from what is to what was asked for. Pure data; ``apply`` does them."""
+"""A plan: the steps that lead from what is to what was asked for. Pure data."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence
 
-if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 
 
 class PlanFailed(Exception):
@@ -34,12 +33,40 @@ class NotReadBack(Exception):
 
 
 class Plan:
-    """Steps in their order."""
+    """What a task does, and what its result says of it. The same in check mode, where nothing of it is sent."""
 
-    def __init__(self, steps: Sequence[Step] = ()) -> None:
+    def __init__(
+        self,
+        steps: Sequence[Step] = (),
+        later: Sequence[Step] = (),
+        *,
+        before: Dict[str, Any] | None = None,
+        after: Dict[str, Any] | None = None,
+        warnings: Sequence[str] = (),
+        follows: bool = False,
+        changed: bool | None = None,
+        on_failure: Sequence[str] = (),
+    ) -> None:
+        """``steps`` are done in their order, all or nothing. ``later``: those that an operation sends one by one, in its time.
+
+        ``before`` and ``after``: the diff. ``follows``: an operation that was begun before is followed to its end.
+        ``changed``: where it is not whether there are steps. ``on_failure``: the commands that may be sent when it fails.
+        """
         self.steps = list(steps)
+        self.later = list(later)
+        self.before = before or {}
+        self.after = after or {}
+        self.warnings = list(warnings)
+        self.follows = follows
+        self.on_failure = frozenset(on_failure)
+        self._changed = changed
+
+    @property
+    def changed(self) -> bool:
+        """Whether something changes."""
+        return bool(self.steps or self.later) if self._changed is None else self._changed
 
     @property
     def commands(self) -> List[Dict[str, Any]]:
-        """What the result shows: the same in check mode, where nothing of it is sent."""
-        return [step.public() for step in self.steps if not step.hidden]
+        """What the result shows."""
+        return [step.public() for step in (*self.steps, *self.later) if not step.hidden]

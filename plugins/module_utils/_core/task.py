@@ -59,13 +59,17 @@ class Task:
     """One run of a module: its parameters, its deadline, and its session once it asks for one."""
 
     def __init__(
-        self, params: Dict[str, Any], check_mode: bool, open_session: OpenSession, tell: Callable[[Progress], None]
+        self,
+        params: Dict[str, Any],
+        check_mode: bool,
+        open_session: OpenSession,
+        on_progress: Callable[[Progress], None],
     ) -> None:
-        """``tell`` is called with how far long work is, as often as it is looked at.
+        """``on_progress`` is called with how far long work is, as often as it is looked at.
 
         ``account``: what was sent or done so far. ``details``: what else the result has if the task fails.
         """
-        self.tell = tell
+        self.on_progress = on_progress
         self.params = params
         self.check_mode = check_mode
         for name in ("timeout", "connect_timeout"):

@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal, TaskError
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import PlanFailed
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
@@ -45,7 +45,7 @@ def apply(plan: Plan, vm: VM) -> None:
                     continue
             mark = _send_until_accepted(step, vm, vm.deadline)
             _wait_for_end(step, vm, vm.deadline, mark)
-        except (errors.QMPError, Refusal) as exc:
+        except (errors.QMPError, TaskError) as exc:
             # QEMU may work on it, or have taken it: a balloon's target stays, whether the guest got there or not
             if not step.removes and (mark is not None or _may_have_run(exc)):
                 _keep_account(step, takes_back, undo, kept)
@@ -71,7 +71,7 @@ def _takes_back(step: Step, vm: VM, last: bool) -> List[Step]:
     """The steps that will take this one back; of the last, which no other follows, none that much must be read for."""
     try:
         return list(step.capture_undo(vm)) if step.capture_undo and not last else list(step.undo)
-    except (errors.QMPError, Refusal) as exc:
+    except (errors.QMPError, TaskError) as exc:
         raise PlanFailed(step, exc, [], []) from exc
 
 
@@ -121,7 +121,7 @@ def _enter(step: Step, vm: VM, deadline: Deadline) -> None:
         vm.account.add(step, step.public())
     try:
         _send(step, vm, deadline)
-    except (errors.QMPError, Refusal) as exc:
+    except (errors.QMPError, TaskError) as exc:
         if not _may_have_run(exc):
             vm.account.drop(step)
         raise
@@ -178,7 +178,7 @@ def _wait_for_end(step: Step, vm: VM, deadline: Deadline, mark: int | None) -> N
 def _raise_if_refused(step: Step, wait: Wait, event: Event, vm: VM) -> None:
     try:
         wait.raise_if_refused(event)
-    except Refusal:
+    except TaskError:
         if step.removes:  # the guest has kept it: all is as it was
             vm.account.drop(step)
         raise
@@ -227,7 +227,7 @@ def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[
                 stuck.append(_named(step))
                 continue
             _transact(step, vm, vm.deadline)
-        except (errors.QMPError, Refusal) as exc:
+        except (errors.QMPError, TaskError) as exc:
             if isinstance(exc, errors.DeviceNotFound) and not step.execute.endswith(("_add", "-add")):
                 continue  # what should go, or be set back, is not there; else it lacks what it stood on
             needed |= step.needs

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Iterator, List, NamedTuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import TaskError
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
@@ -34,7 +34,7 @@ def named(item: Item) -> Iterator[None]:
     """A Refusal out of here says which item of a document it is about."""
     try:
         yield
-    except (Refusal, errors.SchemaMismatch) as exc:
+    except (TaskError, errors.SchemaMismatch) as exc:
         if item.place and not str(exc).startswith(item.place):
             exc.args = (f"{item.place}: {exc}",)
         raise

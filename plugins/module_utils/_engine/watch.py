@@ -11,8 +11,9 @@ it when the task is stopped: the next run finds it and joins it.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Callable, Tuple, TypeVar
+from typing import TYPE_CHECKING, Callable, Tuple, TypeVar
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime
 from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -28,7 +29,7 @@ LOOK_EVERY = 0.25
 def watch(
     vm: VM,
     look: Callable[[], Tuple[T, bool, Progress]],
-    tell: Callable[[Progress], None],
+    on_progress: Callable[[Progress], None],
     *events: str,
     every: float = LOOK_EVERY,
 ) -> T:
@@ -45,25 +46,16 @@ def watch(
             found, over, progress = look()
         except errors.CommandTimeout as exc:
             if vm.deadline.expired:
-                raise NotDoneInTime(found) from exc
+                raise NotDoneInTime(found=found) from exc
             raise
-        tell(progress)
+        on_progress(progress)
         if over:
             return found
         if vm.deadline.expired:
-            raise NotDoneInTime(found)
+            raise NotDoneInTime(found=found)
         with contextlib.suppress(errors.CommandTimeout):
             vm.session.wait_event(_named(events), timeout=every, deadline=vm.deadline, since=mark)
 
 
 def _named(events: Tuple[str, ...]) -> Callable[[Event], bool]:
     return lambda event: event.name in events
-
-
-class NotDoneInTime(Exception):
-    """The deadline passed while the work went on. The caller says so in its own words."""
-
-    def __init__(self, found: Any) -> None:
-        super().__init__("not over in time")
-        self.found = found
-        """What the last look returned; None when there was no time for one."""

@@ -56,10 +56,10 @@ def _power(vm: VM, params: Dict[str, Any]) -> tuple[List[Step], str]:
         return [], vm.status
     wanted = {"state": params["power"], "wait": True, "force": False, "force_after": None, "timeout": params["timeout"]}
     try:
-        move = decide(vm.ask("query-status"), wanted)
+        plan = decide(vm.ask("query-status"), wanted)
     except Refusal as exc:
         raise Refusal(f"power: {exc}") from exc
-    return [step.replace(place="power") for step in move.plan.steps], move.after
+    return [step.replace(place="power") for step in plan.later], str(plan.after["status"])
 
 
 def _result(outcome: Outcome, document: List[Entry], power: List[Step], before: str, after: str) -> Dict[str, Any]:

@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal, TaskError
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import capabilities, status, two_way
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
@@ -181,7 +181,7 @@ def _heard(task: Task, listen: Callable[[VM], Word], seen: bool) -> Word:
     try:
         with reached(task) as other:
             return listen(other)
-    except Refusal as exc:
+    except TaskError as exc:
         gone = isinstance(exc.__cause__, errors.ConnectError) and exc.__cause__.nobody
         return Word(LACKS) if gone and seen else Word(UNKNOWN, str(exc))
     except errors.QMPError as exc:

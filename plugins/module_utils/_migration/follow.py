@@ -14,12 +14,13 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal, TaskError
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan, PlanFailed
+from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Process
 from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply, execute_step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import NotDoneInTime, watch
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import watch
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.destination import HAS, arrived
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.retreat import (
     OVERTIME,
@@ -106,7 +107,7 @@ def see_through(trip: Trip, move: Move) -> Dict[str, Any]:
         return now, over(vm, now) and not resuming, progress(now)
 
     try:
-        end = watch(vm, one_look, trip.task.tell, "MIGRATION", "STOP", "RESUME")
+        end = watch(vm, one_look, trip.task.on_progress, "MIGRATION", "STOP", "RESUME")
     except NotDoneInTime as exc:
         return _overdue(trip, move, exc.found or {})
     if status(end) != "completed":
@@ -123,7 +124,7 @@ def _prove(trip: Trip, end: Dict[str, Any]) -> None:
     if trip.task.params["destination_socket"] is not None:
         try:
             arrived(trip.task)
-        except Refusal as exc:
+        except TaskError as exc:
             raise Refusal(
                 f"the guest has left, but is not known to have arrived: {exc}. This virtual machine stays stopped (postmigrate) "
                 "and keeps the guest: if it runs nowhere else, qemu_power with state=running and force=true continues it here",
@@ -139,7 +140,7 @@ def _prove(trip: Trip, end: Dict[str, Any]) -> None:
 
 
 def _quit(trip: Trip) -> None:
-    process = power.Process(trip.vm.session.process)
+    process = Process(trip.vm.session.process)
     with suppress(errors.Disconnected):
         trip.send(trip.vm, Step("quit"))
     power.wait_until_ended(trip.vm, process)

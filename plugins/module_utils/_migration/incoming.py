@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import NotDoneInTime, watch
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import watch
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.host_path import check_socket
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.destination import has_guest
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import (
@@ -116,7 +116,7 @@ def _arrive(task: Task, vm: VM) -> Dict[str, Any]:
         return found, vm.status != "inmigrate" and status(found) not in RUNNING, progress(found)
 
     try:
-        return watch(vm, one_look, task.tell, "MIGRATION", "RESUME")
+        return watch(vm, one_look, task.on_progress, "MIGRATION", "RESUME")
     except NotDoneInTime as exc:
         raise Refusal(
             f"no guest has arrived at {task.params['uri']} within {task.params['timeout']:.4g} s; it goes on listening",

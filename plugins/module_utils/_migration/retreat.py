@@ -17,11 +17,11 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, TaskError
 from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import NotDoneInTime, watch
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import watch
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.destination import (
     HAS,
     LACKS,
@@ -172,7 +172,7 @@ def ended(trip: Trip) -> Dict[str, Any]:
         trip.answered = time.monotonic()
         return now, over(vm, now), progress(now)
 
-    return watch(vm, one_look, trip.task.tell, "MIGRATION", every=_LOOK)
+    return watch(vm, one_look, trip.task.on_progress, "MIGRATION", every=_LOOK)
 
 
 def call_back(trip: Trip) -> Back:
@@ -387,7 +387,7 @@ def set_back(trip: Trip, begin: Plan) -> None:
             for back in step.undo:
                 try:
                     execute_step(back, vm, vm.deadline)
-                except (Refusal, errors.QMPError):
+                except (TaskError, errors.QMPError):
                     continue
                 names -= set_by(back)
                 trip.rolled_back.append(back.public())

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan, PlanFailed
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import NotDoneInTime
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.destination import (
     ALIKE,
     LACKS,

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, check_id
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import NotDoneInTime
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_active import check_active
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_graph import attached, children, users
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import nodes
@@ -340,10 +339,10 @@ def _carry_out(vm: VM, task: Task, params: Dict[str, Any], move: Move) -> jobs.J
         for step in move.start:
             sender.send(step)
         if move.complete:
-            job = jobs.wait_for_job(vm, ident, what, task.tell, ("ready",))
+            job = jobs.wait_for_job(vm, ident, what, task.on_progress, ("ready",))
             if job["status"] == "ready":
                 sender.send(move.complete)
-        job = jobs.wait_for_job(vm, ident, what, task.tell, until)
+        job = jobs.wait_for_job(vm, ident, what, task.on_progress, until)
         cancelled = params["state"] == "cancelled"
         if move.last and (cancelled or jobs.has_concluded(job)):
             for step in move.last:

@@ -10,7 +10,7 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal, TaskError
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
@@ -87,7 +87,7 @@ def work(task: Task) -> Dict[str, Any]:
                 run.commands.append(command.public())
             else:
                 _send(vm, command, run)
-        except (Refusal, errors.QMPError) as exc:
+        except (TaskError, errors.QMPError) as exc:
             if task.check_mode and run.commands and isinstance(exc, errors.CommandError):
                 # it may look for what a command that was left out would have made
                 run.responses.append(None)

@@ -10,13 +10,13 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import NotDoneInTime, watch
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import watch
 from ansible_collections.vmm.qemu.plugins.module_utils._host import part_file
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import EventFilter
@@ -265,7 +265,7 @@ def _see_through(task: Task, vm: VM, want: Want, mark: int) -> Dict[str, Any]:
         return dump, over, Progress("dump", dump["status"], dump["completed"], dump["total"])
 
     try:
-        dump = watch(vm, one_look, task.tell, _COMPLETED, "RESUME")
+        dump = watch(vm, one_look, task.on_progress, _COMPLETED, "RESUME")
     except NotDoneInTime as exc:
         figures = f" ({_figures(exc.found)})" if exc.found else ""
         raise Refusal(

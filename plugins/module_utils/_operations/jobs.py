@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import NotDoneInTime, watch
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import watch
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import node_of, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -92,7 +92,7 @@ class Sender:
         except errors.CommandTimeout as exc:
             if exc.phase != "reply":
                 raise
-            raise NotDoneInTime(None) from exc
+            raise NotDoneInTime() from exc
         finally:
             self.vm.forget()
 
@@ -111,7 +111,7 @@ def node_named(vm: VM, option: str, name: str) -> str:
 
 
 def wait_for_job(
-    vm: VM, ident: str, what: str, tell: Callable[[Progress], None], until: Tuple[str, ...] = (CONCLUDED,)
+    vm: VM, ident: str, what: str, on_progress: Callable[[Progress], None], until: Tuple[str, ...] = (CONCLUDED,)
 ) -> Job:
     """Watch a job until its status is one of ``until``, or it has concluded, and return it.
 
@@ -127,7 +127,7 @@ def wait_for_job(
         last[:] = [job]
         return job, job["status"] in (*until, CONCLUDED), progress(what, job)
 
-    return watch(vm, look, tell, "JOB_STATUS_CHANGE")
+    return watch(vm, look, on_progress, "JOB_STATUS_CHANGE")
 
 
 def _gone(vm: VM, ident: str, what: str, last: List[Job]) -> Job:

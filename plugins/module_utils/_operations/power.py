@@ -10,14 +10,15 @@ Besides QEMU's own run states there is one more here: ``off``, when the process 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, OperationFailed, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Process
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import NO_MACHINE
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Operation, Params, Run
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 
@@ -27,13 +28,7 @@ if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
 
 OFF = "off"
-POWER = {
-    "state": Option("str", choices=["running", "paused", "shutdown", "reset", "off"], required=True),
-    "wait": Option("bool", default=True),
-    "force_after": Option("float"),
-    "force": Option("bool", default=False),
-    "only_if_status": Option("list", elements="str"),
-}
+_ENDS = ("shutdown", "off")
 # In these QEMU refuses to continue until the machine is reset.
 _NEED_RESET = ("shutdown", "internal-error")
 # Stopped for a moment by something that continues it by itself: a dump or snapshot, the end of a migration.
@@ -43,14 +38,6 @@ _FAILED = "io-error"
 _LOOK = 0.02
 _GRACE = 2.0
 _RETRY = 1.0
-
-
-class Move(NamedTuple):
-    """What is to be done: the plan, the run state it leads to, and what the user should know."""
-
-    plan: Plan
-    after: str
-    warnings: List[str] = []
 
 
 class Reached(Wait):
@@ -70,7 +57,7 @@ class Reached(Wait):
     def timeout_error(self, vm: VM) -> Exception:
         """QEMU took the command and did not do it."""
         wanted = "run" if self.running else "stop"
-        return Refusal(f"the virtual machine did not {wanted} in time: its status is {vm.status}")
+        return NotDoneInTime(f"the virtual machine did not {wanted} in time: its status is {vm.status}")
 
 
 class WasReset(Wait):
@@ -83,7 +70,7 @@ class WasReset(Wait):
     def raise_if_refused(self, event: Event) -> None:
         """Raise Refusal for a SHUTDOWN."""
         if event.name == "SHUTDOWN":
-            raise Refusal(
+            raise OperationFailed(
                 "the virtual machine ended instead of being reset: QEMU was started with -no-reboot, "
                 "or something else ended it at the same time"
             )
@@ -115,63 +102,104 @@ class PoweredDown(Wait):
         )
 
 
-class Ignored(Refusal):
+class Ignored(NotDoneInTime):
     """The guest did not answer the power button in the time it had."""
 
 
-def work(task: Task) -> Dict[str, Any]:
-    """The result of a task. Raises Refusal for what reading tells can't be done, ConnectError and its kin."""
-    params, state = task.params, task.params["state"]
-    ends = state in ("shutdown", "off")
-    _check(params)
-    process = Process(None)
-    try:
-        vm = task.connect()
-        process = Process(vm.session.process)
-        now = vm.ask("query-status")
-    except errors.ConnectError as exc:
-        if not exc.nobody:
-            raise
-        if not ends:
-            raise Refusal(f"state={state} needs a virtual machine, and this one is gone: {exc}") from exc
-        return _result(OFF, Move(Plan(), OFF), state, OFF)
-    except errors.Disconnected:
-        if not ends:
-            raise
-        return _result(OFF, Move(Plan(), OFF), state, wait_until_ended(vm, process))
-    move = decide(now, params)
-    _only_if(now["status"], move, params["only_if_status"])
-    if task.check_mode or not move.plan.steps:
-        return _result(now["status"], move, state, move.after)
-    task.details["status"] = {"before": now["status"]}
-    if ends:
-        return _end(vm, process, now["status"], move, params)
-    return _carry_out(vm, now["status"], move, state)
+class Power(Operation):
+    """Bring a VM to a run state, or end it."""
+
+    options = {
+        "state": Option("str", choices=["running", "paused", "shutdown", "reset", "off"], required=True),
+        "wait": Option("bool", default=True),
+        "force_after": Option("float"),
+        "force": Option("bool", default=False),
+        "only_if_status": Option("list", elements="str"),
+    }
+
+    def check(self, params: Params) -> Params:
+        """Refuse options that contradict each other."""
+        after = params.get("force_after")
+        if params["state"] != "shutdown" or after is None:
+            return params
+        if after < 0:
+            raise Refusal(f"force_after: {after:.4g} s is less than nothing")
+        if not params["wait"]:
+            raise Refusal("force_after: without wait, nobody is there to turn the virtual machine off")
+        if after >= params["timeout"]:
+            raise Refusal(f"force_after: {after:.4g} s is never reached, since timeout is {params['timeout']:.4g} s")
+        return params
+
+    def read(self, vm: VM, params: Params) -> Dict[str, Any]:
+        """Return ``query-status``."""
+        try:
+            current: Dict[str, Any] = vm.ask("query-status")
+        except errors.Disconnected as exc:
+            if params["state"] in _ENDS:
+                wait_until_ended(vm, Process(vm.session.process))
+            raise exc
+        return current
+
+    def unreachable(self, task: Task, params: Params, error: errors.QMPError) -> Dict[str, Any]:
+        """A VM that is gone is off."""
+        if isinstance(error, errors.ConnectError) and not error.nobody:
+            raise error
+        if params["state"] not in _ENDS:
+            if isinstance(error, errors.Disconnected):
+                raise error
+            raise Refusal(f"state={params['state']} needs a virtual machine, and this one is gone: {error}") from error
+        off = {"status": OFF}
+        status = {"before": OFF, "after": OFF}
+        return {
+            "changed": False,
+            "commands": [],
+            "warnings": [],
+            "status": status,
+            "diff": {"before": off, "after": off},
+        }
+
+    def plan(self, current: Dict[str, Any], params: Params) -> Plan:
+        """Return what leads from one run state to another. ``force`` allows what can lose something."""
+        plan = decide(current, params)
+        allowed = params["only_if_status"]
+        if plan.changed and allowed is not None and current["status"] not in allowed:
+            raise Refusal(
+                f"the status is {current['status']}, and only_if_status is {', '.join(allowed)}: nothing was done"
+            )
+        plan.before = {"status": current["status"]}
+        plan.after = {**plan.after, **({"reset": True} if params["state"] == "reset" else {})}
+        return plan
+
+    def follow(self, run: Run, current: Dict[str, Any], params: Params) -> End:
+        """Send the steps, and see that the state is reached."""
+        run.task.details["status"] = {"before": current["status"]}
+        if params["state"] in _ENDS:
+            return _end(run, params)
+        for step in run.plan.later:
+            run.send(step)
+        if params["state"] == "running" and run.plan.later[-1].wait:
+            _check_runs(run.vm, current["status"])
+        return End(run.vm.status)
+
+    def describe(self, current: Dict[str, Any], params: Params, plan: Plan, end: End | None) -> Dict[str, Any]:
+        """Return ``status`` and ``forced``."""
+        after = str(plan.after["status"]) if end is None else end.status
+        status = {"before": current["status"], "after": after}
+        return {"status": status, **({"forced": end.forced} if end and end.forced is not None else {})}
 
 
-def _check(params: Dict[str, Any]) -> None:
-    """Raise Refusal for options that contradict each other whatever the VM is like."""
-    after = params.get("force_after")
-    if params["state"] != "shutdown" or after is None:
-        return
-    if after < 0:
-        raise Refusal(f"force_after: {after:.4g} s is less than nothing")
-    if not params["wait"]:
-        raise Refusal("force_after: without wait, nobody is there to turn the virtual machine off")
-    if after >= params["timeout"]:
-        raise Refusal(f"force_after: {after:.4g} s is never reached, since timeout is {params['timeout']:.4g} s")
+class End(NamedTuple):
+    """What came of it."""
+
+    status: str
+    forced: bool | None = None
+    """Whether a guest that was to shut down was turned off; None: it was not to."""
 
 
-def _only_if(status: str, move: Move, allowed: List[str] | None) -> None:
-    """Raise Refusal where the task shall do nothing in this run state. Nothing is asked between it and the command."""
-    if move.plan.steps and allowed is not None and status not in allowed:
-        raise Refusal(f"the status is {status}, and only_if_status is {', '.join(allowed)}: nothing was done")
+def decide(now: Dict[str, Any], params: Params) -> Plan:
+    """Return what leads from ``now`` (as ``query-status`` has it) to ``params["state"]``.
 
-
-def decide(now: Dict[str, Any], params: Dict[str, Any]) -> Move:
-    """What leads from ``now`` (as ``query-status`` has it) to ``params["state"]``.
-
-    Pure: the same in check mode. Raises Refusal for what needs ``force``, or can't be done at all.
+    Raise Refusal for what needs ``force``, or can't be done at all.
     """
     state, status, wait = params["state"], now["status"], params["wait"]
     if status == NO_MACHINE and state != "off":
@@ -182,20 +210,24 @@ def decide(now: Dict[str, Any], params: Dict[str, Any]) -> Move:
             "and decides how it goes on; run the task again when that is over"
         )
     if state == "running":
-        return Move(Plan(), status) if now["running"] else _run(status, params["force"], wait)
+        return _to(status) if now["running"] else _run(status, params["force"], wait)
     if state == "paused":
         step = Step("stop", wait=Reached(False) if wait else None)
-        return Move(Plan([step]), "paused") if now["running"] else Move(Plan(), status)
+        return _to("paused", step) if now["running"] else _to(status)
     if state == "reset":
         _keep_source(status, params["force"], "a reset would let it run again")
         after = "running" if now["running"] else "prelaunch"
-        return Move(Plan([Step("system_reset", wait=WasReset() if wait else None)]), after)
+        return _to(after, Step("system_reset", wait=WasReset() if wait else None))
     if state == "off":
-        return Move(Plan([Step("quit")]), OFF)
-    return Move(Plan(), status) if status == "shutdown" else _shut_down(now, params)
+        return _to(OFF, Step("quit"))
+    return _to(status) if status == "shutdown" else _shut_down(now, params)
 
 
-def _run(status: str, force: bool, wait: bool) -> Move:
+def _to(status: str, *steps: Step, warnings: Sequence[str] = ()) -> Plan:
+    return Plan(later=steps, after={"status": status}, warnings=warnings)
+
+
+def _run(status: str, force: bool, wait: bool) -> Plan:
     """To ``running`` from a state in which the guest does not run."""
     cont = Step("cont", wait=Reached(True) if wait else None, undo=[Step("stop")])
     reset = Step("system_reset", wait=WasReset())
@@ -205,16 +237,16 @@ def _run(status: str, force: bool, wait: bool) -> Move:
             "it then runs by itself, unless it was started with -S or its source was paused"
         )
     if status == "suspended":
-        return Move(Plan([Step("system_wakeup", wait=Reached(True) if wait else None)]), "running")
+        return _to("running", Step("system_wakeup", wait=Reached(True) if wait else None))
     _keep_source(status, force, "continuing it would run it twice")
     if status in _NEED_RESET:
         if not force:
             raise Refusal(f"the status is {status}: it runs only after a reset; set force=true for a reset first")
-        return Move(Plan([reset, cont]), "running")
+        return _to("running", reset, cont)
     warnings = []
     if status == "guest-panicked":
         warnings.append("the guest's system has panicked; state=reset would start it anew")
-    return Move(Plan([cont]), "running", warnings)
+    return _to("running", cont, warnings=warnings)
 
 
 def _keep_source(status: str, force: bool, why: str) -> None:
@@ -225,28 +257,17 @@ def _keep_source(status: str, force: bool, why: str) -> None:
         )
 
 
-def _shut_down(now: Dict[str, Any], params: Dict[str, Any]) -> Move:
+def _shut_down(now: Dict[str, Any], params: Params) -> Plan:
     seconds = params["timeout"] if params["force_after"] is None else params["force_after"]
     press = Step("system_powerdown", wait=PoweredDown(seconds) if params["wait"] else None)
     if params["force_after"] is not None:
-        return Move(Plan([press, Step("quit")]), "shutdown")
+        return _to("shutdown", press, Step("quit"))
     if params["wait"] and not now["running"] and now["status"] != "suspended":
         raise Refusal(
             f"the status is {now['status']}, and only a running guest can shut itself down: make it run first, "
             "set force_after to turn it off after so many seconds, or ask for state=off"
         )
-    return Move(Plan([press]), "shutdown")
-
-
-def _carry_out(vm: VM, before: str, move: Move, state: str) -> Dict[str, Any]:
-    """Do the steps of a VM that lives on."""
-    for step in move.plan.steps:
-        vm.forget()
-        execute_step(step, vm, vm.deadline)
-    vm.forget()
-    if state == "running" and move.plan.steps[-1].wait:
-        _check_runs(vm, before)
-    return _result(before, move, state, vm.status)
+    return _to("shutdown", press)
 
 
 def _check_runs(vm: VM, before: str) -> None:
@@ -259,39 +280,40 @@ def _check_runs(vm: VM, before: str) -> None:
         vm.forget()
     failed = [drive for drive in vm.ask("query-block") if drive.get("io-status", "ok") != "ok"]
     disks = ", ".join(f"{drive.get('qdev') or drive['device']} ({drive['io-status']})" for drive in failed)
-    raise Refusal(
+    raise OperationFailed(
         f"the virtual machine was let run and stopped again at once: its status is {vm.status}"
         + (f", because of an I/O error of {disks}: mend that first" if disks else "")
     )
 
 
-def _end(vm: VM, process: Process, before: str, move: Move, params: Dict[str, Any]) -> Dict[str, Any]:
+def _end(run: Run, params: Params) -> End:
     """Do the steps that end a VM. A connection that breaks on the way is what was wanted."""
-    wait = params["wait"]
+    vm, wait = run.vm, params["wait"]
+    process = Process(vm.session.process)
     try:
-        last = _ask_to_end(vm, move.plan, params["force_after"])
+        last = _ask_to_end(run, params["force_after"])
         after = _settle(vm, last.execute == "quit") if wait else _glance(vm)
     except errors.Disconnected:
         after = wait_until_ended(vm, process) if wait else OFF
-    result = _result(before, move, params["state"], after)
-    return {**result, "forced": len(vm.account.commands) > 1}
+    return End(after, len(vm.account.commands) > 1)
 
 
-def _ask_to_end(vm: VM, plan: Plan, patience: float | None) -> Step:
+def _ask_to_end(run: Run, patience: float | None) -> Step:
     """Send the plan's first step, and its second when the first was not answered after ``patience`` seconds.
 
-    Returns the one that was sent last. Raises Ignored where there is no second step, and the session's errors.
+    Return the one that was sent last. Raise Ignored where there is no second step.
     """
-    first, *forced = plan.steps
+    vm, (first, *forced) = run.vm, run.plan.later
+    if not forced:
+        run.send(first)
+        return first
     deadline = vm.deadline
     try:
-        execute_step(first, vm, Deadline(max(patience or 0, 0.1)) if forced else deadline)
+        run.send(first, Deadline(max(patience or 0, 0.1)))
         return first
     except (Ignored, errors.CommandTimeout):
-        if not forced:
-            raise
         vm.deadline = deadline
-        execute_step(forced[0], vm, deadline)
+        run.send(forced[0])
         return forced[0]
 
 
@@ -309,7 +331,7 @@ def _settle(vm: VM, quits: bool) -> str:
     while quits or status != "shutdown":
         time.sleep(_LOOK)
         if vm.deadline.expired:
-            raise Refusal(f"QEMU was told to end, and is still there: its status is {status}")
+            raise NotDoneInTime(f"QEMU was told to end, and is still there: its status is {status}")
         status = _glance(vm)
     return status
 
@@ -327,7 +349,7 @@ def wait_until_ended(vm: VM, process: Process) -> str:
             return OFF  # behind a tunnel somebody always listens
         if vm.deadline.expired:
             what = "its monitor still answers" if process.pid is None else f"its process {process.pid} is still there"
-            raise Refusal(f"QEMU has ended the connection, but {what}")
+            raise NotDoneInTime(f"QEMU has ended the connection, but {what}")
         time.sleep(_LOOK)
     return OFF
 
@@ -341,43 +363,4 @@ def _nobody(vm: VM) -> bool:
     return False
 
 
-class Process:
-    """A process of this host, told from a later one that has its number."""
-
-    def __init__(self, pid: int | None) -> None:
-        """``pid``: None where it is not known. The number of a process that can't be looked at is worth nothing."""
-        self.pid = pid
-        self._birth = self._stat()[1]
-        if not self._birth:
-            self.pid = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether it is there and not just waiting to be buried.
-
-        Its first thread may be dead while others still close its files.
-        """
-        state, birth, threads = self._stat()
-        return birth != "" and birth == self._birth and (state not in "ZX" or threads > 1)
-
-    def _stat(self) -> tuple[str, str, int]:
-        """State letter, start time (clock ticks since boot), number of threads; empty when there is no such process."""
-        try:
-            with open(f"/proc/{self.pid}/stat", encoding="utf-8", errors="replace") as stat:
-                fields = stat.read().rpartition(")")[2].split()
-        except OSError:
-            return "", "", 0
-        return fields[0], fields[19], int(fields[17])
-
-
-def _result(before: str, move: Move, state: str, after: str) -> Dict[str, Any]:
-    """``after``: the state in the end; the diff has the one aimed at, so that check mode shows the same."""
-    changed = bool(move.plan.steps)
-    aim = {"status": move.after, **({"reset": True} if state == "reset" else {})}
-    return {
-        "changed": changed,
-        "commands": move.plan.commands,
-        "status": {"before": before, "after": after},
-        "diff": {"before": {"status": before}, "after": aim},
-        "warnings": move.warnings,
-    }
+POWER = Power()

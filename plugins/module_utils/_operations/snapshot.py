@@ -11,11 +11,10 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import NotDoneInTime
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_active import AWAY
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._operations import jobs
@@ -317,7 +316,7 @@ def _carry_out(vm: VM, task: Task, move: Move, sender: jobs.Sender) -> None:
     try:
         for step in [*move.first, *([move.start] if move.start else [])]:
             sender.send(step)
-        job = jobs.wait_for_job(vm, ident, what, task.tell) if ident else {}
+        job = jobs.wait_for_job(vm, ident, what, task.on_progress) if ident else {}
         if ident:
             sender.send(jobs.dismiss(ident))
         if "error" in job:

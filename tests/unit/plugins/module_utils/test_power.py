@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.power import Process, decide
+from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Process
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.power import decide
 
 
 def commands(status: str, state: str, **options: Any) -> str:
     params = {"state": state, "wait": True, "force": False, "force_after": None, "timeout": 60.0, **options}
-    move = decide({"status": status, "running": status == "running"}, params)
-    return " ".join(step.execute for step in move.plan.steps)
+    plan = decide({"status": status, "running": status == "running"}, params)
+    return " ".join(step.execute for step in plan.later)
 
 
 @pytest.mark.parametrize(

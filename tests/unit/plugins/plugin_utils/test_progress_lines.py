@@ -34,7 +34,7 @@ class Shown:
     def at(self, now: float, done: int, phase: str = "active") -> int:
         """Tell of so many bytes at that time; how many lines there were by then."""
         self.now = now
-        self.lines.tell(Progress("dump", phase, done, 100 * MIB))
+        self.lines.on_progress(Progress("dump", phase, done, 100 * MIB))
         return len(self.texts)
 
 

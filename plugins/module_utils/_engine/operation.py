@@ -1,0 +1,126 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to the collection: may change without notice.
+"""The pipeline of what goes on in QEMU for a while: power, jobs, dumps, migrations.
+
+    check ──► read ──► plan (pure) ──► follow: send, wait, judge ──► describe
+
+As with kinds, an operation decides and this file acts: check mode ends after the plan, and ``follow`` can send no step
+that is not in it. So ``commands`` and ``changed`` are the same in check mode and in the real run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, Dict, Tuple, TypeVar
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime
+from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import watch
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+
+T = TypeVar("T")
+Params = Dict[str, Any]
+
+
+class Operation:
+    """What a module does that is no state of a thing. Subclasses fill in the phases, which run in this order."""
+
+    options: Dict[str, Option] = {}
+
+    def check(self, params: Params) -> Params:
+        """Return the parameters in their types. Raise Refusal for what is wrong whatever the VM is like."""
+        return params
+
+    def read(self, vm: VM, params: Params) -> Any:
+        """Return what is there, as one value that ``plan`` decides by. Send queries only. Raise Refusal."""
+        raise NotImplementedError
+
+    def plan(self, current: Any, params: Params) -> Plan:
+        """Return what leads from ``current`` to what was asked for. Pure. Raise Refusal for what can't be done."""
+        raise NotImplementedError
+
+    def follow(self, run: Run, current: Any, params: Params) -> Any:
+        """Send the plan's ``later`` steps, wait for the end, and return what ``describe`` needs of it.
+
+        Raise OperationFailed or NotDoneInTime.
+        """
+        for step in run.plan.later:
+            run.send(step)
+
+    def describe(self, current: Any, params: Params, plan: Plan, end: Any) -> Dict[str, Any]:
+        """Return the operation's own keys of the result. ``end``: what ``follow`` returned, None where nothing was sent."""
+        return {}
+
+    def unreachable(self, task: Task, params: Params, error: errors.QMPError) -> Dict[str, Any]:
+        """Return the result where nobody answers at the VM's monitor, if that is what was wanted; else raise ``error``."""
+        raise error
+
+
+class Run:
+    """A plan under way."""
+
+    def __init__(self, task: Task, vm: VM, plan: Plan) -> None:
+        self.task = task
+        self.vm = vm
+        self.plan = plan
+
+    def begin(self) -> None:
+        """Do the plan's first steps, all or nothing. Raises PlanFailed."""
+        if self.plan.steps:
+            from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply
+
+            apply(self.plan, self.vm)
+
+    def send(self, step: Step, deadline: Deadline | None = None) -> None:
+        """Send one of the plan's later steps, and wait for its end.
+
+        Raises CommandError when QEMU refuses, NotDoneInTime when it has not answered at the task's deadline.
+        """
+        if not any(step is planned for planned in self.plan.later) and step.execute not in self.plan.on_failure:
+            raise AssertionError(f"{step.execute} is not in the plan")
+        from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
+
+        try:
+            execute_step(step, self.vm, deadline or self.vm.deadline)
+        except errors.CommandTimeout as exc:
+            if exc.phase != "reply" or deadline is not None:
+                raise
+            raise NotDoneInTime(str(exc)) from exc
+        finally:
+            self.vm.forget()
+
+    def watch(self, look: Callable[[], Tuple[T, bool, Progress]], *events: str) -> T:
+        """Call ``look`` until it says that the work is over; see ``watch``. Progress is shown to the user."""
+        return watch(self.vm, look, self.task.on_progress, *events)
+
+
+def run_operation(operation: Operation, task: Task) -> Dict[str, Any]:
+    """Return the task's result. Raises TaskError, PlanFailed and the session's errors."""
+    params = operation.check(task.params)
+    try:
+        vm = task.connect()
+        current = operation.read(vm, params)
+    except (errors.ConnectError, errors.Disconnected) as exc:
+        return operation.unreachable(task, params, exc)
+    plan = operation.plan(current, params)
+    end = None
+    if not task.check_mode and (plan.changed or plan.follows):
+        run = Run(task, vm, plan)
+        run.begin()
+        end = operation.follow(run, current, params)
+    return {
+        "changed": plan.changed,
+        "commands": plan.commands,
+        "diff": {"before": plan.before, "after": plan.after},
+        "warnings": plan.warnings,
+        **operation.describe(current, params, plan, end),
+    }
