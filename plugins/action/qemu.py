@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
     _supports_diff = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The task's result."""
+        """Return the task's result."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
         if self._here(task_vars):
@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
         return result
 
     def _here(self, task_vars: dict[str, Any]) -> bool:
-        """Whether the module's process would be on this host, as this user, with this Python or one that nobody chose."""
+        """Tell whether the module's process would be on this host, as this user, with this Python or one that nobody chose."""
         if self._connection.transport != "local" or self._connection.become or self._task.async_val:
             return False
         delegate = self._task.delegate_to
@@ -81,7 +81,7 @@ class ActionModule(ActionBase):
 
     @contextmanager
     def _environment(self) -> Iterator[None]:
-        """The task's ``environment``, for as long as it runs: this process has other tasks' to come."""
+        """Yield the task's ``environment``, for as long as it runs: this process has other tasks' to come."""
         wanted: dict[str, Any] = {}
         self._compute_environment_string(wanted)
         before = dict(os.environ)
@@ -94,7 +94,7 @@ class ActionModule(ActionBase):
 
 
 def validate(module: Module, name: str, given: dict[str, Any]) -> tuple[dict[str, Any], str, set[str]]:
-    """What the module's process does to its arguments: ``(parameters, what is wrong or "", what nothing may show)``."""
+    """Return what the module's process does to its arguments: ``(parameters, what is wrong or "", what nothing may show)``."""
     spec = module.argument_spec
     given = {key: plain(value) for key, value in given.items() if not key.startswith("_ansible_")}
     checked = ArgumentSpecValidator(spec, **module.constraints).validate(given)
@@ -109,7 +109,7 @@ def validate(module: Module, name: str, given: dict[str, Any]) -> tuple[dict[str
 
 
 def plain(value: Any) -> Any:
-    """A value as a module's process gets it: JSON's own types, without what Ansible knows of its origin."""
+    """Return a value as a module's process gets it: JSON's own types, without what Ansible knows of its origin."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, dict):
@@ -123,5 +123,5 @@ def plain(value: Any) -> Any:
 
 
 def _member(key: Any) -> str:
-    """A key as JSON has it: YAML reads an ``on:`` as a truth value, and a ``1:`` as a number."""
+    """Return a key as JSON has it: YAML reads an ``on:`` as a truth value, and a ``1:`` as a number."""
     return key if isinstance(key, str) else json.dumps(key)

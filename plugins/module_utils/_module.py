@@ -70,7 +70,7 @@ class Module:
         open_session: OpenSession = QMPSession.connect,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> Dict[str, Any]:
-        """The task's result for validated parameters; ``failed`` and ``msg`` in it when it failed. Raises nothing of its own."""
+        """Return the task's result for validated parameters, with ``failed`` and ``msg`` where it failed. Raise nothing."""
         task: Task | None = None
         try:
             task = Task(params, check_mode, open_session, on_progress)
@@ -93,7 +93,7 @@ class Module:
         return result
 
     def main(self) -> None:
-        """What Ansible runs on the managed host."""
+        """Run as a module's process on the managed host."""
         from ansible.module_utils.basic import AnsibleModule
 
         secrets = self.secrets

@@ -27,12 +27,12 @@ RESOURCE = {
 
 
 def resource(kind: Kind) -> Module:
-    """The face of one kind."""
+    """Return the module of one kind."""
     return composite(kind.options, lambda want, present: [Part(kind, want)], secrets=kind.secrets)
 
 
 def composite(options: Dict[str, Option], parts: Callable[[Want, bool], List[Part]], **constraints: Any) -> Module:
-    """The face of several kinds in one task. ``parts(want, present)`` names them, backends before frontends."""
+    """Return the module of several kinds in one task. ``parts(want, present)`` names them, backends before frontends."""
 
     def work(task: Task) -> Dict[str, Any]:
         want = given(task.params, options)
@@ -45,7 +45,7 @@ def composite(options: Dict[str, Option], parts: Callable[[Want, bool], List[Par
 
 
 def setting(options: Dict[str, Option], parts: Callable[[Want], List[Part]], **constraints: Any) -> Module:
-    """The face of what is always there and only takes another value (a balloon): nothing to add, remove or recreate."""
+    """Return the module of what is always there and only takes another value (a balloon)."""
 
     def work(task: Task) -> Dict[str, Any]:
         return _made(task, parts(given(task.params, options)), True, False)

@@ -46,7 +46,7 @@ class Lines:
 
 
 def line(progress: Progress, rate: float) -> str:
-    """``migration: active, 43 %, 120.0 MiB of 280.0 MiB, 55.0 MiB/s, 3 s left, 120 ms of downtime expected``."""
+    """Return ``migration: active, 43 %, 120.0 MiB of 280.0 MiB, 55.0 MiB/s, 3 s left, 120 ms of downtime expected``."""
     parts = [f"{progress.what}: {progress.phase}"]
     if progress.total:
         parts.append(f"{progress.percent:.0f} %")
@@ -61,7 +61,7 @@ def line(progress: Progress, rate: float) -> str:
 
 
 def size(number: float) -> str:
-    """``1536`` -> ``1.5 KiB``."""
+    """Return ``1536`` -> ``1.5 KiB``."""
     for unit in _UNITS:
         if number < 1024 or unit == _UNITS[-1]:
             break
@@ -70,7 +70,7 @@ def size(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``75`` -> ``1 min 15 s``."""
+    """Return ``75`` -> ``1 min 15 s``."""
     minutes, rest = divmod(max(1, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     parts = [f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(minutes) + [f"{rest} s"] * (not hours)

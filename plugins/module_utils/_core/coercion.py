@@ -22,7 +22,7 @@ def without_password(text: str) -> str:
 
 
 def to_int(value: Any) -> int:
-    """An integer from a number, ``0x5``, or a size such as ``4k``; raises ValueError otherwise."""
+    """Return an integer from a number, ``0x5``, or a size such as ``4k``; raises ValueError otherwise."""
     try:
         return parse_int(value)
     except ValueError:
@@ -30,14 +30,14 @@ def to_int(value: Any) -> int:
 
 
 def to_text(value: Any) -> str:
-    """A string: YAML reads ``on`` and ``off`` as booleans, QEMU's enumerations want the words."""
+    """Return a string: YAML reads ``on`` and ``off`` as booleans, QEMU's enumerations want the words."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(value)
 
 
 def coerce(value: Any, kind: str) -> Any:
-    """``value`` as the JSON type of a property of type ``kind`` (as ``device-list-properties`` names types).
+    """Return ``value`` as the JSON type of a property of type ``kind`` (as ``device-list-properties`` names types).
 
     Since 9.2 QEMU takes no other type; older ones parse the same text. Raises ValueError where it can't be.
     """
@@ -53,7 +53,7 @@ def coerce(value: Any, kind: str) -> Any:
 
 
 def same(have: Any, want: Any) -> bool:
-    """Whether a property's current value (typed, as ``qom-get`` gives it) is what the user wrote."""
+    """Tell whether a property's current value (typed, as ``qom-get`` gives it) is what the user wrote."""
     try:
         if isinstance(have, bool):
             return have == parse_bool(want)
@@ -72,14 +72,14 @@ def same(have: Any, want: Any) -> bool:
 
 
 def _mac(text: str) -> str | None:
-    """A MAC address in QEMU's spelling, or None for anything else."""
+    """Return a MAC address in QEMU's spelling, or None for anything else."""
     plain = text.lower().replace("-", ":")
     parts = plain.split(":")
     return plain if len(parts) == 6 and all(len(part) == 2 for part in parts) else None
 
 
 def like(value: Any, model: Any) -> Any:
-    """``value`` in the JSON type of ``model``, a property's current value. Raises ValueError where it can't be."""
+    """Return ``value`` in the JSON type of ``model``, a property's current value. Raises ValueError where it can't be."""
     if isinstance(model, bool):
         return parse_bool(value)
     if isinstance(model, int):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def unexpected(name: str, exc: Exception) -> Dict[str, Any]:
-    """The result of a fault of the collection's own, which the user shall see as a sentence too."""
+    """Return the result of a fault of the collection's own, which the user shall see as a sentence too."""
     import traceback
 
     message = f"unexpected {type(exc).__name__} in {name}: {exc}. This is a bug of the collection"
@@ -26,7 +26,7 @@ def unexpected(name: str, exc: Exception) -> Dict[str, Any]:
 
 
 def failure(exc: Exception, task: Task | None) -> Dict[str, Any]:
-    """A failed task's result: ``commands`` are those that were sent, or done on the host, and not taken back.
+    """Return a failed task's result: ``commands`` are those that were sent, or done on the host, and not taken back.
 
     QEMU's own words go into ``error``.
     """
@@ -45,7 +45,7 @@ def failure(exc: Exception, task: Task | None) -> Dict[str, Any]:
 
 
 def plan_failure(exc: PlanFailed, task: Task | None) -> Dict[str, Any]:
-    """A failed plan's result: the first error, what was undone, and what could not be."""
+    """Return a failed plan's result: the first error, what was undone, and what could not be."""
     result = failure(exc.cause, task)
     if isinstance(exc.cause, errors.Disconnected) and exc.cause.command != exc.step.execute:
         result["msg"] = f"{exc.step.execute}: {result['msg']}"

@@ -29,7 +29,7 @@ class Option:
         self.fields = spec
 
     def fit(self, where: str, value: Any) -> Any:
-        """``value``, out of a free-form dictionary, as Ansible would have passed it. Raises Refusal, naming ``where``."""
+        """Return ``value``, out of a free-form dictionary, as Ansible would have passed it. Raises Refusal, naming ``where``."""
         if self.kind == "dict":
             if isinstance(value, dict):
                 return self._fit_members(where, value)
@@ -58,7 +58,7 @@ class Option:
         return members
 
     def spec(self) -> Dict[str, Any]:
-        """The entry of Ansible's argument specification."""
+        """Return the entry of Ansible's argument specification."""
         entry: Dict[str, Any] = {"type": self.kind, **self.fields}
         if "options" in entry:
             entry["options"] = argument_spec(entry["options"])
@@ -80,7 +80,7 @@ def check_id(kind: str, option: str, value: str) -> None:
 
 
 def suggestion(name: str, known: Any) -> str:
-    """`` (did you mean 'x'?)`` where a known name is close, else nothing."""
+    """Return `` (did you mean 'x'?)`` where a known name is close, else nothing."""
     import difflib  # only on the way to an error
 
     near = difflib.get_close_matches(name, list(known), n=1)
@@ -88,7 +88,7 @@ def suggestion(name: str, known: Any) -> str:
 
 
 def given(params: Dict[str, Any], options: Dict[str, Option]) -> Want:
-    """The parameters that belong to ``options`` and were given, sub-options included."""
+    """Return the parameters that belong to ``options`` and were given, sub-options included."""
     return {name: _given(params[name], options[name]) for name in options if params.get(name) is not None}
 
 

@@ -22,7 +22,7 @@ _MOST_LINKS = 40
 
 
 def regular(path: str, *, links: bool = False, devices: bool = False) -> IO[bytes]:
-    """A regular file, to be read; never blocks. Raises OSError, and for anything else one that says what it is.
+    """Return a regular file, to be read; never blocks. Raises OSError, and for anything else one that says what it is.
 
     ``links``: whether the path may be a symbolic link; ``devices``: whether a block device is as good.
     """
@@ -43,7 +43,7 @@ def regular(path: str, *, links: bool = False, devices: bool = False) -> IO[byte
 
 @contextmanager
 def reached(path: str) -> Iterator[int]:
-    """What an absolute path leads to, as a descriptor for looking at it (``O_PATH``). Raises OSError.
+    """Yield what an absolute path leads to, as a descriptor for looking at it (``O_PATH``). Raises OSError.
 
     Symbolic links count only if root made them, or the user that runs the task: who made another one can change where it
     leads at any time.
@@ -57,13 +57,13 @@ def reached(path: str) -> Iterator[int]:
 
 @contextmanager
 def parent(path: str) -> Iterator[Tuple[int, str]]:
-    """The directory that an absolute path is in, as ``reached`` has it, and the name in it. Raises OSError."""
+    """Yield the directory that an absolute path is in, as ``reached`` has it, and the name in it. Raises OSError."""
     with reached(os.path.dirname(path)) as directory:
         yield directory, os.path.basename(path)
 
 
 def by_number(fd: int) -> str:
-    """A path that leads to what the descriptor has open, whatever has become of its name."""
+    """Return a path that leads to what the descriptor has open, whatever has become of its name."""
     return f"/proc/self/fd/{fd}"
 
 
@@ -99,7 +99,7 @@ def _walk(path: str) -> int:
 
 
 def _target(link: int, name: str, path: str) -> str:
-    """Where an open symbolic link leads. Raises OSError for one that a stranger made."""
+    """Return where an open symbolic link leads. Raises OSError for one that a stranger made."""
     whose = os.fstat(link).st_uid
     if whose not in (0, os.geteuid()):
         raise OSError(

@@ -23,7 +23,7 @@ _URL_PASSWORD = re.compile(r"\w://[^/@:\s\"]*:([^/@\s\"]+)@")
 
 
 def url_passwords(value: Any) -> Iterator[str]:
-    """The passwords in the URLs of a JSON structure, as written there and as QEMU may print them."""
+    """Yield the passwords in the URLs of a JSON structure, as written there and as QEMU may print them."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
@@ -35,7 +35,7 @@ def url_passwords(value: Any) -> Iterator[str]:
 
 
 def redact(value: Any, secrets: Sequence[str]) -> Any:
-    """``value``, a JSON structure, without the secrets: alone, or within a text, or as a number."""
+    """Return ``value``, a JSON structure, without the secrets: alone, or within a text, or as a number."""
     if isinstance(value, dict):
         return {key: redact(item, secrets) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -49,7 +49,7 @@ def redact(value: Any, secrets: Sequence[str]) -> Any:
 
 
 def quoted_forms(secret: Any) -> Iterator[str]:
-    """A secret as messages may quote it; of a structure, which no secret should be, all that is in it."""
+    """Yield a secret as messages may quote it; of a structure, which no secret should be, all that is in it."""
     if isinstance(secret, dict):
         secret = list(secret.values())
     if isinstance(secret, (list, tuple)):

@@ -39,7 +39,7 @@ class Address:
 
 
 def parse(address: Any) -> Address:
-    """The `Address` of a string (or path object). Raises `errors.ConnectError` for anything else."""
+    """Return the `Address` of a string (or path object). Raises `errors.ConnectError` for anything else."""
     try:
         text = os.fspath(address)
     except TypeError:

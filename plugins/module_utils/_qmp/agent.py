@@ -45,7 +45,7 @@ def wait_for_agent(address: str, deadline: Deadline) -> None:
 
 
 def _open(where: Address, limit: Limit) -> socket.socket:
-    """A connected socket. Where nobody listens yet, or other clients stand in line, it is tried again until the time is up."""
+    """Return a connected socket. Try again until the time is up where nobody listens yet, or others stand in line."""
     while True:
         try:
             return open_socket(where, None, limit)
@@ -76,7 +76,7 @@ def _later(exc: OSError) -> bool:
 
 
 def _answered(sock: socket.socket, token: bytes, seconds: float) -> bool:
-    """Whether the token comes back within so many seconds. Raises `errors.Disconnected` when the other end leaves."""
+    """Tell whether the token comes back within so many seconds. Raises `errors.Disconnected` when the other end leaves."""
     until = Limit(seconds, None, seconds)
     seen = b""
     while not until.expired:

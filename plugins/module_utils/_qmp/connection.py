@@ -27,7 +27,7 @@ _UNIX_LONGEST = 107
 
 
 def open_socket(address: Address, tls: Mapping[str, Any] | None, limit: Limit) -> socket.socket:
-    """A connected socket. The caller closes it.
+    """Return a connected socket. The caller closes it.
 
     Raises `errors.ConnectError`; BlockingIOError where the backlog of a UNIX socket is full (QEMU's holds one), to be
     tried again, and so is `errors.Disconnected`, a connection that was reset while it was made; `errors.Cancelled`.
@@ -95,7 +95,7 @@ def _unreachable(address: Address, error: OSError) -> errors.ConnectError:
 
 
 def _is_file(address: Address) -> bool:
-    """Whether the path is something else than a socket."""
+    """Tell whether the path is something else than a socket."""
     try:
         return address.path is not None and not stat.S_ISSOCK(os.stat(address.sun_path).st_mode)
     except (OSError, ValueError):
@@ -176,7 +176,7 @@ def wait_for(sock: socket.socket, what: int, limit: Limit, address: Address, bus
 
 
 def peer_process(sock: socket.socket) -> int | None:
-    """The process that listened at the other end of a UNIX socket; None where the system does not tell."""
+    """Return the process that listened at the other end of a UNIX socket; None where the system does not tell."""
     try:
         if sock.family != socket.AF_UNIX:
             return None
@@ -195,7 +195,7 @@ def pause(limit: Limit, address: Address, seconds: float) -> None:
 
 
 def no_greeting(where: Address | str, limit: Limit, sock: socket.socket | None) -> errors.MonitorBusy:
-    """What to raise when the monitor at ``where`` took the connection ``sock``, and said nothing within ``limit``."""
+    """Return what to raise when the monitor at ``where`` took the connection ``sock``, and said nothing within ``limit``."""
     from .holder import find_holder
 
     holder, taken = find_holder(where, sock) if not isinstance(where, str) else (None, None)

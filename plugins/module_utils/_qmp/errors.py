@@ -142,7 +142,7 @@ _CLASSES = {
 
 
 def command_error(command: str, error: Any) -> CommandError:
-    """The `CommandError` for the ``error`` member of a reply, whatever its JSON shape (null and non-strings too)."""
+    """Return the `CommandError` for the ``error`` member of a reply, whatever its JSON shape (null and non-strings too)."""
     members = error if isinstance(error, dict) else {"desc": error}
     error_class = members.get("class")
     desc = members.get("desc")

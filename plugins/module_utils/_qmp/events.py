@@ -40,7 +40,7 @@ class EventFilter:
         self.data = data
 
     def __call__(self, event: Event) -> bool:
-        """Whether ``event`` is one of those."""
+        """Tell whether ``event`` is one of those."""
         if event.name != self.name:
             return False
         have = event.data
@@ -57,7 +57,7 @@ def _same(have: Any, want: Any) -> bool:
 
 
 def make_event(message: dict[str, Any]) -> Event:
-    """The `Event` of a QMP message that has an ``event`` member.
+    """Return the `Event` of a QMP message that has an ``event`` member.
 
     QEMU's time stamp is in seconds and microseconds, both -1 when the host's clock could not be read.
     """
@@ -96,7 +96,7 @@ class EventLog:
             entries.append((self.count, event))
 
     def since(self, number: int) -> list[Event]:
-        """The events from ``number`` on that are still kept, oldest first."""
+        """Return the events from ``number`` on that are still kept, oldest first."""
         entries = self._entries
         if not entries or number > entries[-1][0]:
             return []

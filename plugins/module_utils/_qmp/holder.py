@@ -33,7 +33,7 @@ _ACCEPTS = 0x10000
 
 
 def find_holder(address: Address, sock: socket.socket | None) -> tuple[tuple[int, str] | None, bool | None]:
-    """Who is served at ``address`` other than ``sock``, and whether ``sock`` is.
+    """Return who is served at ``address`` other than ``sock``, and whether ``sock`` is.
 
     The first is (process id, process name), None: unknown. The second is None where the system does not tell, and False
     where the connection still waits to be accepted: QEMU's character devices accept one at a time.
@@ -52,7 +52,7 @@ def find_holder(address: Address, sock: socket.socket | None) -> tuple[tuple[int
 
 
 def find_deaf(address: Address) -> str | None:
-    """A sentence on who still listens at a UNIX socket whose file is gone, and so can't be reached; None: nobody, or unknown."""
+    """Return a sentence on who still listens at a UNIX socket whose file is gone; None: nobody, or unknown."""
     if address.path is None or address.path.startswith("@") or os.path.lexists(address.path):
         return None
     try:
@@ -80,7 +80,7 @@ def _sees_our_files(pid: int) -> bool:
 
 
 def _unix_clients(address: Address) -> set[int]:
-    """The inodes of the sockets whose connection to ``address`` was accepted."""
+    """Return the inodes of the sockets whose connection to ``address`` was accepted."""
     name = address.sun_path
     abstract = name.startswith(b"\0")
     inode = 0 if abstract else os.stat(name).st_ino & 0xFFFFFFFF
@@ -127,7 +127,7 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _tcp_clients(sock: socket.socket | None) -> set[int]:
-    """The inodes of the sockets connected to where ``sock`` is connected to, as far as they are on this host."""
+    """Return the inodes of the sockets connected to where ``sock`` is connected to, as far as they are on this host."""
     if sock is None:
         return set()
     port = sock.getpeername()[1]
@@ -143,13 +143,13 @@ def _tcp_clients(sock: socket.socket | None) -> set[int]:
 
 
 def _proc_hex(packed: bytes) -> str:
-    """An address as /proc/net/tcp writes it: 32-bit words in the host's byte order."""
+    """Return an address as /proc/net/tcp writes it: 32-bit words in the host's byte order."""
     words = struct.unpack(f">{len(packed) // 4}I", packed)
     return "".join(f"{int.from_bytes(struct.pack('=I', word), 'big'):08X}" for word in words)
 
 
 def _owner(inodes: set[int]) -> tuple[int, str] | None:
-    """The first process that has one of the sockets open."""
+    """Return the first process that has one of the sockets open."""
     wanted = {f"socket:[{inode}]" for inode in inodes if inode}
     if not wanted:
         return None

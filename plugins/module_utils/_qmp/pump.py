@@ -74,7 +74,7 @@ class Pump:
             self._fresh()
 
     def next_id(self) -> str:
-        """A new id: a counter with a start that is random for each session and process.
+        """Return a new id: a counter with a start that is random for each session and process.
 
         Random, since QEMU gives a late reply to its next client. Four characters, since QEMU takes 4 us to read one.
         """
@@ -236,7 +236,7 @@ class Pump:
             call.unpark()
 
     def fail(self, why: Exception) -> None:
-        """The session is over: every waiter is told. With the lock."""
+        """End the session: tell every waiter. With the lock."""
         if self.failure is None:
             self.failure = why
         self.rouse_all()
@@ -309,7 +309,7 @@ class Pump:
         return call
 
     def _next(self) -> Call | None:
-        """The command whose turn it is: one out of band at any time, else one if no other is on its way."""
+        """Return the command whose turn it is: one out of band at any time, else one if no other is on its way."""
         if self.closing:
             return None
         queues = [self._oob_queue]

@@ -30,7 +30,7 @@ _INFO = r"info(?: +[A-Za-z0-9_./:=,@\[\]-]+)*"
 
 
 def is_query(name: str, arguments: Mapping[str, Any] | None = None) -> bool:
-    """Whether the command ``name`` with ``arguments`` changes nothing in QEMU, by QEMU's documentation.
+    """Tell whether the command ``name`` with ``arguments`` changes nothing in QEMU, by QEMU's documentation.
 
     A ``human-monitor-command`` is one if its command line is a single plain ``info ...``.
     """

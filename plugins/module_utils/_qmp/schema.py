@@ -34,11 +34,11 @@ class Schema:
         self.events = {name for name, entity in self._entities.items() if entity["meta-type"] == "event"}
 
     def command(self, name: str) -> Entity | None:
-        """The schema's entry of a command; None if this QEMU does not have it."""
+        """Return the schema's entry of a command; None if this QEMU does not have it."""
         return self._entities[name] if name in self.commands else None
 
     def has(self, command: str, *path: str) -> bool:
-        """Whether this QEMU's ``command`` takes what ``path`` leads to.
+        """Tell whether this QEMU's ``command`` takes what ``path`` leads to.
 
         Steps of the path: a member (``"data"``), a choice of a variant (``"type=stream"``), at the end also a value of
         an enumeration. ``has("netdev_add", "type=stream", "reconnect-ms")``,
@@ -48,12 +48,12 @@ class Schema:
         return self._find(command, path) is not None
 
     def features(self, command: str, *path: str) -> list[str]:
-        """The features of a command, or of the member a path (as for `has`) leads to: ``deprecated`` and others."""
+        """Return the features of a command, or of the member a path (as for `has`) leads to: ``deprecated`` and others."""
         found = self._find(command, path)
         return list(found.get("features", ())) if found is not None else []
 
     def members(self, command: str, *path: str) -> list[str]:
-        """The names of the members (or enumeration values) at the end of a path (as for `has`), sorted."""
+        """Return the names of the members (or enumeration values) at the end of a path (as for `has`), sorted."""
         found: list[str] = []
         for kind, choice in self._types(command, path):
             found.extend(self._values(kind) if kind["meta-type"] == "enum" else self._members(kind, choice))
@@ -62,7 +62,7 @@ class Schema:
     # -- looking up --------------------------------------------------------------------------------------------
 
     def _find(self, command: str, path: Iterable[str]) -> Entity | None:
-        """The command, member, or enumeration value at the end of ``path``."""
+        """Return the command, member, or enumeration value at the end of ``path``."""
         found = self.command(command)
         steps = list(path)
         for index, step in enumerate(steps):
@@ -74,7 +74,7 @@ class Schema:
         return found
 
     def _types(self, command: str, path: Iterable[str]) -> list[tuple[Entity, dict[str, str]]]:
-        """The types a path leads to (several behind an alternate), each with the variant chosen on the way."""
+        """Return the types a path leads to (several behind an alternate), each with the variant chosen on the way."""
         entry = self.command(command)
         if entry is None:
             return []
@@ -93,7 +93,7 @@ class Schema:
         return types
 
     def _unfold(self, name: str) -> list[tuple[Entity, dict[str, str]]]:
-        """A type by name, looking through arrays and alternates."""
+        """Return a type by name, looking through arrays and alternates."""
         kind = self._entities[name]
         if kind["meta-type"] == "array":
             return self._unfold(kind["element-type"])
@@ -114,13 +114,13 @@ class Schema:
 
     @staticmethod
     def _values(kind: Entity) -> dict[str, Entity]:
-        """The values of an enumeration, with their features where the schema has them (QEMU 6.2 and later)."""
+        """Return the values of an enumeration, with their features where the schema has them (QEMU 6.2 and later)."""
         if kind.get("members") and kind["meta-type"] == "enum":
             return {member["name"]: member for member in kind["members"]}
         return {value: {"name": value} for value in kind.get("values", ())}
 
     def _members(self, kind: Entity, choice: Mapping[str, Any]) -> dict[str, Entity]:
-        """The members of an object, with those of the variant that ``choice`` (its members) selects."""
+        """Return the members of an object, with those of the variant that ``choice`` (its members) selects."""
         found = {member["name"]: member for member in kind.get("members", ())}
         tag = kind.get("tag")
         if tag is not None and tag in choice:
@@ -132,7 +132,7 @@ class Schema:
     # -- coercing ----------------------------------------------------------------------------------------------
 
     def coerce(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """``arguments`` with each value of the type this QEMU wants; the given ones are left as they are.
+        """Return ``arguments`` with each value of the type this QEMU wants; the given ones are left as they are.
 
         A bool becomes "on" or "off" where a string is wanted, "8" and "0x5" an int, "yes" a bool, 5 a "5", "2G" an
         int in bytes. None stays. Raises `errors.SchemaMismatch` with everything that does not fit, and
@@ -162,7 +162,7 @@ class _Coercion:
         self.problems.append(f"{self.command}: {path + ' ' if path else ''}{text}")
 
     def value(self, name: str, value: Any, path: str) -> Any:
-        """``value`` as the type ``name``; at ``path`` (dotted) in the arguments."""
+        """Return ``value`` as the type ``name``; at ``path`` (dotted) in the arguments."""
         kind = self.schema._entities[name]
         meta = kind["meta-type"]
         if value is None:
@@ -184,7 +184,7 @@ class _Coercion:
         return value
 
     def members(self, kind: Entity, value: dict[str, Any], path: str, is_open: bool) -> dict[str, Any]:
-        """The members of an object: the tag first, since it says which others there are."""
+        """Return the members of an object: the tag first, since it says which others there are."""
         dot = path + "." if path else ""
         tag = kind.get("tag")
         done = dict(value)
@@ -239,7 +239,7 @@ class _Coercion:
         return value
 
     def _alternate(self, kind: Entity, value: Any, path: str) -> Any:
-        """The first branch that is of the value's own JSON type, else the first that it can be turned into."""
+        """Return the first branch that is of the value's own JSON type, else the first that it can be turned into."""
         names = [member["type"] for member in kind["members"]]
         names.sort(key=lambda name: not self._natural(self.schema._entities[name], value))
         first: list[str] = []

@@ -51,12 +51,12 @@ class Listener:
         self._since = since
 
     def pending(self) -> list[Event]:
-        """The matching events that came since the last call, without waiting."""
+        """Return the matching events that came since the last call, without waiting."""
         events, self._since = self._session._events_from(self._since)
         return [event for event in events if self._filter(event)]
 
     def next(self, timeout: float | None = None, deadline: Deadline | None = None) -> Event:
-        """The next matching event; waits for it. Errors as for `QMPSession.wait_event`."""
+        """Return the next matching event; waits for it. Errors as for `QMPSession.wait_event`."""
         event, self._since = self._session._wait_event(self._filter, timeout, deadline, self._since)
         return event
 
@@ -124,7 +124,7 @@ class QMPSession:
     def _attempt(
         cls, where: Address, tls: Mapping[str, Any] | None, read_only: bool, max_reply: int, limit: Limit, oob: bool
     ) -> QMPSession:
-        """One connection; its socket is closed when that fails."""
+        """Return one connection; its socket is closed when that fails."""
         sock = open_socket(where, tls, limit)
         try:
             return cls._from_connected_socket(sock, str(where), read_only, max_reply, limit, oob, where)
@@ -143,7 +143,7 @@ class QMPSession:
         max_reply: int = MAX_REPLY,
         oob: bool = True,
     ) -> QMPSession:
-        """A session over ``sock``, a connected stream socket. It owns the socket from its success on, not before.
+        """Return a session over ``sock``, a connected stream socket. It owns the socket from its success on, not before.
 
         Arguments and errors as for `connect`; an end of the stream before the greeting is an `errors.ConnectError`.
         """
@@ -168,7 +168,7 @@ class QMPSession:
         oob: bool,
         address: Address | None,
     ) -> QMPSession:
-        """A greeted and negotiated session. On failure ``sock`` is the caller's to close."""
+        """Return a greeted and negotiated session. On failure ``sock`` is the caller's to close."""
         session = cls(sock, peer, read_only, max_reply)
         try:
             session._open(limit, oob, address)
@@ -268,7 +268,7 @@ class QMPSession:
         *,
         since: int | None = None,
     ) -> Event:
-        """The first event that ``filter`` (an `EventFilter` or a function of an event; None: any) takes.
+        """Return the first event that ``filter`` (an `EventFilter` or a function of an event; None: any) takes.
 
         Events count from this call on; with ``since``, a number from `event_count`, from there on. Commands of other
         threads run meanwhile. Raises `errors.CommandTimeout` (phase ``event``), `errors.Cancelled`,
@@ -279,7 +279,7 @@ class QMPSession:
     def _wait_event(
         self, filter: Callable[[Event], Any], timeout: float | None, deadline: Deadline | None, since: int | None
     ) -> tuple[Event, int]:
-        """The event, and the number of the one after it."""
+        """Return the event, and the number of the one after it."""
         self._pump.check_fork()
         call = Call(None, filter)
         self._pump.run(call, Limit(timeout, deadline, self.default_timeout), since)
@@ -302,11 +302,11 @@ class QMPSession:
             return pump.log.count
 
     def events_since(self, number: int) -> list[Event]:
-        """The events from ``number`` (an earlier `event_count`) on, oldest first."""
+        """Return the events from ``number`` (an earlier `event_count`) on, oldest first."""
         return self._events_from(number)[0]
 
     def _events_from(self, number: int) -> tuple[list[Event], int]:
-        """The events from ``number`` on, and the number of the next one to come."""
+        """Return the events from ``number`` on, and the number of the next one to come."""
         pump = self._pump
         pump.check_fork()
         with pump.lock:
@@ -314,7 +314,7 @@ class QMPSession:
             return pump.log.since(number), pump.log.count
 
     def listen(self, filter: Callable[[Event], Any] | None = None) -> Listener:
-        """A `Listener` for the events that ``filter`` takes (None: all), from now on."""
+        """Return a `Listener` for the events that ``filter`` takes (None: all), from now on."""
         return Listener(self, filter, self.event_count)
 
     def _catch_up(self) -> None:

@@ -19,7 +19,7 @@ FALSE = frozenset(("false", "no", "off"))
 
 
 def parse_int(value: Any) -> int:
-    """The int of 8, 8.0, "8", "0x5", "-1". Raises ValueError for anything else (a bool is no number)."""
+    """Return the int of 8, 8.0, "8", "0x5", "-1". Raises ValueError for anything else (a bool is no number)."""
     if isinstance(value, bool):
         raise ValueError(f"{value!r} is no number")
     if isinstance(value, int):
@@ -58,7 +58,7 @@ def human_size(value: Any) -> int:
 
 
 def parse_bool(value: Any) -> bool:
-    """The bool of true, "yes", "on", "True", "off" and so on. Raises ValueError for anything else."""
+    """Return the bool of true, "yes", "on", "True", "off" and so on. Raises ValueError for anything else."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str):

@@ -33,7 +33,7 @@ _raw_decode = json.JSONDecoder().raw_decode
 
 
 def encode_command(name: str, arguments: Any, command_id: str, oob: bool = False) -> bytes:
-    """The bytes of one command. Short on purpose: QEMU reads its monitor at some 4 microseconds a byte.
+    """Return the bytes of one command. Short on purpose: QEMU reads its monitor at some 4 microseconds a byte.
 
     Raises `errors.InvalidCommand` for what JSON can't say (NaN, bytes, objects, lone surrogates).
     """
@@ -66,7 +66,7 @@ def _check_keys(name: str, arguments: Any) -> None:
 
 
 def describe(data: bytes) -> str:
-    """What the first bytes of a peer that does not speak QMP look like, for messages."""
+    """Return what the first bytes of a peer that does not speak QMP look like, for messages."""
     seen = repr(data[:60].decode("utf-8", "replace"))
     text = data.lstrip()
     for start, what in (
@@ -84,7 +84,7 @@ def describe(data: bytes) -> str:
 
 
 def _decode_all(text: str) -> deque[Item]:
-    """All JSON objects of ``text``; ValueError if it is anything but whole objects."""
+    """Return all JSON objects of ``text``; ValueError if it is anything but whole objects."""
     found: deque[Item] = deque()
     pos, end = 0, len(text)
     while pos < end:
@@ -290,7 +290,7 @@ def _would_block(error: OSError) -> bool:
 
 
 def check_fds(name: str, fds: Sequence[int], transport: Transport) -> tuple[int, ...]:
-    """The descriptors as a tuple, checked: open, and on a transport that takes them.
+    """Return the descriptors as a tuple, checked: open, and on a transport that takes them.
 
     Raises `errors.InvalidCommand`.
     """
