@@ -110,10 +110,10 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.screendump import SCREENDUMP, work
+from ansible_collections.vmm.qemu.plugins.module_utils._operation import operation
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.screendump import SCREENDUMP
 
-MODULE = Module(SCREENDUMP, work)
+MODULE = operation(SCREENDUMP)
 main = MODULE.main
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Iterator
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 # Always the same, so that the next run finds what a killed one left behind.
 _SUFFIX = ".part"
@@ -108,6 +109,23 @@ def new_part(option: str, path: str, mode: int) -> Iterator[int]:
         raise
     finally:
         os.close(file)
+
+
+@contextlib.contextmanager
+def written_by_qemu(path: str, local: bool) -> Iterator[None]:
+    """Clear the name beside ``path`` for a command that has QEMU write there, and again where QEMU refuses the command.
+
+    ``local``: QEMU runs on this host; else nothing is done.
+    """
+    part = part_path(path)
+    if local:
+        remove(part)
+    try:
+        yield
+    except errors.CommandError:
+        if local:
+            remove(part)  # QEMU opens it before it looks at the rest
+        raise
 
 
 def _claim(option: str, path: str, directory: int, name: str, mode: int) -> int:
