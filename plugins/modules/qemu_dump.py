@@ -148,10 +148,10 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.dump import DUMP, work
+from ansible_collections.vmm.qemu.plugins.module_utils._operation import operation
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.dump import DUMP
 
-MODULE = Module(DUMP, work)
+MODULE = operation(DUMP)
 main = MODULE.main
 
 if __name__ == "__main__":

@@ -28,7 +28,11 @@ def plan(current: Current, **options: Any) -> Plan:
     [
         (HERE, {}, {"filename": "/s.png.part", "format": "png"}),
         (HERE, {"format": "ppm"}, {"filename": "/s.png.part"}),
-        (HERE, {"device": "gpu0", "head": 1}, {"filename": "/s.png.part", "device": "gpu0", "head": 1, "format": "png"}),
+        (
+            HERE,
+            {"device": "gpu0", "head": 1},
+            {"filename": "/s.png.part", "device": "gpu0", "head": 1, "format": "png"},
+        ),
         (FAR, {}, {"filename": "/s.png", "format": "png"}),
     ],
 )
