@@ -166,10 +166,10 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.block_job import BLOCK_JOB, work
+from ansible_collections.vmm.qemu.plugins.module_utils._operation import operation
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.block_job import BLOCK_JOB
 
-MODULE = Module(BLOCK_JOB, work)
+MODULE = operation(BLOCK_JOB)
 main = MODULE.main
 
 if __name__ == "__main__":

@@ -142,6 +142,11 @@ commands:
       arguments: {job-id: ansible-snapshot-save-s1, tag: s1, vmstate: d0-node, devices: [d0-node]}
     - execute: job-dismiss
       arguments: {id: ansible-snapshot-save-s1}
+job:
+  description: The job as it was seen last, with the members that M(vmm.qemu.qemu_block_job#module) returns.
+  returned: when the job failed or the time was up
+  type: dict
+  version_added: 0.4.0
 error:
   description: QEMU's own refusal, or the error that the job ended with.
   returned: when QEMU refused a command or a job failed
@@ -155,10 +160,10 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.snapshot import SNAPSHOT, work
+from ansible_collections.vmm.qemu.plugins.module_utils._operation import operation
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.snapshot import SNAPSHOT
 
-MODULE = Module(SNAPSHOT, work)
+MODULE = operation(SNAPSHOT)
 main = MODULE.main
 
 if __name__ == "__main__":

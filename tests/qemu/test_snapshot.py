@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._operations import jobs
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Run
 from ansible_collections.vmm.qemu.plugins.module_utils._operations.snapshot import job_id
 from support.life import Life, names
 from support.modules import ModuleFailed, run_module
@@ -279,15 +279,15 @@ def test_a_load_that_fails(disks: VM, monkeypatch: pytest.MonkeyPatch) -> None:
     vm = disks
     vm.observer.execute("cont")
     snapshot(vm, name="s")
-    send = jobs.Sender.send
+    send = Run.send
 
-    def meddle(sender: jobs.Sender, step: Any) -> None:
+    def meddle(run: Run, step: Any) -> None:
         if step.execute == "snapshot-load":
             job(vm, "snapshot-delete", "by-hand", tag="s", devices=["b"])
             vm.observer.execute("job-dismiss", id="by-hand")
-        send(sender, step)
+        send(run, step)
 
-    monkeypatch.setattr(jobs.Sender, "send", meddle)
+    monkeypatch.setattr(Run, "send", meddle)
     with pytest.raises(ModuleFailed) as failed:
         snapshot(vm, name="s", state="loaded")
     result = failed.value.result

@@ -12,7 +12,7 @@ disk, though its top node is another one than the task that plugged it had named
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import drive_of, held_by, nodes
 
@@ -55,8 +55,12 @@ def top(vm: VM, device: str) -> str:
 
 def chain(vm: VM, device: str) -> List[str]:
     """The nodes that are a device's disk, from the top one down: overlays and what they stand on, and the filters between."""
+    return chain_from(vm, top(vm, device))
+
+
+def chain_from(vm: VM, node: str) -> List[str]:
+    """Return a node and those that its content comes from, from the top one down; none for an empty name."""
     found: List[str] = []
-    node = top(vm, device)
     while node and node not in found:
         found.append(node)
         below = children(vm, node)
@@ -112,7 +116,7 @@ def jobs_on(vm: VM, disk: List[str]) -> List[str]:
 
 def users(vm: VM, node: str) -> List[tuple[str, str]]:
     """Who holds a block node, as ``(kind, id)``: devices, other nodes, jobs, or exports."""
-    holders = vm.table("block graph", lambda: _graph(vm)).get(node, _ALONE).holders
+    holders = _links(vm, node).holders
     held = [_holder(vm, item["type"], item["name"]) for item in holders if item["name"]]
     if len(held) < len(holders):  # an export's hold has no name, nor has that of a device that is about to let go
         held += [("export", export["id"]) for export in vm.ask("query-block-exports") if export["node-name"] == node]
@@ -132,8 +136,24 @@ def outside(vm: VM, device: str, node: str) -> List[tuple[str, str]]:
 
 def children(vm: VM, node: str) -> Dict[str, str]:
     """The nodes that a block node stands on, by their role: ``file``, ``backing``."""
+    return _links(vm, node).children
+
+
+def is_held(vm: VM, node: str) -> bool:
+    """Return whether anything holds a block node, be it without a name."""
+    return bool(_links(vm, node).holders)
+
+
+def job_roles(vm: VM, ident: str) -> Set[str]:
+    """Return the roles of the nodes that a block job works on, as the job names them: ``main node``, ``target``."""
+    graph = vm.ask("x-debug-query-block-graph")
+    jobs = {item["id"] for item in graph["nodes"] if item["type"] == "block-job" and item["name"] == ident}
+    return {edge["name"] for edge in graph["edges"] if edge["parent"] in jobs}
+
+
+def _links(vm: VM, node: str) -> _Links:
     links: _Links = vm.table("block graph", lambda: _graph(vm)).get(node, _ALONE)
-    return links.children
+    return links
 
 
 def _graph(vm: VM) -> Dict[str, _Links]:

@@ -10,18 +10,16 @@ import json
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, Any, Dict
+from typing import TYPE_CHECKING, Any, Dict, List
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import nest
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
-
 _LONGEST = 4095
-
-
 _URL = re.compile(r"[a-z][a-z0-9+-]*://")
 
 
@@ -44,6 +42,35 @@ def node_of(vm: VM, device: str) -> str | None:
     """The node that a device has, by ``query-block``; None where that does not tell."""
     drive = drive_of(vm, device) or {}
     return str(drive["inserted"]["node-name"]) if "inserted" in drive else None
+
+
+def inserted(vm: VM) -> List[str]:
+    """Return the top nodes of what the VM's drives and devices have, without the filters that QEMU has put on top."""
+    return [str(drive["inserted"]["node-name"]) for drive in vm.ask("query-block") if "inserted" in drive]
+
+
+def node_meant(vm: VM, name: str) -> str | None:
+    """Return the block node that a user means by its name, or by its drive's or device's; None where there is none."""
+    if name in nodes(vm):
+        return name
+    for drive in vm.ask("query-block"):
+        if name and name == drive["device"] and "inserted" in drive:
+            return str(drive["inserted"]["node-name"])
+    return node_of(vm, name)
+
+
+def node_named(vm: VM, option: str, name: str) -> str:
+    """Return the block node that a user means, as ``node_meant`` does. Raise Refusal where there is none."""
+    node = node_meant(vm, name)
+    if node is None:
+        raise unknown_node(option, name, nodes(vm))
+    return node
+
+
+def unknown_node(option: str, name: str, known: Dict[str, Any]) -> Refusal:
+    """Return the error for an option that names a block node which is not there. ``known``: those that are, by name."""
+    names = ", ".join(sorted(node for node in known if not node.startswith("#")))
+    return Refusal(f"{option}: there is no block node {name!r}; there are: {names or 'none with a name'}")
 
 
 def held_by(device: str) -> str:

@@ -2,7 +2,7 @@
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to the collection: may change without notice.
-"""QEMU's jobs: find, start, watch, cancel, dismiss.
+"""QEMU's jobs, and the operations that are one: begin or join it, follow it to its end, dismiss it, judge it.
 
 A job outlives the task that began it. One made with ``auto-dismiss`` off stays, concluded and with its error, until
 somebody dismisses it: that is how the next run learns what became of it.
@@ -10,14 +10,14 @@ somebody dismisses it: that is how the next run learns what became of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, OperationFailed
+from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import watch
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import node_of, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Operation, Params, Run
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
@@ -25,18 +25,22 @@ if TYPE_CHECKING:
 
 Job = Dict[str, Any]
 """A job as ``query-jobs`` has it, and ``speed``, ``io-status`` and ``auto-dismiss`` where it is a block job."""
-CONCLUDED = "concluded"
+CONCLUDED = ("concluded",)
+READY = ("ready",)
+STARTED = ("running", "ready", "paused", "standby")
+"""What is waited for. Every wait ends with a concluded job, too."""
+BEGIN_ANEW = "run the task again to begin anew"
 _ENDS = ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED")
 _OF_BLOCK_JOBS = ("speed", "io-status", "auto-dismiss")
 
 
 def jobs(vm: VM) -> Dict[str, Job]:
-    """All jobs of the VM, by id."""
+    """Return all jobs of the VM, by id."""
     return {job["id"]: job for job in vm.ask("query-jobs")}
 
 
 def find(vm: VM, ident: str) -> Job | None:
-    """The job of that id, with what ``query-block-jobs`` adds; None when there is none."""
+    """Return the job of that id, with what ``query-block-jobs`` adds; None when there is none."""
     job = jobs(vm).get(ident)
     if job is None:
         return None
@@ -47,12 +51,12 @@ def find(vm: VM, ident: str) -> Job | None:
 
 
 def has_concluded(job: Job | None) -> bool:
-    """Whether it has ended, well or not."""
-    return job is not None and job["status"] == CONCLUDED
+    """Return whether it has ended, well or not."""
+    return job is not None and job["status"] in CONCLUDED
 
 
 def job_result(job: Job | None) -> Dict[str, Any]:
-    """A job as results show it: ``{id, type, status, current_progress, total_progress, percent, speed?, error?}``."""
+    """Return a job as results show it: ``{id, type, status, current_progress, total_progress, percent, speed?, error?}``."""
     if job is None:
         return {}
     shown = {key.replace("-", "_"): value for key, value in job.items() if key != "auto-dismiss"}
@@ -60,12 +64,12 @@ def job_result(job: Job | None) -> Dict[str, Any]:
 
 
 def progress(what: str, job: Job) -> Progress:
-    """How far it is."""
+    """Return how far it is."""
     return Progress(what, job["status"], job["current-progress"], job["total-progress"])
 
 
 def progress_text(job: Job | None) -> str:
-    """How far it is, for a message: ``running, 12.5 % (131072 of 1048576)``."""
+    """Return how far it is, for a message: ``running, 12.5 % (131072 of 1048576)``."""
     if job is None:
         return "QEMU has not answered"
     now = progress("", job)
@@ -75,7 +79,7 @@ def progress_text(job: Job | None) -> str:
 
 
 def dismiss(ident: str) -> Step:
-    """The step that lets QEMU forget a concluded job."""
+    """Return the step that lets QEMU forget a concluded job."""
     return Step("job-dismiss", {"id": ident})
 
 
@@ -97,48 +101,120 @@ class Sender:
             self.vm.forget()
 
 
-def node_named(vm: VM, option: str, name: str) -> str:
-    """The block node that a user means by its name, or by its device's or drive's. Raises Refusal, listing the nodes."""
-    known = nodes(vm)
-    if name in known:
-        return name
-    drives = {drive["device"]: drive["inserted"] for drive in vm.ask("query-block") if "inserted" in drive}
-    found = drives[name]["node-name"] if name and name in drives else node_of(vm, name)
-    if found is None:
-        names = ", ".join(sorted(node for node in known if not node.startswith("#")))
-        raise Refusal(f"{option}: there is no block node {name!r}; there are: {names or 'none with a name'}")
-    return str(found)
-
-
-def wait_for_job(
-    vm: VM, ident: str, what: str, on_progress: Callable[[Progress], None], until: Tuple[str, ...] = (CONCLUDED,)
-) -> Job:
+def wait_for_job(run: Run, ident: str, what: str, until: Tuple[str, ...] = CONCLUDED) -> Job:
     """Watch a job until its status is one of ``until``, or it has concluded, and return it.
 
-    A job that dismisses itself is read from its last event. Raises NotDoneInTime with the job as it was seen last, and
-    Refusal for one that is gone without a word.
+    A job that dismisses itself is read from its last event. Raise NotDoneInTime with the job as it was seen last, and
+    OperationFailed for one that is gone without a word.
     """
     last: List[Job] = []
 
     def look() -> Tuple[Job, bool, Progress]:
-        job = find(vm, ident)
-        if job is None:
-            job = _gone(vm, ident, what, last)
+        job = find(run.vm, ident) or _gone(run.vm, ident, what, last)
         last[:] = [job]
-        return job, job["status"] in (*until, CONCLUDED), progress(what, job)
+        return job, job["status"] in until or has_concluded(job), progress(what, job)
 
-    return watch(vm, look, on_progress, "JOB_STATUS_CHANGE")
+    return run.watch(look, "JOB_STATUS_CHANGE")
 
 
 def _gone(vm: VM, ident: str, what: str, last: List[Job]) -> Job:
-    """The end of a job that QEMU no longer lists, by the event that a block job ends with."""
+    """Return the end of a job that QEMU no longer lists, by the event that a block job ends with."""
     for event in reversed(vm.session.events):
         if event.name in _ENDS and event.data["device"] == ident:
             data = event.data
-            job: Job = {"id": ident, "type": data["type"], "status": CONCLUDED, "speed": data["speed"]}
+            job: Job = {"id": ident, "type": data["type"], "status": "concluded", "speed": data["speed"]}
             job.update({"current-progress": data["offset"], "total-progress": data["len"]})
             if "error" in data:
                 job["error"] = data["error"]
             return job
     seen = f"; it was {progress_text(last[0])}" if last else ""
-    raise Refusal(f"{what}: the job {ident} is gone{seen}: something else has dismissed it, so its result is not known")
+    raise OperationFailed(
+        f"{what}: the job {ident} is gone{seen}: something else has dismissed it, so its result is not known"
+    )
+
+
+class JobPlan(Plan):
+    """A plan around one job: what begins it, what is sent when it is ready, once it has concluded, and where it succeeded."""
+
+    def __init__(
+        self,
+        what: str,
+        ident: str,
+        begin: Sequence[Step] = (),
+        *,
+        until: Tuple[str, ...] = CONCLUDED,
+        completes: bool = False,
+        dismisses: bool = True,
+        then: Sequence[Step] = (),
+        may_fail: bool = False,
+        before: Dict[str, Any],
+        after: Dict[str, Any],
+        warnings: Sequence[str] = (),
+        on_failure: Sequence[str] = (),
+    ) -> None:
+        """``what``: the job in the user's words. ``begin``: none where one that goes on is joined.
+
+        ``until``: the statuses that are waited for; none: nothing is. ``completes``: whether it is told to complete when it
+        is ready, ``dismisses``: to be forgotten when it has concluded; ``then`` follows where it did not fail.
+        ``may_fail``: its error is not the task's (it was cancelled).
+        """
+        self.what, self.ident, self.until, self.may_fail = what, ident, until, may_fail
+        self.begin, self.then = list(begin), list(then)
+        self.complete = [Step("job-complete", {"id": ident})] if completes else []
+        self.dismiss = [dismiss(ident)] if dismisses else []
+        super().__init__(
+            later=[*self.begin, *self.complete, *self.dismiss, *self.then],
+            before=before,
+            after=after,
+            warnings=warnings,
+            follows=bool(until),
+            on_failure=("job-dismiss", *on_failure),
+        )
+
+
+class JobOperation(Operation):
+    """An operation that is one job in QEMU. Its ``plan`` returns a JobPlan, or a Plan without steps."""
+
+    def follow(self, run: Run, current: Any, params: Params) -> Any:
+        """Begin or join the job, follow it to the status that the plan waits for, and return it.
+
+        Raise NotDoneInTime when it goes on, and OperationFailed when it failed.
+        """
+        plan, job = run.plan, None
+        assert isinstance(plan, JobPlan)
+        try:
+            for step in plan.begin:
+                run.send(step)
+            for step in plan.complete:
+                job = wait_for_job(run, plan.ident, plan.what, READY)
+                if job["status"] in READY:
+                    run.send(step)
+            if plan.until:
+                job = wait_for_job(run, plan.ident, plan.what, plan.until)
+            for step in plan.dismiss if has_concluded(job) else ():
+                run.send(step)
+        except NotDoneInTime as exc:
+            job = exc.found or job
+            raise NotDoneInTime(
+                f"{plan.what}: not done within {params['timeout']:.4g} s ({progress_text(job)}); it goes on, and the next "
+                "run joins it",
+                job=job_result(job),
+            ) from exc
+        if job is not None and "error" in job and not plan.may_fail:
+            run.vm.forget()
+            if not plan.dismiss and find(run.vm, plan.ident) is not None:
+                run.send(dismiss(plan.ident))  # its error is told here, and QEMU need not keep it
+            raise job_failed(plan, job, self.after_failure(run, current, params, job))
+        for step in plan.then:
+            run.send(step)
+        return job
+
+    def after_failure(self, run: Run, current: Any, params: Params, job: Job) -> str:
+        """Do what a failed job calls for, and return what to tell of it, after the job's own error."""
+        return BEGIN_ANEW
+
+
+def job_failed(plan: JobPlan, job: Job, advice: str = BEGIN_ANEW, **details: Any) -> OperationFailed:
+    """Return the error for a job that ended with one."""
+    error = {"class": "GenericError", "desc": job["error"]}
+    return OperationFailed(f"{plan.what}: {job['error']}; {advice}", error=error, job=job_result(job), **details)
