@@ -204,9 +204,9 @@ error:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.info import INFO, work
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.info import OPTIONS, run
 
-MODULE = Module(INFO, work)
+MODULE = Module(OPTIONS, run)
 main = MODULE.main
 
 if __name__ == "__main__":

@@ -10,34 +10,32 @@ write ``vm.memory.base_memory``. Ids are kept as they are. Secrets are neither a
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Set
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import without_password
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_slot import address
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import drive_of, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
-INFO = {"gather_subset": Option("list", elements="str", default=["min"])}
+OPTIONS = {"gather_subset": Option("list", elements="str", default=["min"])}
 MIN = ("status", "version", "name")
 
 
-def work(task: Task) -> Dict[str, Any]:
-    """The result of a task: ``{changed, commands, vm}``. Raises Refusal for an unknown subset, and the session's errors."""
+def run(task: Task) -> Dict[str, Any]:
+    """Return ``{changed, commands, vm}``. Raise Refusal for an unknown subset."""
     names = select(task.params["gather_subset"])
     return {"changed": False, "commands": [], "vm": gather(task.connect(), names)}
 
 
 def select(wanted: Sequence[str]) -> List[str]:
-    """The subsets that ``gather_subset`` means, in the order of SUBSETS. Raises Refusal for an unknown one.
+    """Return the subsets that ``gather_subset`` means, in the order of SUBSETS. Raises Refusal for an unknown one.
 
     As Ansible's own facts have it: what is named comes on top of ``min``, ``!x`` takes away, ``!all`` leaves ``min``,
     ``!all, !min`` leaves nothing, and exclusions alone take away from ``all``.
@@ -63,12 +61,12 @@ def select(wanted: Sequence[str]) -> List[str]:
 
 
 def gather(vm: VM, names: Sequence[str]) -> Dict[str, Any]:
-    """The subsets ``names`` (keys of SUBSETS) of a VM. Sends queries only; raises the session's errors."""
+    """Return the subsets ``names`` (keys of SUBSETS) of a VM."""
     return {name: SUBSETS[name](vm) for name in names}
 
 
 def plain(value: Any) -> Any:
-    """QEMU's JSON with underscores in its keys, and without the passwords that URLs bear."""
+    """Return QEMU's JSON with underscores in its keys, and without the passwords that URLs bear."""
     if isinstance(value, dict):
         return {key.replace("-", "_"): plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -77,26 +75,20 @@ def plain(value: Any) -> Any:
 
 
 def _ask(vm: VM, query: str, none: Any, **arguments: Any) -> Any:
-    """What a query returns, or ``none`` where this machine or this QEMU lacks what is asked for."""
+    """Return what a query does, or ``none`` where this machine or this QEMU lacks what is asked for."""
     try:
         return vm.ask(query, **arguments)
     except errors.CommandError:
         return none
 
 
-def _children(vm: VM, path: str) -> Dict[str, str]:
-    """Types by name of the children at a QOM path."""
-    listed = _ask(vm, "qom-list", [], path=path)
-    return {item["name"]: item["type"][6:-1] for item in listed if item["type"].startswith("child<")}
-
-
 def _listed(query: str) -> Callable[[VM], Any]:
-    """A subset that is the list a query returns."""
+    """Return the reader of a subset that is the list a query returns."""
     return lambda vm: plain(_ask(vm, query, []))
 
 
 def _members(query: str) -> Callable[[VM], Any]:
-    """A subset that is the dictionary a query returns."""
+    """Return the reader of a subset that is the dictionary a query returns."""
     return lambda vm: plain(_ask(vm, query, {}))
 
 
@@ -107,7 +99,7 @@ def _status(vm: VM) -> Dict[str, Any]:
 
 
 def _version(vm: VM) -> Dict[str, Any]:
-    """From the greeting: no query."""
+    """Return what the greeting tells, without a query."""
     major, minor, micro = vm.session.version[:3]
     return {
         "full": f"{major}.{minor}.{micro}",
@@ -125,23 +117,23 @@ def _uuid(vm: VM) -> str:
 
 
 def _block_nodes(vm: VM) -> Dict[str, Any]:
-    nodes = _ask(vm, "query-named-block-nodes", [], flat=True)
-    return {node["node-name"]: plain(node) for node in reversed(nodes) if "node-name" in node}
+    return {name: plain(node) for name, node in reversed(list(nodes(vm).items()))}
 
 
 def _chardevs(vm: VM) -> Dict[str, Any]:
-    types = _children(vm, "/chardevs")
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import chardevs
+
+    types = chardevs(vm)
     found = {}
     for chardev in _ask(vm, "query-chardev", []):
         rest = {key: value for key, value in chardev.items() if key != "label"}
-        ident = chardev["label"]
-        found[ident] = {"type": types.get(ident, "").replace("chardev-", "", 1), **plain(rest)}
+        found[chardev["label"]] = {"type": types.get(chardev["label"], ""), **plain(rest)}
     return found
 
 
 def _netdevs(vm: VM) -> Dict[str, Any]:
     found = {}
-    for ident, line in _wiring(vm).items():
+    for ident, line in netdev.wiring(vm).items():
         # A NIC goes on showing a netdev that was removed from under it.
         if line.nic is None or netdev.exists(vm, ident):
             settings = {key: value for key, value in line.info.items() if key not in ("index", "type")}
@@ -154,48 +146,39 @@ def _netdevs(vm: VM) -> Dict[str, Any]:
     return found
 
 
-def _wiring(vm: VM) -> Dict[str, netdev.Line]:
-    try:
-        return netdev.wiring(vm)
-    except errors.CommandError:
-        return {}
-
-
 def _devices(vm: VM) -> Dict[str, Any]:
-    """Two or three small queries a device: QEMU has none that lists where they sit."""
-    backends = _backends(vm)
+    """Return what is known of each device, and which node, netdev and MAC it has.
+
+    Two or three small queries a device: QEMU has none that lists where they sit.
+    """
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE
+
+    macs = dict(
+        re.findall(r"^(\S+): .*\btype=nic\b.*\bmacaddr=([0-9a-fA-F:]+)", vm.monitor("info network"), re.MULTILINE)
+    )
+    netdevs = {line.nic: ident for ident, line in netdev.wiring(vm).items() if line.nic in macs}
     found = {}
-    for ident, driver in _children(vm, PERIPHERAL).items():
-        path = f"{PERIPHERAL}/{ident}"
-        device = {"driver": driver, "bus": os.path.basename(vm.prop(path, "parent_bus") or "")}
-        addr = address(vm, path)
-        if addr:
-            device["addr"] = addr
-        found[ident] = {**device, **backends.get(ident, {})}
-    return found
-
-
-def _backends(vm: VM) -> Dict[str, Dict[str, Any]]:
-    """``node``, ``netdev`` and ``mac`` by device, from one query for all disks and one for all NICs."""
-    found: Dict[str, Dict[str, Any]] = {}
-    for drive in _ask(vm, "query-block", []):
-        # "/machine/peripheral/d0/virtio-backend", or the bare id of a SCSI disk
-        qdev = drive.get("qdev", "")
-        ident = qdev[len(PERIPHERAL) + 1 :].split("/")[0] if qdev.startswith(PERIPHERAL + "/") else qdev
-        found.setdefault(ident, {})["node"] = drive.get("inserted", {}).get("node-name", "")
-    text = str(_ask(vm, "human-monitor-command", "", command_line="info network"))
-    for nic, mac in re.findall(r"^(\S+): .*\btype=nic\b.*\bmacaddr=([0-9a-fA-F:]+)", text, re.MULTILINE):
-        found.setdefault(nic, {}).update(netdev="", mac=mac)
-    for ident, line in _wiring(vm).items():
-        if line.nic in found and netdev.wired(vm, ident, str(line.nic)):
-            found[str(line.nic)]["netdev"] = ident
+    for ident in vm.peripherals():
+        device = {"bus": "", **(DEVICE.read(vm, {"id": ident}) or {})}
+        del device["id"]
+        drive = drive_of(vm, ident)
+        if drive is not None:
+            device["node"] = drive.get("inserted", {}).get("node-name", "")
+        if ident in macs:
+            backend = netdevs.get(ident, "")
+            device.update(netdev=backend if backend and netdev.wired(vm, backend, ident) else "", mac=macs[ident])
+        found[ident] = device
     return found
 
 
 def _objects(vm: VM) -> Dict[str, Any]:
-    """Id and type, and what two queries tell of memory backends and I/O threads; nothing is read from the objects
-    themselves, some of which hold secrets."""
-    found: Dict[str, Dict[str, Any]] = {ident: {"qom_type": kind} for ident, kind in _children(vm, "/objects").items()}
+    """Return id and type, and what two queries tell of memory backends and I/O threads.
+
+    Nothing is read from the objects themselves, some of which hold secrets.
+    """
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import objects
+
+    found: Dict[str, Dict[str, Any]] = {ident: {"qom_type": kind} for ident, kind in objects(vm).items()}
     for query in ("query-memdev", "query-iothreads"):
         for told in _ask(vm, query, []):
             if told.get("id") in found:
@@ -215,7 +198,7 @@ def _machine(vm: VM) -> Dict[str, Any]:
 
 
 def _kvm(vm: VM) -> bool:
-    """From QEMU 11.1 on the second query is on its way out, and the first one is there."""
+    """Return whether KVM runs the guest. From QEMU 11.1 on the second query is on its way out, and the first one is there."""
     accelerators = _ask(vm, "query-accelerators", {})
     return bool(accelerators["enabled"] == "kvm" if accelerators else _ask(vm, "query-kvm", {}).get("enabled"))
 
