@@ -120,9 +120,9 @@ error:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.command import COMMAND, secrets, work
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.command import OPTIONS, run, secrets
 
-MODULE = Module(COMMAND, work, secrets=secrets)
+MODULE = Module(OPTIONS, run, secrets=secrets)
 main = MODULE.main
 
 if __name__ == "__main__":

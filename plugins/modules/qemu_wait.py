@@ -93,11 +93,11 @@ commands:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.wait import WAIT, wait
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.wait import OPTIONS, run
 
 MODULE = Module(
-    WAIT,
-    wait,
+    OPTIONS,
+    run,
     mutually_exclusive=[("event", "status", "guest_agent")],
     required_one_of=[("event", "status", "guest_agent")],
     required_by={"data": ["event"]},

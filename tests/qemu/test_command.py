@@ -82,12 +82,12 @@ def test_all_are_checked_before_the_first_is_sent(paused_vm: VM) -> None:
     [
         ("query status", "human-monitor-command"),
         ('{"execute": "query-status"}', "JSON text"),
-        (5, "no command"),
+        (5, "not a valid command"),
         ({"execute": "query-status", "argument": {}}, "argument: no such key"),
         ({"arguments": {}}, "one of execute and exec-oob"),
         ({"execute": "query-status", "exec-oob": "query-status"}, "one of execute and exec-oob"),
-        ({"execute": "query-status", "arguments": [1]}, "no dictionary"),
-        ({"execute": None}, "None is no command's name"),
+        ({"execute": "query-status", "arguments": [1]}, "not a dictionary"),
+        ({"execute": None}, "None is not a command's name"),
     ],
 )
 def test_what_is_no_command(paused_vm: VM, entry: Any, words: str) -> None:

@@ -47,7 +47,7 @@ def apply(plan: Plan, vm: VM) -> None:
             _wait_for_end(step, vm, vm.deadline, mark)
         except (errors.QMPError, TaskError) as exc:
             # QEMU may work on it, or have taken it: a balloon's target stays, whether the guest got there or not
-            if not step.removes and (mark is not None or _may_have_run(exc)):
+            if not step.removes and (mark is not None or may_have_run(exc)):
                 _keep_account(step, takes_back, undo, kept)
             raise PlanFailed(step, exc, *_roll_back(undo, kept, vm)) from exc
         except BaseException:  # the task was told to stop
@@ -75,8 +75,8 @@ def _takes_back(step: Step, vm: VM, last: bool) -> List[Step]:
         raise PlanFailed(step, exc, [], []) from exc
 
 
-def _may_have_run(exc: Exception) -> bool:
-    """Whether QEMU may carry out, or have carried out, a command that it has not answered."""
+def may_have_run(exc: Exception) -> bool:
+    """Return whether QEMU may carry out, or have carried out, a command that it has not answered."""
     if isinstance(exc, errors.Disconnected):
         return exc.outcome_unknown
     return isinstance(exc, (errors.CommandTimeout, errors.Cancelled)) and exc.phase == "reply"
@@ -122,7 +122,7 @@ def _enter(step: Step, vm: VM, deadline: Deadline) -> None:
     try:
         _send(step, vm, deadline)
     except (errors.QMPError, TaskError) as exc:
-        if not _may_have_run(exc):
+        if not may_have_run(exc):
             vm.account.drop(step)
         raise
 

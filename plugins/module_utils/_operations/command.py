@@ -10,9 +10,10 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal, TaskError
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import OperationFailed, Refusal, TaskError
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import may_have_run
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.queries import is_query
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
 
-COMMAND = {
+OPTIONS = {
     "commands": Option("list", elements="raw", required=True),
     "validate": Option("bool", default=True),
 }
@@ -41,100 +42,72 @@ class Command(NamedTuple):
 
     @property
     def query(self) -> bool:
-        """Whether it only looks."""
+        """Return whether it only looks."""
         return is_query(self.name, self.arguments)
 
     @property
     def ends(self) -> bool:
-        """Whether a connection that ends is its success."""
+        """Return whether a connection that ends is its success."""
         line = str(self.arguments.get("command-line", "")).strip()
         return self.name == "quit" or (self.name == "human-monitor-command" and line in ("q", "quit"))
 
     def public(self) -> Dict[str, Any]:
-        """``{execute, arguments}`` without secrets."""
+        """Return ``{execute, arguments}`` without secrets."""
         return {"exec-oob" if self.oob else "execute": self.name, "arguments": redacted(self.name, self.arguments)}
 
 
-class Run:
-    """What became of a list of commands so far."""
+def run(task: Task) -> Dict[str, Any]:
+    """Send the commands, and return ``{changed, commands, responses, warnings}``.
 
-    def __init__(self) -> None:
-        self.responses: List[Any] = []
-        self.commands: List[Dict[str, Any]] = []
-        self.warnings: List[str] = []
-
-    def result(self) -> Dict[str, Any]:
-        """The task's result."""
-        return {
-            "changed": bool(self.commands),
-            "commands": self.commands,
-            "responses": self.responses,
-            "warnings": self.warnings,
-        }
-
-
-def work(task: Task) -> Dict[str, Any]:
-    """The result of a task. Raises Refusal, with nothing sent, for commands that are wrong; ConnectError and its kin."""
+    Raise Refusal, with nothing sent, for commands that are wrong, and OperationFailed for the first that fails.
+    """
     commands = read(task.params["commands"])
     vm = task.connect()
     if task.params["validate"] and commands:
         commands = validated(vm.schema, commands, vm.session.oob)
-    run = Run()
+    responses: List[Any] = []
+    warnings: List[str] = []
+    task.details.update(responses=responses, warnings=warnings)
     for place, command in enumerate(commands):
+        if not command.query:
+            task.account.add(command, command.public())
         try:
-            if task.check_mode and not command.query:
-                run.responses.append(None)
-                run.commands.append(command.public())
-            else:
-                _send(vm, command, run)
+            responses.append(None if task.check_mode and not command.query else _send(vm, command))
         except (TaskError, errors.QMPError) as exc:
-            if task.check_mode and run.commands and isinstance(exc, errors.CommandError):
-                # it may look for what a command that was left out would have made
-                run.responses.append(None)
-                run.warnings.append(f"commands[{place}]: {exc}: check mode has left out what comes before it")
-                continue
-            return {**run.result(), **_failed(exc, place, command)}
-    return run.result()
+            if not may_have_run(exc):
+                task.account.drop(command)
+            if not (task.check_mode and task.account.commands and isinstance(exc, errors.CommandError)):
+                raise _failed(exc, place, command) from exc
+            # it may look for what a command that was left out would have made
+            responses.append(None)
+            warnings.append(f"commands[{place}]: {exc}: check mode has left out what comes before it")
+    return {"changed": bool(task.account.commands), "commands": task.account.commands, **task.details}
 
 
-def _send(vm: VM, command: Command, run: Run) -> None:
-    """Send one command, and note its response and what it was. Raises the session's errors."""
+def _send(vm: VM, command: Command) -> Any:
+    """Send one command and return its response. Raise the session's errors."""
     vm.spare(command.name, command.arguments.get("command-line"))
     try:
         response = vm.session.execute(command.name, command.arguments, deadline=vm.deadline, oob=command.oob)
     except errors.Disconnected as exc:
         if not (command.ends and exc.outcome_unknown):
-            _note_unknown(command, run, exc.outcome_unknown)
             raise
         response = {}
-    except errors.CommandTimeout as exc:
-        _note_unknown(command, run, exc.phase == "reply")
-        raise
-    if command.name == "qom-get" and command.arguments.get("property") in _SECRET_PROPERTIES:
-        response = REDACTED
-    run.responses.append(response)
     if not command.query:
         vm.streams = True  # it may have begun one
-        run.commands.append(command.public())
+    secret = command.name == "qom-get" and command.arguments.get("property") in _SECRET_PROPERTIES
+    return REDACTED if secret else response
 
 
-def _note_unknown(command: Command, run: Run, sent: bool) -> None:
-    """A command that was sent and not answered may have changed the VM."""
-    if sent and not command.query:
-        run.commands.append(command.public())
-
-
-def _failed(exc: Exception, place: int, command: Command) -> Dict[str, Any]:
-    result: Dict[str, Any] = {"failed": True, "msg": f"commands[{place}]: {exc}"}
-    if isinstance(exc, errors.CommandError):
-        result["error"] = {"class": exc.error_class, "desc": exc.desc}
-    if command.name not in str(exc):
-        result["msg"] = f"commands[{place}]: {command.name}: {exc}"
-    return result
+def _failed(exc: Exception, place: int, command: Command) -> OperationFailed:
+    """Return the error that says which of the commands failed."""
+    name = "" if command.name in str(exc) else f"{command.name}: "
+    error = {"class": exc.error_class, "desc": exc.desc} if isinstance(exc, errors.CommandError) else None
+    return OperationFailed(f"commands[{place}]: {name}{exc}", **({"error": error} if error else {}))
 
 
 def read(entries: Sequence[Any]) -> List[Command]:
-    """The commands that a task lists. Raises Refusal with everything that is wrong with them."""
+    """Return the commands that a task lists. Raise Refusal with everything that is wrong with them."""
     commands: List[Command] = []
     problems: List[str] = []
     for place, entry in enumerate(entries):
@@ -148,11 +121,11 @@ def read(entries: Sequence[Any]) -> List[Command]:
 
 
 def _read(entry: Any) -> Command:
-    """One command from ``name``, ``{execute, arguments}`` or ``{exec-oob, arguments}``; raises ValueError."""
+    """Return one command from ``name``, ``{execute, arguments}`` or ``{exec-oob, arguments}``. Raise ValueError."""
     if isinstance(entry, str):
         return Command(_name(entry), {})
     if not isinstance(entry, dict):
-        raise ValueError(f"{entry!r} is no command: {_FORM}")
+        raise ValueError(f"{entry!r} is not a valid command: {_FORM}")
     unknown = sorted(str(key) for key in entry if key not in ("execute", "exec-oob", "arguments"))
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: no such key; {_FORM}")
@@ -162,7 +135,7 @@ def _read(entry: Any) -> Command:
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        raise ValueError(f"arguments: {arguments!r} is no dictionary")
+        raise ValueError(f"arguments: {arguments!r} is not a dictionary")
     return Command(_name(entry.get("execute", entry.get("exec-oob"))), dict(arguments), "exec-oob" in entry)
 
 
@@ -174,11 +147,11 @@ def _name(text: Any) -> str:
         hint = f"this is JSON text; {_FORM}, as YAML"
     elif isinstance(text, str) and " " in text.strip():
         hint = f"{_FORM}; a line for the human monitor goes into human-monitor-command, as its command-line"
-    raise ValueError(f"{text!r} is no command's name: {hint}")
+    raise ValueError(f"{text!r} is not a command's name: {hint}")
 
 
 def validated(schema: Schema, commands: Sequence[Command], oob: bool) -> List[Command]:
-    """The commands with their arguments in the types that this QEMU wants.
+    """Return the commands with their arguments in the types that this QEMU wants.
 
     ``oob``: whether this monitor executes out of band. Raises Refusal with everything that QEMU would not take.
     """
@@ -209,7 +182,7 @@ def _near(name: str, schema: Schema) -> str:
 
 
 def redacted(name: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
-    """``arguments`` of the command ``name`` as they may be shown."""
+    """Return ``arguments`` of the command ``name`` as they may be shown."""
     line = _secret_line(name, arguments)
     if line:
         return {**arguments, "command-line": f"{line.split()[0]} {REDACTED}"}
@@ -218,7 +191,7 @@ def redacted(name: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def secrets(params: Dict[str, Any]) -> List[str]:
-    """The values in the commands, not validated yet perhaps, that nothing may show."""
+    """Return the values in the commands, not validated yet perhaps, that nothing may show."""
     found: List[Any] = []
     commands = params.get("commands")
     for entry in commands if isinstance(commands, list) else []:
@@ -236,13 +209,13 @@ def secrets(params: Dict[str, Any]) -> List[str]:
 
 
 def _secret_line(name: str, arguments: Dict[str, Any]) -> str:
-    """The command line for the human monitor if there is a secret in it, else nothing."""
+    """Return the command line for the human monitor if there is a secret in it, else nothing."""
     line = str(arguments.get("command-line", "")) if name == "human-monitor-command" else ""
     return line if _SECRET_WORDS.search(line) and not is_query(name, arguments) else ""
 
 
 def _secret_keys(name: str, arguments: Dict[str, Any]) -> set[str]:
-    """The members whose values are secret, at any depth."""
+    """Return the members whose values are secret, at any depth."""
     secret = set(_SECRET_KEYS)
     if name == "object-add" and str(arguments.get("qom-type", "")).startswith("secret"):
         secret.add("data")

@@ -10,7 +10,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Dict
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.agent import wait_for_agent
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
 
-WAIT = {
+OPTIONS = {
     "event": Option("list", elements="str"),
     "data": Option("dict"),
     "status": Option("list", elements="str"),
@@ -31,10 +31,10 @@ _LOOK_EVERY = 0.5
 _KNOCK_EVERY = 0.1
 
 
-def wait(task: Task) -> Dict[str, Any]:
-    """The module's work. Nothing changes; in check mode nothing is waited for, since what would cause it has not run.
+def run(task: Task) -> Dict[str, Any]:
+    """Wait, and return what came. In check mode nothing is waited for, since what would cause it has not run.
 
-    Raises Refusal at the deadline, saying what was seen meanwhile.
+    Raise NotDoneInTime at the deadline, saying what was seen meanwhile.
     """
     params = task.params
     for name in ("event", "status", "guest_agent"):
@@ -57,7 +57,7 @@ def wait(task: Task) -> Dict[str, Any]:
 
 
 def _connected(task: Task) -> VM | None:
-    """The VM, as soon as somebody listens at its monitor; in check mode None where nobody does: it may be started before."""
+    """Return the VM as soon as somebody listens at its monitor; in check mode None where nobody does: it may be started before."""
     while True:
         try:
             return task.connect()
@@ -67,7 +67,7 @@ def _connected(task: Task) -> VM | None:
             if task.check_mode:
                 return None
             if task.deadline.expired:
-                raise Refusal(f"nobody came to listen within {task.deadline.seconds:.4g} s: {exc}") from exc
+                raise NotDoneInTime(f"nobody came to listen within {task.deadline.seconds:.4g} s: {exc}") from exc
         time.sleep(_KNOCK_EVERY)
 
 
@@ -75,14 +75,14 @@ def _agent(address: str, task: Task) -> None:
     try:
         wait_for_agent(address, task.deadline)
     except errors.CommandTimeout as exc:
-        raise Refusal(
+        raise NotDoneInTime(
             f"no guest agent answered guest-sync-delimited at {address} within {exc.seconds:.4g} s: none runs in the "
             "guest yet, or other clients hold its socket"
         ) from exc
 
 
 def _event(vm: VM, names: set[str], data: Dict[str, Any]) -> Event:
-    """The first event of these names and data since the session began."""
+    """Return the first event of these names and data since the session began."""
 
     def matches(event: Event) -> bool:
         return event.name in names and all(key in event.data and event.data[key] == data[key] for key in data)
@@ -91,16 +91,18 @@ def _event(vm: VM, names: set[str], data: Dict[str, Any]) -> Event:
         return vm.session.wait_event(matches, deadline=vm.deadline, since=0)
     except errors.CommandTimeout as exc:
         seen = [event.name for event in vm.session.events]
-        raise Refusal(f"{_words(names, data)} did not come within {vm.deadline.seconds:.4g} s; {_seen(seen)}") from exc
+        raise NotDoneInTime(
+            f"{_words(names, data)} did not come within {vm.deadline.seconds:.4g} s; {_seen(seen)}"
+        ) from exc
 
 
 def _status(vm: VM, wanted: set[str], at_once: bool) -> str:
-    """The run state, once it is one of the wanted ones."""
+    """Return the run state, once it is one of the wanted ones."""
     passed = [vm.status]
     while passed[-1] not in wanted and not at_once:
         if vm.deadline.expired:
             states = ", then ".join(passed)
-            raise Refusal(
+            raise NotDoneInTime(
                 f"the VM did not become {' or '.join(sorted(wanted))} within {vm.deadline.seconds:.4g} s: it was {states}"
             )
         with contextlib.suppress(errors.CommandTimeout):

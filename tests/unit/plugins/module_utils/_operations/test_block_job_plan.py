@@ -79,7 +79,7 @@ def test_what_is_begun(current: Current, options: dict[str, Any], finished: str,
     ("current", "finished", "running", "cancelled"),
     [
         (Current(job()), "job-dismiss", "", "job-cancel job-dismiss"),
-        (Current(job(**{"auto-dismiss": True})), "", "", "job-cancel"),
+        (Current({**job(), "auto-dismiss": True}), "", "", "job-cancel"),
         (Current(job("mirror", "ready"), pivots=True), "job-complete job-dismiss", "", "job-cancel job-dismiss"),
         (Current(job(status="concluded")), "job-dismiss", "", "job-dismiss"),
         (Current(job(status="concluded", error="no")), "job-dismiss", "job-dismiss", "job-dismiss"),
@@ -100,7 +100,7 @@ def test_what_is_joined(current: Current, finished: str, running: str, cancelled
         (Current(job()), {"state": "running", "speed": "1k"}, jobs.STARTED),
         (Current(job("mirror"), pivots=True), {"complete": False}, jobs.READY),
         (Current(job("mirror", "ready"), pivots=True), {"complete": False}, ()),
-        (Current(job(**{"auto-dismiss": True})), {}, jobs.CONCLUDED),
+        (Current({**job(), "auto-dismiss": True}), {}, jobs.CONCLUDED),
     ],
 )
 def test_what_is_waited_for(current: Current, options: dict[str, Any], until: tuple[str, ...]) -> None:
