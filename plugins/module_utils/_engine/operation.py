@@ -57,7 +57,10 @@ class Operation:
             run.send(step)
 
     def describe(self, current: Any, params: Params, plan: Plan, end: Any) -> Dict[str, Any]:
-        """Return the operation's own keys of the result. ``end``: what ``follow`` returned, None where nothing was sent."""
+        """Return the operation's own keys of the result, and ``changed`` and ``diff`` where only the end tells them.
+
+        ``end``: what ``follow`` returned; None in check mode, and where nothing was to be done.
+        """
         return {}
 
     def unreachable(self, task: Task, params: Params, error: errors.QMPError) -> Dict[str, Any]:
