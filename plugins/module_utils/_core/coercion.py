@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from typing import Any, Callable
 
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size, parse_bool, parse_int
 
@@ -19,6 +19,13 @@ _URL_PASSWORD = re.compile(r"(\w://[^/@:\s\"]*):[^/@\s\"]*@")
 def without_password(text: str) -> str:
     """Text as it may be shown: the passwords in its URLs are hidden."""
     return _URL_PASSWORD.sub(r"\1:********@", text)
+
+
+def with_underscores(value: Any, leaf: Callable[[Any], Any] = lambda value: value) -> Any:
+    """Return QEMU's JSON with underscores for the hyphens in its keys. ``leaf`` is called with what is not a dict or a list."""
+    if isinstance(value, dict):
+        return {key.replace("-", "_"): with_underscores(item, leaf) for key, item in value.items()}
+    return [with_underscores(item, leaf) for item in value] if isinstance(value, list) else leaf(value)
 
 
 def to_int(value: Any) -> int:

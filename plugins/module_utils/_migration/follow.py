@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import with_underscores
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal, TaskError
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan, PlanFailed
 from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Process
@@ -38,7 +39,6 @@ from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings impor
     LEFT,
     capabilities,
     progress,
-    shape,
     status,
 )
 from ansible_collections.vmm.qemu.plugins.module_utils._operations import power
@@ -120,7 +120,7 @@ def see_through(trip: Trip, move: Move) -> Dict[str, Any]:
 
 def _prove(trip: Trip, end: Dict[str, Any]) -> None:
     """Raise Refusal where it is not certain that the guest is at the destination. The source stays as it is then."""
-    figures = {"migration": shape(end)}
+    figures = {"migration": with_underscores(end)}
     if trip.task.params["destination_socket"] is not None:
         try:
             arrived(trip.task)
@@ -148,7 +148,7 @@ def _quit(trip: Trip) -> None:
 
 def _failed(trip: Trip, move: Move, end: Dict[str, Any]) -> Refusal:
     """Why it failed, after making sure as far as can be that the guest runs once."""
-    figures = {"migration": shape(end)}
+    figures = {"migration": with_underscores(end)}
     if status(end) == "postcopy-paused":
         return Refusal(
             "the migration has lost its connection in postcopy; the guest stands still, half here and half there. When the "
@@ -173,7 +173,7 @@ def _overdue(trip: Trip, move: Move, last: Dict[str, Any]) -> Dict[str, Any]:
     task, now = trip.task, progress(last)
     rate = f", {now.rate / (1 << 20):.1f} MiB/s" if now.rate else ""
     far = f"the migration is not over after {task.params['timeout']:.4g} s ({status(last)}, {now.percent:.0f} %{rate})"
-    figures = {"migration": shape(last)}
+    figures = {"migration": with_underscores(last)}
     if task.params["on_timeout"] == "leave":
         trip.stays_set(move.begin)
         raise Refusal(f"{far} and goes on: run the task again to join it, with more timeout", **figures)
@@ -193,7 +193,7 @@ def _overdue(trip: Trip, move: Move, last: Dict[str, Any]) -> Dict[str, Any]:
         trip.guest = LEFT
         raise Refusal(
             f"{far}, but it was by the time it was cancelled: run the task again. {back.why}".rstrip(". "),
-            migration=shape(back.migration),
+            migration=with_underscores(back.migration),
         )
     set_back(trip, move.begin)
     advice = "Give it more timeout, more max-bandwidth or downtime-limit (parameters), or the capability auto-converge"
@@ -203,7 +203,7 @@ def _overdue(trip: Trip, move: Move, last: Dict[str, Any]) -> Dict[str, Any]:
 def until_cancelled(trip: Trip, move: Move) -> Dict[str, Any]:
     """End it here. Returns ``query-migrate``."""
     back = call_back(trip)
-    figures = {"migration": shape(back.migration)}
+    figures = {"migration": with_underscores(back.migration)}
     if not back.over:
         raise Refusal(f"the migration is not over, {back.why}", **figures)
     if status(back.migration) == "completed":
@@ -219,7 +219,11 @@ def until_paused(trip: Trip, move: Move) -> Dict[str, Any]:
     try:
         end = ended(trip)
     except NotDoneInTime as exc:
-        raise Refusal("the migration was told to pause and has not", migration=shape(exc.found or {})) from exc
+        raise Refusal(
+            "the migration was told to pause and has not", migration=with_underscores(exc.found or {})
+        ) from exc
     if status(end) != "postcopy-paused":
-        raise Refusal(f"the migration is {status(end)}, and was so before it could be paused", migration=shape(end))
+        raise Refusal(
+            f"the migration is {status(end)}, and was so before it could be paused", migration=with_underscores(end)
+        )
     return end

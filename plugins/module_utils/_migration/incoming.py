@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, Tuple
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import with_underscores
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
@@ -23,7 +24,6 @@ from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings impor
     listens_at,
     progress,
     settings,
-    shape,
     status,
     two_way,
 )
@@ -58,7 +58,7 @@ def work(task: Task) -> Dict[str, Any]:
     return {
         "changed": bool(plan.steps),
         "commands": plan.commands,
-        "migration": shape(found),
+        "migration": with_underscores(found),
         "diff": {"before": {"incoming": said[0]}, "after": {"incoming": said[1]}},
     }
 
@@ -120,7 +120,7 @@ def _arrive(task: Task, vm: VM) -> Dict[str, Any]:
     except NotDoneInTime as exc:
         raise Refusal(
             f"no guest has arrived at {task.params['uri']} within {task.params['timeout']:.4g} s; it goes on listening",
-            migration=shape(exc.found or {}),
+            migration=with_underscores(exc.found or {}),
         ) from exc
     except errors.Disconnected as exc:
         raise Refusal(

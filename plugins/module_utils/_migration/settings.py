@@ -182,13 +182,6 @@ def progress(found: Dict[str, Any]) -> Progress:
     return Progress("migration", status(found), left, total, rate, int(found.get("expected-downtime", -1)))
 
 
-def shape(value: Any) -> Any:
-    """``query-migrate``'s answer with underscores in its names."""
-    if isinstance(value, dict):
-        return {key.replace("-", "_"): shape(item) for key, item in value.items()}
-    return [shape(item) for item in value] if isinstance(value, list) else value
-
-
 def listens_at(found: Dict[str, Any], uri: str) -> bool:
     """Whether one of the addresses that a destination listens at is ``uri``'s. A host that means all fits any."""
     protocol, _colon, rest = uri.partition(":")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import with_underscores
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan, PlanFailed
@@ -40,7 +41,6 @@ from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings impor
     joining,
     listens_at,
     settings,
-    shape,
     status,
     two_way,
 )
@@ -276,7 +276,7 @@ def _gone(task: Task, exc: errors.ConnectError) -> Dict[str, Any]:
             f"{exc}, and the destination has no guest of it: its migration is {status(there)}, its status {state}",
             guest=UNKNOWN,
         ) from exc
-    migration, same = shape(there), {"status": "off"}
+    migration, same = with_underscores(there), {"status": "off"}
     diff = {"before": same, "after": same}
     return {"changed": False, "commands": [], "migration": migration, "guest": LEFT, "warnings": [], "diff": diff}
 
@@ -292,6 +292,6 @@ def _result(trip: Trip, move: Move, end: Dict[str, Any]) -> Dict[str, Any]:
         **trip.told(),
         "changed": move.changed,
         "commands": move.commands,
-        "migration": shape(end),
+        "migration": with_underscores(end),
         "diff": {"before": before, "after": changed if move.changed else before},
     }

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Set
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import without_password
+from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import with_underscores, without_password
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
@@ -67,11 +67,7 @@ def gather(vm: VM, names: Sequence[str]) -> Dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """Return QEMU's JSON with underscores in its keys, and without the passwords that URLs bear."""
-    if isinstance(value, dict):
-        return {key.replace("-", "_"): plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return without_password(value) if isinstance(value, str) else value
+    return with_underscores(value, lambda leaf: without_password(leaf) if isinstance(leaf, str) else leaf)
 
 
 def _ask(vm: VM, query: str, none: Any, **arguments: Any) -> Any:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import with_underscores
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, OperationFailed
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
@@ -59,8 +60,8 @@ def job_result(job: Job | None) -> Dict[str, Any]:
     """Return a job as results show it: ``{id, type, status, current_progress, total_progress, percent, speed?, error?}``."""
     if job is None:
         return {}
-    shown = {key.replace("-", "_"): value for key, value in job.items() if key != "auto-dismiss"}
-    return {**shown, "percent": round(progress("", job).percent, 1)}
+    shown = {key: value for key, value in job.items() if key != "auto-dismiss"}
+    return {**with_underscores(shown), "percent": round(progress("", job).percent, 1)}
 
 
 def progress(what: str, job: Job) -> Progress:
