@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple
 
 
 class _Entry(NamedTuple):
@@ -21,6 +21,8 @@ class Account:
     """
 
     def __init__(self) -> None:
+        """``details``: what else the result has if the task fails."""
+        self.details: Dict[str, Any] = {}
         self._entries: List[_Entry] = []
 
     @property

@@ -67,7 +67,7 @@ class Task:
     ) -> None:
         """``on_progress`` is called with how far long work is, as often as it is looked at.
 
-        ``account``: what was sent or done so far. ``details``: what else the result has if the task fails.
+        ``account``: what was sent or done so far. ``details``: the account's.
         """
         self.on_progress = on_progress
         self.params = params
@@ -77,7 +77,7 @@ class Task:
                 raise Refusal(f"{name}: {params[name]} is not a positive number of seconds")
         self.deadline = Deadline(params.get("timeout", 60.0))
         self.account = Account()
-        self.details: Dict[str, Any] = {}
+        self.details = self.account.details
         self._open = open_session
         self._vm: VM | None = None
 
@@ -95,10 +95,11 @@ class Task:
                 raise Refusal(f"this virtual machine runs on QEMU {found}: 5.2 is the oldest that is supported")
             local = address.path is not None
             self._vm = VM(session, self.deadline, local=local, reopen=self._session, account=self.account)
+            self._vm.connect_to = self.connect_to
         return self._vm
 
     def connect_to(self, address: str) -> VM:
-        """Another VM that the task has to do with, at a monitor of its own; the caller closes its session."""
+        """Return another VM that the task has to do with, at a monitor of its own; the caller closes its session."""
         left = min(self.params["connect_timeout"], max(self.deadline.remaining() or 0.0, 0.1))
         session = self._open(address, timeout=left, tls=self.params.get("tls"), read_only=self.check_mode)
         return VM(session, self.deadline, local=False, reopen=lambda seconds: session, account=self.account)

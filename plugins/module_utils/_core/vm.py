@@ -38,6 +38,9 @@ class VM:
     the paths on the host that it has QEMU make or write to, and for which thing; ``warnings`` what a user should know of it.
     """
 
+    connect_to: Callable[[str], VM]
+    """Set by the task: return the VM at another monitor, for a caller that closes its session."""
+
     def __init__(
         self,
         session: QMPSession,

@@ -4,7 +4,7 @@
 # Private to the collection: may change without notice.
 """The pipeline of what goes on in QEMU for a while: power, jobs, dumps, migrations.
 
-    check ──► read ──► plan (pure) ──► follow: send, wait, judge ──► describe
+    check ──► read ──► plan (pure) ──► begin, or undo ──► follow: send, wait, judge ──► describe
 
 As with kinds, an operation decides and this file acts: check mode ends after the plan, and ``follow`` can send no step
 that is not in it. So ``commands`` and ``changed`` are the same in check mode and in the real run.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Tuple, TypeVar
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import watch
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import LOOK_EVERY, watch
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ class Operation:
     def plan(self, current: Any, params: Params) -> Plan:
         """Return what leads from ``current`` to what was asked for. Pure. Raise Refusal for what can't be done."""
         raise NotImplementedError
+
+    def begin(self, run: Run, current: Any, params: Params) -> None:
+        """Do the plan's ``steps``, all or nothing. Raise PlanFailed."""
+        run.begin()
 
     def follow(self, run: Run, current: Any, params: Params) -> Any:
         """Send the plan's ``later`` steps, wait for the end, and return what ``describe`` needs of it.
@@ -83,27 +87,30 @@ class Run:
 
             apply(self.plan, self.vm)
 
-    def send(self, step: Step, deadline: Deadline | None = None) -> None:
-        """Send one of the plan's later steps, and wait for its end.
+    def send(self, step: Step, deadline: Deadline | None = None, vm: VM | None = None) -> None:
+        """Send one of the plan's later steps, or one that takes back a first one, and wait for its end.
 
-        Raises CommandError when QEMU refuses, NotDoneInTime when it has not answered at the task's deadline.
+        ``vm``: another one than the task's own. Raises CommandError when QEMU refuses, NotDoneInTime when it has not answered at
+        the task's deadline.
         """
-        if not any(step is planned for planned in self.plan.later) and step.execute not in self.plan.on_failure:
+        plan, to = self.plan, vm or self.vm
+        planned = [*plan.later, *(back for first in plan.steps for back in first.undo)]
+        if not any(step is one for one in planned) and step.execute not in plan.on_failure:
             raise AssertionError(f"{step.execute} is not in the plan")
         from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
 
         try:
-            execute_step(step, self.vm, deadline or self.vm.deadline)
+            execute_step(step, to, deadline or to.deadline)
         except errors.CommandTimeout as exc:
             if exc.phase != "reply" or deadline is not None:
                 raise
             raise NotDoneInTime(str(exc)) from exc
         finally:
-            self.vm.forget()
+            to.forget()
 
-    def watch(self, look: Callable[[], Tuple[T, bool, Progress]], *events: str) -> T:
+    def watch(self, look: Callable[[], Tuple[T, bool, Progress]], *events: str, every: float = LOOK_EVERY) -> T:
         """Call ``look`` until it says that the work is over; see ``watch``. Progress is shown to the user."""
-        return watch(self.vm, look, self.task.on_progress, *events)
+        return watch(self.vm, look, self.task.on_progress, *events, every=every)
 
 
 def run_operation(operation: Operation, task: Task) -> Dict[str, Any]:
@@ -118,7 +125,7 @@ def run_operation(operation: Operation, task: Task) -> Dict[str, Any]:
     end = None
     if not task.check_mode and (plan.changed or plan.follows):
         run = Run(task, vm, plan)
-        run.begin()
+        operation.begin(run, current, params)
         end = operation.follow(run, current, params)
     return {
         "changed": plan.changed,
