@@ -174,10 +174,10 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.source import MIGRATE, work
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.source import MIGRATE
+from ansible_collections.vmm.qemu.plugins.module_utils._operation import operation
 
-MODULE = Module(MIGRATE, work, required_if=[("state", "migrated", ["uri"]), ("state", "recovered", ["uri"])])
+MODULE = operation(MIGRATE, required_if=[("state", "migrated", ["uri"]), ("state", "recovered", ["uri"])])
 main = MODULE.main
 
 if __name__ == "__main__":

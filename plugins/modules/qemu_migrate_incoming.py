@@ -88,10 +88,10 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.incoming import INCOMING, work
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.incoming import INCOMING
+from ansible_collections.vmm.qemu.plugins.module_utils._operation import operation
 
-MODULE = Module(INCOMING, work)
+MODULE = operation(INCOMING)
 main = MODULE.main
 
 if __name__ == "__main__":

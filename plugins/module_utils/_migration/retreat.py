@@ -15,41 +15,35 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, NamedTuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, TaskError
 from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import watch
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.destination import (
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.current import (
     HAS,
-    LACKS,
-    Word,
-    go_on,
-    has_guest,
-    hold,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import (
     HERE,
+    LACKS,
     LEFT,
     RUNNING,
     UNKNOWN,
-    capabilities,
-    leaving,
+    Current,
+    Word,
+    look,
+    over,
     progress,
-    set_by,
     status,
 )
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.jobs import Sender
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.destination import go_on, hold
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import capabilities, set_by
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Run
 
+CALLS_BACK = ("stop", "cont", "migrate_cancel", "yank")
+"""The commands that may be sent, here or to the destination, when a migration is called back or has failed."""
 OVERTIME = 1.6
 """Seconds for calling a migration back once the task's own time is up."""
 _GLANCE = 0.3
@@ -63,70 +57,34 @@ _UNASKED = Word(UNKNOWN)
 _END = "end this QEMU (qemu_power with state=off)"
 
 
-class Found(NamedTuple):
-    """What was read: ``query-migrate``, the run state, and whether the guest ran."""
-
-    migration: Dict[str, Any]
-    run_state: str
-    running: bool
-
-    @property
-    def status(self) -> str:
-        """Where the migration stands."""
-        return status(self.migration)
-
-    @property
-    def leaving(self) -> bool:
-        """Whether all of the guest may have been sent."""
-        return leaving(self.status, self.run_state)
-
-
 class Trip:
-    """One task's part in a migration, and what it knows of the guest."""
+    """What a task knows of the guest whose migration it follows."""
 
-    def __init__(self, task: Task, vm: VM, found: Found) -> None:
-        self.task = task
-        self.vm = vm
-        self.found = found
+    def __init__(self, run: Run, current: Current) -> None:
+        self.run = run
+        self.vm = run.vm
+        self.current = current
         self.answered = time.monotonic()
         """When QEMU answered last."""
-        self.guest = before(found)
-        """``HERE`` and ``LEFT`` only where that is certain."""
-        self.warnings: List[str] = []
-        self.rolled_back: List[Dict[str, Any]] = []
-        self.seen = False
-        """Whether this task has seen the destination wait for a guest."""
         self.stop: Step | None = None
         """What has stopped the guest for the moment of cancelling."""
 
-    def send(self, vm: VM, step: Step) -> None:
-        """Send a step, to the destination maybe. Raises the session's errors, and NotDoneInTime."""
-        if vm is self.vm:
-            Sender(vm).send(step)
-        else:
-            execute_step(step, vm, vm.deadline)
+    @property
+    def guest(self) -> str:
+        """Where the guest is: ``HERE`` and ``LEFT`` only where that is certain. The result of a task that fails has it too."""
+        return str(self.run.task.details["guest"])
 
-    def told(self) -> Dict[str, Any]:
-        """What every result says."""
-        return {
-            "guest": self.guest,
-            "warnings": self.warnings,
-            **({"rolled_back": self.rolled_back} if self.rolled_back else {}),
-        }
+    @guest.setter
+    def guest(self, where: str) -> None:
+        self.run.task.details["guest"] = where
 
-    def stays_set(self, begin: Plan) -> None:
+    def warn_of_settings(self) -> None:
         """Warn of the settings that this task has made and that can't be set back by now."""
-        names = [name for step in begin.steps for name in sorted(set_by(step))]
+        names = [name for step in self.run.plan.steps for name in sorted(set_by(step))]
         if names:
-            self.warnings.append(f"the migration goes on, and what was set for it stays set: {', '.join(names)}")
-
-
-def before(found: Found) -> str:
-    """Where the guest is by what was read alone: a migration that failed earlier leaves that open."""
-    never_left = found.status == "none" and found.run_state not in ("inmigrate", "postmigrate")
-    if never_left or has_guest(found.run_state, found.migration):
-        return HERE
-    return LEFT if found.status == "completed" and found.run_state == "postmigrate" else UNKNOWN
+            self.run.plan.warnings.append(
+                f"the migration goes on, and what was set for it stays set: {', '.join(names)}"
+            )
 
 
 class Back(NamedTuple):
@@ -140,31 +98,20 @@ class Back(NamedTuple):
     word: Word = _UNASKED
 
 
-def look(vm: VM) -> Found:
-    """Read where it stands."""
-    vm.forget()
-    now = vm.ask("query-status")
-    return Found(vm.ask("query-migrate"), str(now["status"]), bool(now["running"]))
-
-
 @contextmanager
 def within(trip: Trip, seconds: float) -> Iterator[None]:
     """Give what is in here so many seconds, whatever is left of the task's own."""
-    before = trip.task.deadline, trip.vm.deadline
-    trip.task.deadline = trip.vm.deadline = Deadline(seconds)
+    task, vm = trip.run.task, trip.vm
+    before = task.deadline, vm.deadline
+    task.deadline = vm.deadline = Deadline(seconds)
     try:
         yield
     finally:
-        trip.task.deadline, trip.vm.deadline = before
-
-
-def over(vm: VM, now: Dict[str, Any]) -> bool:
-    """Whether nothing goes on. A guest that left in part stays in finish-migrate; any other goes on from there."""
-    return status(now) not in RUNNING and (status(now) == "postcopy-paused" or vm.status != "finish-migrate")
+        task.deadline, vm.deadline = before
 
 
 def ended(trip: Trip) -> Dict[str, Any]:
-    """``query-migrate`` once it is over. Raises NotDoneInTime."""
+    """Return ``query-migrate`` once it is over. Raises NotDoneInTime."""
     vm = trip.vm
 
     def one_look() -> tuple[Dict[str, Any], bool, Progress]:
@@ -172,7 +119,7 @@ def ended(trip: Trip) -> Dict[str, Any]:
         trip.answered = time.monotonic()
         return now, over(vm, now), progress(now)
 
-    return watch(vm, one_look, trip.task.on_progress, "MIGRATION", every=_LOOK)
+    return trip.run.watch(one_look, "MIGRATION", every=_LOOK)
 
 
 def call_back(trip: Trip) -> Back:
@@ -188,9 +135,13 @@ def _called_back(trip: Trip) -> Back:
     last = now.migration if now else {}
     if now and now.status.startswith("postcopy"):
         return Back(False, last, "and can't be cancelled any more: part of the guest has left")
-    if now is None or now.leaving or (now.status == "active" and trip.task.params["destination_socket"] is not None):
+    if (
+        now is None
+        or now.leaving
+        or (now.status == "active" and trip.run.task.params["destination_socket"] is not None)
+    ):
         with within(trip, _ASK):
-            word = hold(trip.task, trip.send, trip.found.running, trip.seen)
+            word = hold(trip.run, trip.current.running, trip.current.seen)
     if now is None or now.leaving:
         if word.guest == HAS:
             trip.guest = LEFT
@@ -205,7 +156,7 @@ def _called_back(trip: Trip) -> Back:
     return _ended_here(trip, now, word)
 
 
-def _ended_here(trip: Trip, now: Found | None, word: Word) -> Back:
+def _ended_here(trip: Trip, now: Current | None, word: Word) -> Back:
     end = _cancelled(trip, now) if now else None
     how = "cancelled"
     if end is None and (now is None or _glance(trip) is None):
@@ -220,7 +171,7 @@ def _ended_here(trip: Trip, now: Found | None, word: Word) -> Back:
     return Back(True, end, judge(trip, end, word, ours=True), how, word)
 
 
-def _stopped_first(trip: Trip) -> Found | None:
+def _stopped_first(trip: Trip) -> Current | None:
     """Stop the guest, so that it arrives stopped should the last phase begin before the migration is cancelled.
 
     None where QEMU does not answer any more.
@@ -228,7 +179,7 @@ def _stopped_first(trip: Trip) -> Found | None:
     trip.stop = Step("stop")
     with within(trip, max(_YANK, (trip.vm.deadline.remaining() or 0.0) / 4)):
         try:
-            trip.send(trip.vm, trip.stop)
+            trip.run.send(trip.stop)
             return look(trip.vm)
         except (NotDoneInTime, errors.CommandTimeout):
             return None
@@ -244,9 +195,9 @@ def _go_on(trip: Trip) -> None:
             if look(vm).run_state != "paused":
                 return
             cont = Step("cont")
-            trip.send(vm, cont)
+            trip.run.send(cont)
         except (NotDoneInTime, errors.QMPError) as exc:
-            trip.warnings.append(
+            trip.run.plan.warnings.append(
                 f"the guest was stopped for the cancelling, and could not be continued ({exc}): use qemu_power"
             )
             return
@@ -258,12 +209,12 @@ def _arrived_still(trip: Trip, word: Word) -> str:
     """What there is to do about a guest that has arrived just when it was to be called back."""
     if word.guest != LACKS:
         return ""
-    if word.waits and go_on(trip.task, trip.send):
+    if word.waits and go_on(trip.run):
         return ""
     return "It stands still there, since it was to be called back: qemu_power with state=running continues it there"
 
 
-def _glance(trip: Trip) -> Found | None:
+def _glance(trip: Trip) -> Current | None:
     """A short look; None where QEMU does not answer."""
     left = trip.vm.deadline.remaining() or 0.0
     with within(trip, max(_GLANCE, min(left / 4, _MUTE))):
@@ -282,11 +233,11 @@ def _may_yank(trip: Trip) -> bool:
     return not _stopped(trip) or time.monotonic() - trip.answered >= _MUTE
 
 
-def _cancelled(trip: Trip, now: Found) -> Dict[str, Any] | None:
+def _cancelled(trip: Trip, now: Current) -> Dict[str, Any] | None:
     if now.status not in RUNNING:
         return now.migration
     try:
-        trip.send(trip.vm, Step("migrate_cancel"))
+        trip.run.send(Step("migrate_cancel"))
         return ended(trip)
     except NotDoneInTime:
         return None
@@ -295,7 +246,7 @@ def _cancelled(trip: Trip, now: Found) -> Dict[str, Any] | None:
 def _yanked(trip: Trip) -> Dict[str, Any] | None:
     with within(trip, max(_YANK, trip.vm.deadline.remaining() or 0.0)):
         try:
-            trip.send(trip.vm, Step("yank", {"instances": [{"type": "migration"}]}, oob=True))
+            trip.run.send(Step("yank", {"instances": [{"type": "migration"}]}, oob=True))
             return ended(trip)
         except (NotDoneInTime, errors.CommandError, errors.InvalidCommand):  # QEMU 5.2 has no yank
             return None
@@ -315,12 +266,12 @@ def judge(trip: Trip, end: Dict[str, Any], word: Word = _UNASKED, ours: bool = F
         elif word.guest == UNKNOWN:
             stopped = ours and now.running
             if stopped:
-                trip.send(vm, Step("stop"))
-            word = hold(trip.task, trip.send, trip.found.running, trip.seen)
+                trip.run.send(Step("stop"))
+            word = hold(trip.run, trip.current.running, trip.current.seen)
         if word.guest == HAS and now.running and not stopped:
-            trip.send(vm, Step("stop"))
+            trip.run.send(Step("stop"))
         if word.guest == LACKS and stopped:
-            trip.send(vm, Step("cont"))
+            trip.run.send(Step("cont"))
         return _verdict(trip, word, look(vm).run_state, stopped)
 
 
@@ -330,7 +281,7 @@ def _verdict(trip: Trip, word: Word, state: str, stopped: bool) -> str:
         return f"The destination has the guest, so it was stopped here: {_END}"
     if word.guest == LACKS:
         unless = (
-            ", unless the earlier migration, which failed, has taken it away" if trip.found.status == "failed" else ""
+            ", unless the earlier migration, which failed, has taken it away" if trip.current.status == "failed" else ""
         )
         return f"The guest is still here, its status is {state}{unless}"
     here = "It was stopped here for that" if stopped else f"Here its status is {state}"
@@ -343,7 +294,7 @@ def _verdict(trip: Trip, word: Word, state: str, stopped: bool) -> str:
     )
 
 
-def last_phase(word: Word, now: Found | None) -> str:
+def last_phase(word: Word, now: Current | None) -> str:
     """Why a migration in its last phase goes on, and what to do."""
     if word.guest == HAS:
         return (
@@ -359,7 +310,7 @@ def last_phase(word: Word, now: Found | None) -> str:
 
 def _stopped(trip: Trip) -> bool:
     """Whether the guest was stopped for the last phase, by what QEMU has told of itself."""
-    return trip.found.leaving or _in_device(trip) or any(event.name == "STOP" for event in trip.vm.session.events)
+    return trip.current.leaving or _in_device(trip) or any(event.name == "STOP" for event in trip.vm.session.events)
 
 
 def _in_device(trip: Trip) -> bool:
@@ -367,33 +318,35 @@ def _in_device(trip: Trip) -> bool:
     return any(event.name == "MIGRATION" and event.data.get("status") == "device" for event in events)
 
 
-def _sent_all(trip: Trip, now: Found) -> bool:
+def _sent_all(trip: Trip, now: Current) -> bool:
     """Whether all of the guest may have been sent, of a migration that is over."""
-    if not trip.found.leaving and capabilities(trip.vm).get("pause-before-switchover"):
+    if not trip.current.leaving and capabilities(trip.vm).get("pause-before-switchover"):
         # stopped, and nothing goes till it is told to go on
-        return _in_device(trip) or any(sent["execute"] == "migrate-continue" for sent in trip.task.account.commands)
-    return _stopped(trip) or (not trip.found.running and now.run_state == "postmigrate")
+        return _in_device(trip) or any(sent["execute"] == "migrate-continue" for sent in trip.vm.account.commands)
+    return _stopped(trip) or (not trip.current.running and now.run_state == "postmigrate")
 
 
-def set_back(trip: Trip, begin: Plan) -> None:
+def set_back(trip: Trip) -> None:
     """Set back what was set for a migration that is over, so that the next one finds what this one did."""
     vm = trip.vm
     if vm.session.closed:
         return
-    stays = []
+    stays, rolled_back = [], []
     with within(trip, _SET_BACK):
-        for step in reversed(begin.steps):
+        for step in reversed(trip.run.plan.steps):
             names = set_by(step)
             for back in step.undo:
                 try:
-                    execute_step(back, vm, vm.deadline)
+                    trip.run.send(back)
                 except (TaskError, errors.QMPError):
                     continue
                 names -= set_by(back)
-                trip.rolled_back.append(back.public())
+                rolled_back.append(back.public())
                 vm.account.drop(back)
             if not names and step.undo:
                 vm.account.drop(step)
             stays += sorted(names)
+    if rolled_back:
+        trip.run.task.details["rolled_back"] = rolled_back
     if stays:
-        trip.warnings.append(f"what was set for the migration could not be set back: {', '.join(stays)}")
+        trip.run.plan.warnings.append(f"what was set for the migration could not be set back: {', '.join(stays)}")

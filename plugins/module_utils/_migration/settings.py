@@ -2,37 +2,39 @@
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to the collection: may change without notice.
-"""What both sides of a migration share: its settings, by the names that this QEMU has, and where it stands."""
+"""What both sides of a migration share: its address and its settings, by the names that this QEMU has."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.host_path import LONGEST, check_output
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size, parse_bool
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
 
-RUNNING = frozenset(
-    "setup active cancelling pre-switchover device wait-unplug colo "
-    "postcopy-active postcopy-recover postcopy-recover-setup".split()
-)
-"""Under way, by ``query-migrate``."""
-HERE, LEFT, UNKNOWN = "here", "left", "unknown"
-"""Where the guest is, as results say it."""
 _ONE_WAY = ("exec:", "file:", "fd:")
 _LIVE = frozenset(
     "max-bandwidth avail-switchover-bandwidth downtime-limit max-postcopy-bandwidth max-cpu-throttle cpu-throttle-initial "
     "cpu-throttle-increment cpu-throttle-tailslow throttle-trigger-threshold x-vcpu-dirty-limit-period vcpu-dirty-limit".split()
 )
 """The parameters that a migration which runs already takes up."""
+
+
+class Settings(NamedTuple):
+    """What a QEMU has set for migrations, and what it can set."""
+
+    capabilities: Dict[str, bool] = {}
+    parameters: Dict[str, Any] = {}
+    schema: Schema | None = None
+    """Only read where parameters are to be set."""
 
 
 def check_uri(uri: str) -> None:
@@ -56,26 +58,28 @@ def check_file(vm: VM, uri: str) -> None:
 
 
 def two_way(uri: str) -> bool:
-    """Whether the destination can answer on it; a return path over anything else makes QEMU hang."""
+    """Tell whether the destination can answer on it; a return path over anything else makes QEMU hang."""
     return not uri.startswith(_ONE_WAY)
 
 
-def leaving(state: str, run_state: str) -> bool:
-    """Whether all of the guest may have been sent, so that it may run at the destination: QEMU waits for its word only.
-
-    QEMU 10.0 calls that ``device``; before, a migration stays ``active``, and the run state alone tells.
-    """
-    return state == "device" or (run_state == "finish-migrate" and state in ("active", "cancelling", "wait-unplug"))
+def read_settings(vm: VM, asked: Dict[str, Any] | None) -> Settings:
+    """Read what is set. ``asked``: the parameters that are to be set."""
+    return Settings(capabilities(vm), vm.ask("query-migrate-parameters"), vm.schema if asked else None)
 
 
-def joining(vm: VM, params: Dict[str, Any]) -> Tuple[List[Step], List[str]]:
-    """The steps and the warnings of a task that finds its migration running: what can still be set is, the rest is told."""
-    steps, late = _parameters(vm, params["parameters"] or {}), []
+def capabilities(vm: VM) -> Dict[str, bool]:
+    """Return all capabilities that this QEMU has, and whether they are on."""
+    return {item["capability"]: item["state"] for item in vm.ask("query-migrate-capabilities")}
+
+
+def joining(have: Settings, params: Dict[str, Any]) -> Tuple[List[Step], List[str]]:
+    """Return the steps and warnings of a task that finds its migration running: what can still be set is, the rest is told."""
+    steps, late = _parameters(have, params["parameters"] or {}), []
     late += [name for step in steps for name in sorted(set(step.arguments) - _LIVE)]
     steps = [_only_live(step).replace(undo=tuple(map(_only_live, step.undo))) for step in steps]
     late += [
         entry["capability"]
-        for step in _capabilities(vm, params["capabilities"] or {}, {})
+        for step in _capabilities(have.capabilities, params["capabilities"] or {}, {})
         for entry in step.arguments["capabilities"]
     ]
     warnings = (
@@ -90,29 +94,24 @@ def _only_live(step: Step) -> Step:
     return step.replace(arguments={name: value for name, value in step.arguments.items() if name in _LIVE})
 
 
-def settings(vm: VM, params: Dict[str, Any], usual: Dict[str, bool]) -> List[Step]:
-    """The steps to the capabilities and parameters that were asked for, each undone by what was set before.
+def setting_steps(have: Settings, params: Dict[str, Any], usual: Dict[str, bool]) -> List[Step]:
+    """Return the steps to the capabilities and parameters that were asked for, each undone by what was set before.
 
     ``usual``: the capabilities to set unless the task says otherwise or this QEMU has none of that name.
     Raises Refusal for a name that this QEMU does not know, and for a value of another type.
     """
-    return [*_capabilities(vm, params["capabilities"] or {}, usual), *_parameters(vm, params["parameters"] or {})]
+    steps = _capabilities(have.capabilities, params["capabilities"] or {}, usual)
+    return [*steps, *_parameters(have, params["parameters"] or {})]
 
 
 def set_by(step: Step) -> Set[str]:
-    """The names of what a step of `settings` sets."""
+    """Return the names of what a step of `setting_steps` sets."""
     if step.execute == "migrate-set-parameters":
         return set(step.arguments)
     return {entry["capability"] for entry in step.arguments.get("capabilities", [])}
 
 
-def capabilities(vm: VM) -> Dict[str, bool]:
-    """All that this QEMU has, and whether they are on."""
-    return {item["capability"]: item["state"] for item in vm.ask("query-migrate-capabilities")}
-
-
-def _capabilities(vm: VM, asked: Dict[str, Any], usual: Dict[str, bool]) -> List[Step]:
-    have = capabilities(vm)
+def _capabilities(have: Dict[str, bool], asked: Dict[str, Any], usual: Dict[str, bool]) -> List[Step]:
     wanted = {name: state for name, state in usual.items() if name in have}
     for name, value in asked.items():
         known = _known("capabilities", name, have)
@@ -129,11 +128,11 @@ def _set_capabilities(names: List[str], states: Dict[str, bool], undo: List[Step
     return Step("migrate-set-capabilities", {"capabilities": entries}, undo=undo)
 
 
-def _parameters(vm: VM, asked: Dict[str, Any]) -> List[Step]:
-    if not asked:
+def _parameters(settings: Settings, asked: Dict[str, Any]) -> List[Step]:
+    have, schema = settings.parameters, settings.schema
+    if not asked or schema is None:
         return []
-    have: Dict[str, Any] = vm.ask("query-migrate-parameters")
-    settable = set(vm.schema.members("migrate-set-parameters"))
+    settable = set(schema.members("migrate-set-parameters"))
     wanted = {}
     for name, value in asked.items():
         known = _known("parameters", name, settable)
@@ -142,13 +141,13 @@ def _parameters(vm: VM, asked: Dict[str, Any]) -> List[Step]:
             wanted[known] = value
     if not wanted:
         return []
-    arguments = vm.schema.coerce("migrate-set-parameters", wanted)
+    arguments = schema.coerce("migrate-set-parameters", wanted)
     before = {name: have[name] for name in wanted if name in have}
     return [Step("migrate-set-parameters", arguments, undo=[Step("migrate-set-parameters", before)] if before else [])]
 
 
 def _fitting(name: str, value: Any, have: Any) -> Any:
-    """A value in the type of the one that there is; numbers may be written as sizes (``max-bandwidth: 1G``)."""
+    """Return a value in the type of the one that there is; numbers may be written as sizes (``max-bandwidth: 1G``)."""
     try:
         if isinstance(have, bool):
             return parse_bool(value)
@@ -168,24 +167,10 @@ def _known(option: str, name: str, names: Any) -> str:
     return real
 
 
-def status(found: Dict[str, Any]) -> str:
-    """Where a migration stands, by ``query-migrate``; ``none`` where there was none yet."""
-    return str(found.get("status", "none"))
-
-
-def progress(found: Dict[str, Any]) -> Progress:
-    """How far it is."""
-    ram = found.get("ram", {})
-    total = ram.get("total", 0)
-    rate = ram.get("mbps", 0.0) * 1e6 / 8
-    left = total - ram.get("remaining", total)
-    return Progress("migration", status(found), left, total, rate, int(found.get("expected-downtime", -1)))
-
-
-def listens_at(found: Dict[str, Any], uri: str) -> bool:
-    """Whether one of the addresses that a destination listens at is ``uri``'s. A host that means all fits any."""
+def listens_at(migration: Dict[str, Any], uri: str) -> bool:
+    """Tell whether one of the addresses that a destination listens at is ``uri``'s. A host that means all fits any."""
     protocol, _colon, rest = uri.partition(":")
-    for address in found.get("socket-address", []):
+    for address in migration.get("socket-address", []):
         if address["type"] == "unix" and protocol == "unix" and address["path"] == rest:
             return True
         if (

@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.destination import has_guest
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.retreat import Found, before
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import check_uri, leaving
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.source import _check, _inherited
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.current import (
+    Current,
+    has_guest,
+    leaving,
+    where_guest_is,
+)
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import check_uri
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.source import MIGRATE, _inherited
 
 OUT = {"status": "completed", "total-time": 704}
 
@@ -68,9 +72,9 @@ def test_a_source_is_not_promised_an_end_that_nothing_can_prove(uri: str) -> Non
         "socket": "/a",
     }
     with pytest.raises(Refusal, match="no way back"):
-        _check({**params, "destination_socket": None})
-    _check({**params, "destination_socket": "/b"})
-    _check({**params, "source_after": "leave", "destination_socket": None})
+        MIGRATE.check({**params, "destination_socket": None})
+    MIGRATE.check({**params, "destination_socket": "/b"})
+    MIGRATE.check({**params, "source_after": "leave", "destination_socket": None})
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ def test_a_source_is_not_promised_an_end_that_nothing_can_prove(uri: str) -> Non
     ],
 )
 def test_where_the_guest_is_before_anything_was_done(found: dict[str, Any], run_state: str, guest: str) -> None:
-    assert before(Found(found, run_state, run_state == "running")) == guest
+    assert where_guest_is(Current(found, run_state, run_state == "running")) == guest
 
 
 @pytest.mark.parametrize(
