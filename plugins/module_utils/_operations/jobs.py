@@ -17,9 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDo
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Operation, Params, Run
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
@@ -82,24 +80,6 @@ def progress_text(job: Job | None) -> str:
 def dismiss(ident: str) -> Step:
     """Return the step that lets QEMU forget a concluded job."""
     return Step("job-dismiss", {"id": ident})
-
-
-class Sender:
-    """Sends steps one by one, without taking any back: what they began goes on without this task."""
-
-    def __init__(self, vm: VM) -> None:
-        self.vm = vm
-
-    def send(self, step: Step) -> None:
-        """Raises CommandError when QEMU refuses, and NotDoneInTime when it has not answered at the deadline."""
-        try:
-            execute_step(step, self.vm, self.vm.deadline)
-        except errors.CommandTimeout as exc:
-            if exc.phase != "reply":
-                raise
-            raise NotDoneInTime() from exc
-        finally:
-            self.vm.forget()
 
 
 def wait_for_job(run: Run, ident: str, what: str, until: Tuple[str, ...] = CONCLUDED) -> Job:
