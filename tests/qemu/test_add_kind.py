@@ -127,7 +127,8 @@ def recorded(vm: QEMU, node: str = "n0") -> dict[str, tuple[int, bool]]:
 
 
 def test_a_whole_life(bitmap: Life) -> None:
-    vm, given = bitmap.vm, {"node": "n0", "name": "b0", "granularity": 65536}
+    vm = bitmap.vm
+    given: dict[str, Any] = {"node": "n0", "name": "b0", "granularity": 65536}
     bitmap.refused("node: there is no block node 'n1'", node="n1", name="b0")
     bitmap.refused("name: '0'", node="n0", name="0")
     made = bitmap.step(**given, disabled=True)
