@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.account import Account
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
@@ -31,12 +31,7 @@ _NODES_LINE = re.compile(r"\s*info\s+block\s+\S")
 
 
 class VM:
-    """Reads through a session, remembering answers until ``forget()``.
-
-    ``leaving`` and ``coming`` hold what the plan under way removes and adds, as ``(kind name, id)`` and
-    ``(kind name, id): arguments``: a kind that asks "who uses this?" must not count what goes before it. ``makes`` holds
-    the paths on the host that it has QEMU make or write to, and for which thing; ``warnings`` what a user should know of it.
-    """
+    """Reads through a session, remembering answers until ``forget()``."""
 
     connect_to: Callable[[str], VM]
     """Set by the task: return the VM at another monitor, for a caller that closes its session."""
@@ -60,10 +55,6 @@ class VM:
         self.deadline = deadline
         self.local = local
         self.account = account or Account()
-        self.leaving: Set[Tuple[str, str]] = set()
-        self.coming: Dict[Tuple[str, str], Dict[str, Any]] = {}
-        self.warnings: List[str] = []
-        self.makes: Dict[str, Tuple[str, str]] = {}
         self._answers: Dict[_Question, Any] = {}
         self._tables: Dict[str, Dict[str, Any]] = {}
         self._schema: Schema | None = None
@@ -134,6 +125,10 @@ class VM:
         """Names and types of what lies at a QOM path (``qom-list``); raises DeviceNotFound where there is no such path."""
         return {item["name"]: item["type"] for item in self.ask("qom-list", path=path)}
 
+    def members(self, path: str) -> Dict[str, str]:
+        """Return the types by name of the objects at a QOM path, without what else lies there."""
+        return {name: kind[6:-1] for name, kind in self.children(path).items() if kind.startswith("child<")}
+
     def prop(self, path: str, name: str, default: Any = None) -> Any:
         """A QOM property's value, or ``default`` where it doesn't exist or can't be read."""
         try:
@@ -143,11 +138,12 @@ class VM:
 
     def peripherals(self) -> Dict[str, str]:
         """Driver by id of every device that has an id: one command, whatever their number."""
-        return self.table("peripherals", self._peripherals)
+        return self.table("peripherals", lambda: self.members(PERIPHERAL))
 
-    def _peripherals(self) -> Dict[str, str]:
-        kinds = self.children(PERIPHERAL)
-        return {name: kind[6:-1] for name, kind in kinds.items() if kind.startswith("child<")}
+    def devices(self) -> Dict[str, str]:
+        """Return the driver by QOM path of every device that was plugged, with an id or without."""
+        parents = (PERIPHERAL, f"{PERIPHERAL}-anon")
+        return {f"{parent}/{name}": driver for parent in parents for name, driver in self.members(parent).items()}
 
     def device_properties(self, driver: str) -> Dict[str, Dict[str, Any]]:
         """What ``device_add`` of this driver accepts, by name: ``{name, type, description?, default-value?}``.

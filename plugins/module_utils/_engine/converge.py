@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Set, Tu
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import NotReadBack, Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, NotReadBack, Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._engine import foresight
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Comparison, Item, named
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.diff import before_after
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, nest
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
@@ -51,14 +50,15 @@ def converge(
     """Make the items so. Backends come before their frontends in ``items``; they are removed the other way round.
 
     Each has passed its kind's ``check``. ``last`` are steps that follow when all is there. If they let the guest run
-    (``runs``), they come before the first step that needs it to run. Raises Refusal for what reading tells can't be
+    (``runs``), they come before the first step that needs it to run. Raise Refusal for what reading tells can't be
     done, PlanFailed for a step that failed (and was undone), and the session's errors.
     """
     _read_many(items, vm)
     comparisons = [_read(item, vm) for item in items]
-    _settle(comparisons, vm, recreate)
-    plan = _plan(comparisons, vm, check_mode, last, runs)
-    diff = before_after(comparisons)
+    draft = Draft()
+    _settle(comparisons, vm, recreate, draft)
+    plan = _plan(comparisons, vm, draft, check_mode, last, runs)
+    diff = _diff(comparisons)
     if not check_mode and plan.steps:
         from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply
 
@@ -66,7 +66,7 @@ def converge(
     unverifiable = [key for comparison in comparisons for key in comparison.unverifiable]
     warnings = [text for item in items if item.present for text in item.kind.warnings(item.want)]
     warnings += [step.uncertain for step in plan.steps if check_mode and step.uncertain]
-    warnings += vm.warnings
+    warnings += draft.warnings
     try:
         if not check_mode and plan.steps:
             vm.forget()
@@ -86,9 +86,11 @@ def converge(
         raise NotReadBack(plan, exc) from exc
 
 
-def _plan(comparisons: List[Comparison], vm: VM, check_mode: bool, last: Sequence[Step], runs: bool) -> Plan:
-    """All steps in their order. Raises Refusal for what can be told not to work out."""
-    steps = _steps(comparisons, vm)
+def _plan(
+    comparisons: List[Comparison], vm: VM, draft: Draft, check_mode: bool, last: Sequence[Step], runs: bool
+) -> Plan:
+    """Return all steps in their order. Raise Refusal for what can be told not to work out."""
+    steps = _steps(comparisons, vm, draft)
     if steps:
         about = {comparison.name: comparison for comparison in comparisons}
         steps = foresight.givable(steps, about, vm)
@@ -112,23 +114,22 @@ def _read(item: Item, vm: VM) -> Comparison:
         return Comparison(item, vm)
 
 
-def _settle(comparisons: List[Comparison], vm: VM, recreate: bool) -> None:
-    """Decide what must be removed and added again: what has not_changeable changes, and what stands on such a thing."""
+def _settle(comparisons: List[Comparison], vm: VM, recreate: bool, draft: Draft) -> None:
+    """Decide what must be removed and added again: what has changes that are not live, and what stands on such a thing."""
     for comparison in comparisons:
         not_changeable = comparison.not_changeable(vm)
         if not_changeable:
             with named(comparison.item):
                 _check_recreate(comparison, vm, not_changeable, recreate)
         comparison.recreated = bool(not_changeable)
-    below: Set[Tuple[str, str]] = set()
     for comparison in comparisons:
-        if below and comparison.have is not None and comparison.item.present and below & _below(comparison, vm):
+        stays = draft.removing and comparison.have is not None and comparison.item.present
+        if stays and draft.removing & _below(comparison, vm):
             with named(comparison.item):
                 _check_recreate(comparison, vm, [], True)
             comparison.recreated = True
         if comparison.is_removed:
-            below.add(comparison.name)
-    vm.leaving.update(comparison.name for comparison in comparisons if comparison.is_removed)
+            draft.removing |= comparison.names
 
 
 def _check_recreate(comparison: Comparison, vm: VM, not_changeable: List[Change], recreate: bool) -> None:
@@ -146,13 +147,13 @@ def _check_recreate(comparison: Comparison, vm: VM, not_changeable: List[Change]
 
 
 def _below(comparison: Comparison, vm: VM) -> Set[Tuple[str, str]]:
-    """What it shall stand on, and does."""
+    """Return its dependencies, wanted and current ones."""
     return comparison.item.kind.wanted_dependencies(comparison.item.want) | comparison.item.kind.current_dependencies(
         vm, comparison.item.want
     )
 
 
-def _steps(comparisons: List[Comparison], vm: VM) -> List[Step]:
+def _steps(comparisons: List[Comparison], vm: VM, draft: Draft) -> List[Step]:
     steps: List[Step] = []
     for comparison in _downwards(comparisons, vm):
         with named(comparison.item):
@@ -160,15 +161,15 @@ def _steps(comparisons: List[Comparison], vm: VM) -> List[Step]:
                 comparison.complete_want = comparison.item.kind.complete(
                     vm, comparison.item.want, comparison.have or {}
                 )
-            steps += _placed(comparison, comparison.item.kind.remove(vm, comparison.item.want))
+            steps += _placed(comparison, comparison.item.kind.remove(vm, comparison.item.want, draft))
     for comparison in comparisons:
         with named(comparison.item):
-            steps += _placed(comparison, _made(comparison, vm))
+            steps += _placed(comparison, _made(comparison, vm, draft))
     return [step for step in steps if not step.last] + [step for step in steps if step.last]
 
 
 def _downwards(comparisons: List[Comparison], vm: VM) -> List[Comparison]:
-    """What goes, each before what it stands on now (which is not what was asked for), else backwards."""
+    """Return what goes, each before what it stands on now (which is not what was asked for), else backwards."""
     going = [comparison for comparison in reversed(comparisons) if comparison.is_removed]
     above: Dict[Tuple[str, str], List[Comparison]] = {}
     for comparison in going:
@@ -189,17 +190,17 @@ def _downwards(comparisons: List[Comparison], vm: VM) -> List[Comparison]:
     return result
 
 
-def _made(comparison: Comparison, vm: VM) -> List[Step]:
-    """The steps that add or change it."""
+def _made(comparison: Comparison, vm: VM, draft: Draft) -> List[Step]:
+    """Return the steps that add or change it."""
     kind, want = comparison.item.kind, comparison.item.want
     steps: List[Step] = []
     if comparison.is_added:
-        steps += kind.create(vm, comparison.complete_want)
-        vm.coming[comparison.name] = want
+        steps += kind.create(vm, comparison.complete_want, draft)
+        draft.adding.update(dict.fromkeys(comparison.names, comparison.complete_want))
     elif comparison.changes and comparison.have is not None:
-        steps += kind.change(vm, want, comparison.have, comparison.changes)
+        steps += kind.change(vm, want, comparison.have, comparison.changes, draft)
     if comparison.item.present:
-        steps += kind.unconditional_steps(vm, want)
+        steps += kind.unconditional_steps(vm, want, draft)
     return steps
 
 
@@ -210,8 +211,30 @@ def _placed(comparison: Comparison, steps: List[Step]) -> List[Step]:
     return placed
 
 
+def _diff(comparisons: Sequence[Comparison]) -> Dict[str, Any]:
+    """Return Ansible's ``{before, after}``, each ``{kind: {id: state}}``, by the plan, so that check mode foretells it.
+
+    What was not asked for and does not change is left out.
+    """
+    before: Dict[str, Any] = {}
+    after: Dict[str, Any] = {}
+    for comparison in comparisons:
+        kind, ident = comparison.name
+        have = dict(comparison.have or {})
+        if comparison.item.present:
+            have = {key: value for key, value in have.items() if key in comparison.want}
+        if comparison.have is not None:
+            before.setdefault(kind, {})[ident] = nest(have)
+        if comparison.is_added:
+            after.setdefault(kind, {})[ident] = nest(comparison.want)
+        elif comparison.item.present:
+            changed = {change.key: change.after for change in comparison.changes}
+            after.setdefault(kind, {})[ident] = nest({**have, **changed})
+    return {"before": before, "after": after}
+
+
 def _states(comparisons: List[Comparison], vm: VM, check_mode: bool) -> Dict[str, Dict[str, Any]]:
-    """Every item as it is now, by kind and id; in check mode as it would be."""
+    """Return every item as it is now, by kind and id; in check mode as it would be."""
     states: Dict[str, Dict[str, Any]] = {}
     for comparison in comparisons:
         kind, want = comparison.item.kind, comparison.item.want
@@ -224,7 +247,7 @@ def _states(comparisons: List[Comparison], vm: VM, check_mode: bool) -> Dict[str
 
 
 def _pending(comparisons: List[Comparison], vm: VM, check_mode: bool) -> bool:
-    """Whether something that was to go is still there, since the task did not wait for it."""
+    """Tell whether something that was to go is still there, since the task did not wait for it."""
     gone = [comparison.item for comparison in comparisons if comparison.is_removed and not comparison.item.present]
     return not check_mode and any(item.kind.read(vm, item.want) is not None for item in gone)
 

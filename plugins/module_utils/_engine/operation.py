@@ -81,7 +81,7 @@ class Run:
         self.plan = plan
 
     def begin(self) -> None:
-        """Do the plan's first steps, all or nothing. Raises PlanFailed."""
+        """Do the plan's first steps, all or nothing. Raise PlanFailed."""
         if self.plan.steps:
             from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply
 
@@ -90,7 +90,7 @@ class Run:
     def send(self, step: Step, deadline: Deadline | None = None, vm: VM | None = None) -> None:
         """Send one of the plan's later steps, or one that takes back a first one, and wait for its end.
 
-        ``vm``: another one than the task's own. Raises CommandError when QEMU refuses, NotDoneInTime when it has not answered at
+        ``vm``: another one than the task's own. Raise CommandError when QEMU refuses, NotDoneInTime when it has not answered at
         the task's deadline.
         """
         plan, to = self.plan, vm or self.vm

@@ -16,6 +16,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 FLOOR = 64 << 20
@@ -34,11 +35,11 @@ class Reached(Wait):
         self.tolerance = tolerance
 
     def is_done(self, vm: VM) -> bool:
-        """Whether the balloon is there, within the tolerance."""
+        """Tell whether the balloon is there, within the tolerance."""
         return bool(abs(vm.ask("query-balloon")["actual"] - self.size) <= self.tolerance)
 
     def timeout_error(self, vm: VM) -> Exception:
-        """Where it stands."""
+        """Return a Refusal that says how far the guest has got."""
         actual, status = vm.ask("query-balloon")["actual"], vm.status
         why = (
             "the guest gave no more within the timeout, or has no balloon driver"
@@ -52,7 +53,7 @@ class Balloon(Kind):
     """The one balloon of a VM."""
 
     name = "balloon"
-    key = "size"
+    keys = ()
     options = {
         "size": Option("str", required=True),
         "wait": Option("bool", default=True),
@@ -60,12 +61,8 @@ class Balloon(Kind):
         "force": Option("bool", default=False),
     }
 
-    def ident(self, want: Want) -> str:
-        """There is one."""
-        return "balloon"
-
     def check(self, want: Want) -> None:
-        """Sizes must be sizes."""
+        """Raise Refusal for what is not a size, and for none at all."""
         for option in ("size", "tolerance"):
             try:
                 human_size(want.get(option, 0))
@@ -75,7 +72,7 @@ class Balloon(Kind):
             raise Refusal("size: the guest can't be left with nothing")
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """What the guest has."""
+        """Return how many bytes the guest has."""
         try:
             return {"size": vm.ask("query-balloon")["actual"]}
         except errors.DeviceNotActive as exc:
@@ -84,22 +81,22 @@ class Balloon(Kind):
             ) from exc
 
     def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
-        """Near enough is there."""
+        """Return no change within the tolerance."""
         near = abs(have["size"] - want["size"]) <= want["tolerance"]
         return [] if near else [Change("size", have["size"], want["size"])], []
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """Bytes."""
+        """Return size and tolerance in bytes."""
         return {"size": human_size(want["size"]), "tolerance": _tolerance(want)}
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """That is what it is for."""
+        """Return the one option there is."""
         return frozenset(["size"])
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
-        """``balloon``. QEMU takes more than the VM has without a word, and never gets there."""
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
+        """Return the ``balloon`` command. QEMU takes more than the VM has without a word, and never gets there."""
         size = changes[0].after
-        most = _most(vm)
+        most = _most(vm, draft)
         if size > most:
             raise Refusal(f"size: {size} is more than the {most} bytes that this VM has")
         if size < min(FLOOR, have["size"]) and not want.get("force"):
@@ -108,7 +105,7 @@ class Balloon(Kind):
         return [Step("balloon", {"value": size}, wait=end, undo=[Step("balloon", {"value": have["size"]})])]
 
     def describe(self, vm: VM, want: Want) -> Dict[str, Any]:
-        """Where the guest stands, and what the task asks for. QEMU does not tell what it was asked before."""
+        """Return what the guest has, and what the task asks for. QEMU does not tell what it was asked before."""
         return {"actual": vm.ask("query-balloon")["actual"], "target": human_size(want["size"])}
 
 
@@ -128,15 +125,15 @@ def _tolerance(want: Want) -> int:
 
 
 def balloon(want: Want) -> List[Part]:
-    """The balloon alone."""
+    """Return the one part, the balloon."""
     return [Part(BALLOON, want)]
 
 
-def _most(vm: VM) -> int:
-    """The bytes that the VM has, with what the same plan brings and without what it takes away."""
+def _most(vm: VM, draft: Draft) -> int:
+    """Return the bytes that the VM has, with what the same plan brings and without what it takes away."""
     memory = vm.ask("query-memory-size-summary")
     most = int(memory["base-memory"] + memory.get("plugged-memory", 0))
-    most += sum(other.get("size", 0) for (kind, _ident), other in vm.coming.items() if kind == "memory_device")
-    leaving = {ident for kind, ident in vm.leaving if kind == "memory_device"}
+    most += sum(other.get("size", 0) for (kind, _ident), other in draft.adding.items() if kind == "memory_device")
+    leaving = {ident for kind, ident in draft.removing if kind == "memory_device"}
     modules = [entry["data"] for entry in vm.ask("query-memory-devices")] if leaving else []
     return int(most - sum(module.get("size", 0) for module in modules if module.get("id") in leaving))

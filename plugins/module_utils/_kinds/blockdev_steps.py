@@ -14,6 +14,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import wit
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import qemu_texts
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_active import check_active
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_definition import (
     PROTOCOLS,
@@ -28,11 +29,12 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 
 def create(vm: VM, want: Want) -> List[Step]:
-    """``blockdev-add``, and ``block_resize`` where the image is smaller than wanted."""
+    """Return the ``blockdev-add``, and a ``block_resize`` where the image is smaller than wanted."""
     name = want["node_name"]
     if name.startswith("#"):
         raise Refusal(f"node_name: there is no block node {name}, and QEMU alone makes nodes with such names")
@@ -49,7 +51,7 @@ def create(vm: VM, want: Want) -> List[Step]:
 
 
 def inherit(vm: VM, want: Want, have: State) -> Want:
-    """What it is made of and how it is opened; of a node of another driver the image, where the new one takes any."""
+    """Return what it is made of and how it is opened; of a node of another driver the image, where the new one takes any."""
     try:
         was = as_it_is(vm, want["node_name"])
     except Untold as exc:
@@ -72,7 +74,7 @@ def _takes_image(vm: VM, driver: str) -> bool:
 
 
 def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
-    """``block_resize`` to grow (nothing takes that back), ``blockdev-reopen`` for the rest."""
+    """Return a ``block_resize`` to grow (nothing takes that back), and a ``blockdev-reopen`` for the rest."""
     name = want["node_name"]
     steps = []
     if any(change.key != "size" for change in changes):
@@ -90,9 +92,8 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
 
 
 def remove(vm: VM, want: Want) -> List[Step]:
-    """``blockdev-del``, refused here while something uses the node that does not go before it."""
+    """Return the ``blockdev-del``, with the ``blockdev-add`` that takes it back."""
     name = want["node_name"]
-    check_unused(vm, name)
     if name.startswith("#"):
         raise Refusal(f"node_name: QEMU made the block node {name} by itself, and deletes it with what it made it for")
     try:
@@ -103,44 +104,37 @@ def remove(vm: VM, want: Want) -> List[Step]:
     return [_delete(name, [Step("blockdev-add", again, secret=hidden)])]
 
 
-def check_unused(vm: VM, name: str) -> None:
-    """Raise Refusal for a node that something uses which stays."""
-    used = [user for user in users(vm, name) if user not in vm.leaving]
-    if used:
-        raise Refusal(f"blockdev {name} is in use by {_words(used)}: remove that first")
-
-
 def hold(name: str, node: str) -> Step:
-    """The step that keeps a node in being, whatever becomes of its device."""
+    """Return the step that keeps a node in being, whatever becomes of its device."""
     made = {"driver": "raw", "node-name": name, "read-only": True, "file": node}
     return Step("blockdev-add", made, undo=[_delete(name)])
 
 
 def drop_hold(name: str) -> Step:
-    """The step that lets it go."""
+    """Return the step that lets a held node go."""
     return _delete(name)
 
 
 def release(name: str) -> Step:
-    """The same, when nothing has to be given back any more."""
+    """Return that step for the end of the plan, when nothing has to be given back any more."""
     return drop_hold(name).replace(last=True)
 
 
 def _over(was: Want, want: Want) -> Want:
-    """What was asked for, over what there is."""
+    """Lay what was asked for over what there is."""
     both = {part: {**was.get(part, {}), **want.get(part, {})} for part in ("cache", "options")}
     return {**was, **want, **{part: values for part, values in both.items() if values}}
 
 
 def _reopen(vm: VM, want: Want) -> Dict[str, Any]:
-    """``blockdev-reopen``'s arguments: the whole definition again, not the difference; the nodes below by their names."""
+    """Return ``blockdev-reopen``'s arguments: the whole definition, not the difference; the nodes below by their names."""
     plain = {key: value for key, value in want.items() if key not in ("file", "aio")}
     made = {**_definition(plain, None), **references(vm, want["node_name"])}
     return {"options": [vm.schema.coerce("blockdev-add", made)]}
 
 
 def _definition(want: Want, vm: VM | None) -> Dict[str, Any]:
-    """``blockdev-add``'s arguments. With ``vm`` the file must exist, as far as this host can tell."""
+    """Return ``blockdev-add``'s arguments. With ``vm`` the file must exist, as far as this host can tell."""
     driver = want.get("driver", "raw")
     made: Dict[str, Any] = {"node-name": want["node_name"], "driver": driver}
     below = made if driver in PROTOCOLS else {}
@@ -177,9 +171,9 @@ def _check_format(vm: VM, want: Want) -> None:
 
 
 def _grown(vm: VM, want: Want) -> Step:
-    """``block_resize`` of a new node, before anything uses it: sent where QEMU says that the image is smaller.
+    """Return the ``block_resize`` of a new node, before anything uses it: sent where QEMU says that the image is smaller.
 
-    The image is looked at here to foretell that, where this host is QEMU's. Raises Refusal for one that it would cut.
+    The image is looked at here to foretell that, where this host is QEMU's. Raise Refusal for one that it would cut.
     """
     name, size = want["node_name"], sectors(want["size"])
     now = _foretold(vm, want)
@@ -192,15 +186,15 @@ def _grown(vm: VM, want: Want) -> Step:
 
 
 def _foretold(vm: VM, want: Want) -> int | None:
-    """The size that a new node will have, as its file here tells, or None where only QEMU can tell."""
+    """Return the size that a new node will have, as its file here tells, or None where only QEMU can tell."""
     path = want.get("filename") or want.get("file", {}).get("filename")
     part = any(option in want.get("options", {}) for option in ("offset", "size"))
     return None if part or not vm.local or not isinstance(path, str) else virtual_size(path, want.get("driver", "raw"))
 
 
-def check_free(vm: VM, node: str, device: str, *, shared: bool) -> None:
+def check_free(vm: VM, node: str, device: str, draft: Draft, *, shared: bool) -> None:
     """Raise Refusal when a device that wants this node (or the id of a ``-drive``) could not have it."""
-    if ("blockdev", node) in vm.coming:
+    if ("blockdev", node) in draft.adding:
         return
     if node not in nodes(vm):
         if node not in [drive["device"] for drive in vm.ask("query-block")]:
@@ -209,24 +203,26 @@ def check_free(vm: VM, node: str, device: str, *, shared: bool) -> None:
     over = [
         user[1] for user in users(vm, node) if user[0] == "blockdev" and children(vm, user[1]).get("backing") == node
     ]
-    over = [name for name in over if ("blockdev", name) not in vm.leaving]
+    over = [name for name in over if ("blockdev", name) not in draft.removing]
     if over:
         raise Refusal(
             f"drive: block node {node} lies below {over[0]}, which has what was written since: name that one, or remove it first"
         )
-    others = [user for user in users(vm, node) if user[0] == "device" and user[1] != device and user not in vm.leaving]
+    others = [
+        user for user in users(vm, node) if user[0] == "device" and user[1] != device and user not in draft.removing
+    ]
     if others and not shared:
         raise Refusal(f"drive: block node {node} is in use by device {others[0][1]}; both need share-rw to share it")
 
 
 def _resize(vm: VM, name: str, size: int, read_only: bool, now: int | None) -> Step:
-    """``block_resize`` of a node that has ``now`` bytes, as far as that is known; it never shrinks one."""
+    """Return the ``block_resize`` of a node that has ``now`` bytes, as far as that is known; it never shrinks one."""
     if now is not None and _may_grow(name, size, read_only, now):
         check_active(vm, f"size: growing {name}", name)
     new = name not in nodes(vm)
 
     def due(vm: VM) -> bool:
-        """By QEMU's own word, at the moment in which it is sent."""
+        """Tell by QEMU's own word, at the moment in which it is sent."""
         node = nodes(vm).get(name)
         if node is None:
             raise Refusal(f"size: block node {name} is not there any more, so it was not grown")
@@ -239,7 +235,7 @@ def _resize(vm: VM, name: str, size: int, read_only: bool, now: int | None) -> S
 
 
 def _may_grow(name: str, size: int, read_only: bool, now: int) -> bool:
-    """Whether a node of ``now`` bytes must grow. Raises Refusal for one that can't, and for one that would shrink."""
+    """Tell whether a node of ``now`` bytes must grow. Raise Refusal for one that can't, and for one that would shrink."""
     if now > size:
         raise Refusal(f"size: {name} has {now} bytes; making it {size} would cut data off, and a disk is never shrunk")
     if now < size and read_only:
@@ -247,16 +243,12 @@ def _may_grow(name: str, size: int, read_only: bool, now: int) -> bool:
     return now < size
 
 
-def _words(used: List[tuple[str, str]]) -> str:
-    return ", ".join(f"{kind} {name}" for kind, name in used)
-
-
 def _delete(name: str, undo: Sequence[Step] = (), final: str = "") -> Step:
     # A node stays "in use" for a moment after its device has left the device tree; one that is not the monitor's goes with it.
     return Step(
         "blockdev-del",
         {"node-name": name},
-        retry=lambda error: "in use" in error.desc,
+        retry=qemu_texts.is_busy,
         undo=undo,
         removes=True,
         still_needed=lambda vm: name in nodes(vm),
@@ -265,7 +257,7 @@ def _delete(name: str, undo: Sequence[Step] = (), final: str = "") -> Step:
 
 
 def _protocol(path: str, vm: VM | None) -> str:
-    """The driver for a path: QEMU's ``file`` takes regular files only, ``host_device`` devices only."""
+    """Return the driver for a path: QEMU's ``file`` takes regular files only, ``host_device`` devices only."""
     if not isinstance(path, str) or "\0" in path:
         raise Refusal(f"filename: {path!r} is not a valid path")
     if vm is not None and not os.path.isabs(path):
@@ -287,8 +279,4 @@ def _protocol(path: str, vm: VM | None) -> str:
 
 
 def _hint(error: errors.CommandError) -> str:
-    if '"write" lock' in error.desc:
-        return "another process uses this image: stop it, or open the image read-only in both"
-    if "cannot be reset" in error.desc:
-        return "name what it was made with again, or set recreate=true"
-    return ""
+    return qemu_texts.write_lock_hint(error) or qemu_texts.reopen_hint(error)

@@ -13,10 +13,11 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, references
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, qemu_texts, references
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State, flatten
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
 
@@ -33,6 +34,8 @@ class Chardev(Kind):
     """A character device of any type."""
 
     name = "chardev"
+    section = "chardevs"
+    own_names = r"(?:(?:serial|parallel|compat_monitor)\d+|gdb|debugcon|braille)(?:-base)?"
     options = {
         "id": Option("str", required=True),
         "type": Option("str"),
@@ -47,7 +50,7 @@ class Chardev(Kind):
     alternatives = ((("path",), ("host", "port")),)
 
     def check(self, want: Want) -> None:
-        """Also: a socket has one address, and a server never makes QEMU wait."""
+        """Raise Refusal also for two addresses, and for a server that would make QEMU wait."""
         super().check(want)
         data = {**want, **want.get("options", {})}
         server = coercion.same(True, data.get("server", False))
@@ -55,7 +58,7 @@ class Chardev(Kind):
             raise Refusal(
                 f"wait: QEMU would stop, all its monitors with it, until a client connects to chardev {want['id']}: leave wait off"
                 if server
-                else f"wait: chardev {want['id']} is no server, and only a server waits for its client: leave wait off"
+                else f"wait: chardev {want['id']} is not a server, and only a server waits for its client: leave wait off"
             )
         if "path" in want and ("host" in want or "port" in want):
             raise Refusal("path and host are two addresses: give one of them")
@@ -66,7 +69,7 @@ class Chardev(Kind):
             raise Refusal("reconnect: only a client connects again; leave it out for a server")
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Type, and of a socket its address and side; of a pty its path. Nothing else of a chardev can be read back."""
+        """Return type, and of a socket address and side; of a pty its path. Nothing else of a chardev can be read back."""
         ident = self.ident(want)
         kind = chardevs(vm).get(ident)
         if kind is None:
@@ -83,14 +86,14 @@ class Chardev(Kind):
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """Whether to wait is about making it, not about what is there; port 0 becomes any port; a client connects again."""
+        """Return it without ``wait``, which is about making it, and without port 0, which is any; ``reconnect`` is a client's."""
         full = {**want, "server": False} if "reconnect" in want else want
         return {
             key: value for key, value in flatten(full).items() if key != "wait" and (key, str(value)) != ("port", "0")
         }
 
     def same(self, key: str, have: Any, want: Any) -> bool:
-        """A type has two names, a host several; the path of a pty may be a link to it."""
+        """Tell whether they are the same: a type has two names, a host several; the path of a pty may be a link to it."""
         if key == "type":
             return bool(have == _ALIASES.get(want, want))
         if key == "host" and have != want:
@@ -100,27 +103,20 @@ class Chardev(Kind):
         return super().same(key, have, want)
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """Its type, and a socket's address and side. What else there is of it, nobody can tell."""
-        full = {key: value for key, value in have.items() if have["type"] == "socket" or key == "type"}
+        """Return it with its type, and a socket's address and side. What else there is of it, nobody can tell."""
         if not self.same("type", have["type"], want.get("type", have["type"])):
             return want
-        if "reconnect" in want:
-            full["server"] = False
-        if "path" in want:
-            full.pop("host", None)
-            full.pop("port", None)
-        if "host" in want or "port" in want:
-            full.pop("path", None)
-        return {**full, **want}
+        told = have if have["type"] == "socket" else {"type": have["type"]}
+        return super().complete(vm, want, {**told, **({"server": False} if "reconnect" in want else {})})
 
     def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
-        """The chardev below a multiplexer, and credentials."""
+        """Return the chardev below a multiplexer, and credentials."""
         return references.named(want.get("options", {}))
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
-        """``chardev-add``, after a look at the paths that QEMU would make or write to."""
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
+        """Return the ``chardev-add``. Raise Refusal for a path that QEMU must not make or write to."""
         step = self._adding(vm, want)
-        _check_paths(vm, self.ident(want), step.arguments["backend"])
+        _check_paths(vm, self.ident(want), step.arguments["backend"], draft)
         return [step]
 
     def _adding(self, vm: VM, want: Want) -> Step:
@@ -132,16 +128,29 @@ class Chardev(Kind):
         arguments = vm.schema.coerce("chardev-add", {"id": ident, "backend": backend})
         return Step("chardev-add", arguments, undo=[_remove(ident)], hint=_hint)
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
-        """``chardev-remove``, refused here while a device or a netdev uses it that does not go before it."""
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
+        """Return the ``chardev-remove``. Raise Refusal while something uses it that does not go before it."""
         ident = self.ident(want)
-        used = [user for user in users(vm, ident) if user not in vm.leaving]
-        if used:
-            raise Refusal(f"chardev {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
+        self.check_unused(vm, want, draft)
         return [_remove(ident).replace(capture_undo=lambda vm: self._recreate_steps(vm, want))]
 
+    def list(self, vm: VM) -> List[Want]:
+        """Return the ids."""
+        return [{"id": ident} for ident in chardevs(vm)]
+
+    def users(self, vm: VM, want: Want) -> List[Thing]:
+        """Return who holds it. Whether its frontend is open says nothing of that."""
+        # only on the way to a change
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders
+
+        ident = self.ident(want)
+        held = [("device", os.path.basename(path)) for path in vm.devices() if vm.prop(path, "chardev") == ident]
+        held += [("netdev", name) for name, line in netdev.wiring(vm).items() if line.info.get("chardev") == ident]
+        return held + holders(vm, "chardev", ident)
+
     def _recreate_steps(self, vm: VM, want: Want) -> List[Step]:
-        """The ``chardev-add`` that makes it as it is, where that can be read. Whether a TCP socket has TLS can't."""
+        """Return the ``chardev-add`` that makes it as it is, where that can be read. Whether a TCP socket has TLS can't."""
         ident = self.ident(want)
         have = self.read(vm, {"id": ident}) or {}
         if have.get("type") == "socket" and "path" in have:
@@ -152,7 +161,7 @@ class Chardev(Kind):
 
 
 def _data(vm: VM, want: Want, kind: str) -> Dict[str, Any]:
-    """The backend's own members. Raises Refusal for an option that chardevs of this type don't have."""
+    """Return the backend's own members. Raise Refusal for an option that chardevs of this type don't have."""
     usable = _ADDRESSED.get(kind, ("path",) if kind in _PATHS else ())
     idle = [name for name in ("path", "host", "port", "server", "reconnect") if want.get(name) and name not in usable]
     if idle:
@@ -177,45 +186,29 @@ def _data(vm: VM, want: Want, kind: str) -> Dict[str, Any]:
 
 
 def chardevs(vm: VM) -> Dict[str, str]:
-    """Type by id of every character device; one command, whatever their number."""
-    prefix = "child<chardev-"
-    return {name: kind[len(prefix) : -1] for name, kind in vm.children(CHARDEVS).items() if kind.startswith(prefix)}
+    """Return the type by id of every character device; one command, whatever their number."""
+    return {name: kind[len("chardev-") :] for name, kind in vm.members(CHARDEVS).items()}
 
 
-def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
-    """Who holds a character device, as ``(kind, id)``. Whether its frontend is open says nothing of that."""
-    # only on the way to a change
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders
-
-    held = [
-        ("device", name)
-        for parent in ("peripheral", "peripheral-anon")
-        for name, kind in vm.children(f"/machine/{parent}").items()
-        if kind.startswith("child<") and vm.prop(f"/machine/{parent}/{name}", "chardev") == ident
-    ]
-    held += [("netdev", name) for name, line in netdev.wiring(vm).items() if line.info.get("chardev") == ident]
-    return held + holders(vm, "chardev", ident)
-
-
-def check_free(vm: VM, ident: str, device: str) -> None:
+def check_free(vm: VM, ident: str, device: str, draft: Draft) -> None:
     """Raise Refusal when a device that wants this character device could not have it."""
-    if ("chardev", ident) in vm.coming:
+    if ("chardev", ident) in draft.adding:
         return
     if ident not in chardevs(vm):
         raise Refusal(f"chardev: there is no chardev {ident!r}")
-    others = [user for user in users(vm, ident) if user != ("device", device) and user not in vm.leaving]
+    users = CHARDEV.users(vm, {"id": ident})
+    others = [user for user in users if user != ("device", device) and user not in draft.removing]
     if others:
         raise Refusal(f"chardev: {ident} is in use by {others[0][0]} {others[0][1]}")
 
 
 def _printed(vm: VM, ident: str) -> str:
-    """What ``query-chardev`` calls its file name: ``disconnected:unix:/p,server=on``, ``pty:/dev/pts/0``."""
+    """Return what ``query-chardev`` calls its file name: ``disconnected:unix:/p,server=on``, ``pty:/dev/pts/0``."""
     return next((str(item["filename"]) for item in vm.ask("query-chardev") if item["label"] == ident), "")
 
 
 def _address(want: Want) -> Dict[str, Any]:
-    """The old, nested form of a socket's address, which is what ``chardev-add`` takes."""
+    """Return the old, nested form of a socket's address, which is what ``chardev-add`` takes."""
     if "path" in want:
         return {"type": "unix", "data": {"path": want["path"]}}
     if "host" in want or "port" in want:
@@ -224,7 +217,7 @@ def _address(want: Want) -> Dict[str, Any]:
 
 
 def _addresses(host: str) -> List[str]:
-    """What a host's name stands for here; nothing where it stands for nothing."""
+    """Return what a host's name stands for here; nothing where it stands for nothing."""
     import socket  # only where names differ
 
     try:
@@ -233,19 +226,21 @@ def _addresses(host: str) -> List[str]:
         return []
 
 
-def _check_paths(vm: VM, ident: str, backend: Dict[str, Any]) -> None:
+def _check_paths(vm: VM, ident: str, backend: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal where QEMU would delete, take over or empty what is at a path."""
     kind, data, owner = backend["type"], backend["data"], ("chardev", ident)
     if kind == "socket" and data.get("server", True) and data["addr"]["type"] == "unix":
         addr = data["addr"]["data"]
         if not addr.get("abstract"):
-            _check_socket(vm, ident, addr["path"])
+            _check_socket(vm, ident, addr["path"], draft)
     if kind == "file":
         cure = "set append in options to add to it, or remove it"
-        host_path.check_output(vm, "path", data["out"], owner, data.get("append", False), cure)
+        host_path.check_output(vm, "path", data["out"], owner, data.get("append", False), cure, draft)
     if "logfile" in data:
         cure = "set logappend in options to add to it, or remove it"
-        host_path.check_output(vm, "options: logfile", data["logfile"], owner, data.get("logappend", False), cure)
+        host_path.check_output(
+            vm, "options: logfile", data["logfile"], owner, data.get("logappend", False), cure, draft
+        )
     if kind == "pipe":  # both ends, or if one is missing one pipe for both
         ends = [f"{data['device']}.in", f"{data['device']}.out"]
         pair = all(host_path.exists(vm, "path", end) is not False for end in ends)
@@ -257,25 +252,24 @@ def _check_paths(vm: VM, ident: str, backend: Dict[str, Any]) -> None:
         raise Refusal(f"path: {data['path']}, where QEMU would put a link to the terminal, is there: give another path")
 
 
-def _check_socket(vm: VM, ident: str, path: str) -> None:
+def _check_socket(vm: VM, ident: str, path: str, draft: Draft) -> None:
     """Raise Refusal where another chardev of this VM, or anybody else, serves the path: QEMU would take it over without a word."""
     goes = False
     for other, kind in chardevs(vm).items():
         have = (CHARDEV.read(vm, {"id": other}) or {}) if kind == "socket" else {}
         if not (have.get("server") and have.get("path") == path):
             continue
-        if ("chardev", other) not in vm.leaving:
+        if ("chardev", other) not in draft.removing:
             raise Refusal(
                 f"path: chardev {other} serves {path} already, and would lose it to {ident}: give another path"
             )
         goes = True
-    host_path.check_socket(vm, "path", path, ("chardev", ident), leaves=goes)
+    host_path.check_socket(vm, "path", path, ("chardev", ident), draft, leaves=goes)
 
 
 def _hint(error: CommandError) -> str:
-    if "onnect" in error.desc:
-        return "start what shall listen there first; with reconnect, QEMU tries until somebody does"
-    return ""
+    listens = "start what shall listen there first; with reconnect, QEMU tries until somebody does"
+    return listens if qemu_texts.is_not_connected(error) else ""
 
 
 def _remove(ident: str) -> Step:
@@ -283,10 +277,10 @@ def _remove(ident: str) -> Step:
     return Step(
         "chardev-remove",
         {"id": ident},
-        retry=lambda error: "busy" in error.desc,
+        retry=qemu_texts.is_busy,
         removes=True,
         still_needed=lambda vm: ident in chardevs(vm),
-        hint=lambda error: "a monitor or a device of the machine itself uses it" if "busy" in error.desc else "",
+        hint=lambda error: "a monitor or a device of the machine itself uses it" if qemu_texts.is_busy(error) else "",
     )
 
 

@@ -9,18 +9,20 @@ That holds for every machine: x86 has sockets, cores and threads, s390x cores, p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Pending, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import qemu_texts
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_taken import check_migration
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Part, State
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import parse_int
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
 
@@ -44,7 +46,7 @@ class Unplugged(Wait):
         self.path = path
 
     def is_end(self, event: Event) -> bool:
-        """True for the guest's word on a CPU's ejection, which may be a refusal; the slot itself is looked at in between."""
+        """Tell whether it is the guest's refusal to eject the CPU; that the slot is empty is seen in between."""
         info = event.data.get("info", {})
         mine = f"{PERIPHERAL}/{info.get('device')}" == self.path
         return (
@@ -59,17 +61,17 @@ class Unplugged(Wait):
         )
 
     def is_done(self, vm: VM) -> bool:
-        """True when no slot holds it any more."""
+        """Tell whether no slot holds it any more."""
         return all(slot.get("qom-path") != self.path for slot in slots(vm))
 
     def classify(self, error: errors.CommandError) -> str:
-        """Gone meanwhile is done; asked before is pending."""
+        """Return "done" where it is gone meanwhile, "pending" where the guest was asked before."""
         if isinstance(error, errors.DeviceNotFound):
             return "done"
-        return "pending" if "already in the process of unplug" in error.desc else ""
+        return "pending" if qemu_texts.is_already_unplugging(error) else ""
 
     def timeout_error(self, vm: VM) -> Exception:
-        """Pending, with the likely reason."""
+        """Return a Pending with the likely reason."""
         status = vm.status
         why = "the guest has not given it back yet" if status == "running" else f"the VM is {status}"
         return Pending(f"removal of {self.path.rpartition('/')[2]} is pending: {why}; run the task again to finish it")
@@ -82,7 +84,7 @@ class Plugged(Wait):
         self.path = f"{PERIPHERAL}/{ident}"
 
     def is_done(self, vm: VM) -> bool:
-        """True when a slot holds it and it is among the running CPUs."""
+        """Tell whether a slot holds it and it is among the running CPUs."""
         paths = [cpu.get("qom-path", "") for cpu in vm.ask("query-cpus-fast")]
         return any(path == self.path or path.startswith(f"{self.path}/") for path in paths)
 
@@ -91,40 +93,41 @@ class Vcpus(Kind):
     """How many vCPUs the VM has."""
 
     name = "cpus"
-    key = "vcpus"
+    keys = ()
 
     def check(self, want: Want) -> None:
-        """At least one."""
+        """Raise Refusal for less than one."""
         if want["vcpus"] < 1:
             raise Refusal(f"vcpus: {want['vcpus']} is not at least 1")
 
     def ident(self, want: Want) -> str:
-        """There is one number."""
+        """Return the option that it is, beside the slots of the same name."""
         return "vcpus"
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """The vCPUs of all slots that are taken."""
+        """Return the vCPUs of all slots that are taken."""
         return {"vcpus": sum(cpu["vcpus"] for cpu in described(vm))}
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """The number."""
+        """Return the number alone."""
         return {"vcpus": want["vcpus"]}
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """That is what it is for."""
+        """Return the one option there is."""
         return frozenset(["vcpus"])
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
-        """Free slots from the lowest up are filled, or plugged ones from the highest down emptied."""
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
+        """Return the steps that fill free slots from the lowest up, or empty plugged ones from the highest down."""
         number, wait = want["vcpus"] - have["vcpus"], want.get("wait", True)
         if number > 0:
             free = [slot for slot in reversed(slots(vm)) if "qom-path" not in slot]
-            return [step for slot in _take(free, number, have, want) for step in plug(vm, slot, wait)]
+            taken = _taken_ids(vm, draft)
+            return [step for slot in _take(free, number, have, want) for step in plug(vm, slot, wait, draft, taken)]
         mine = [slot for slot in slots(vm) if _hotplugged(slot)]
-        return [step for slot in _take(mine, -number, have, want) for step in unplug(vm, slot, wait)]
+        return [step for slot in _take(mine, -number, have, want) for step in unplug(vm, slot, wait, draft)]
 
     def describe(self, vm: VM, want: Want) -> Any:
-        """Every CPU."""
+        """Return every CPU, as ``described``."""
         return described(vm)
 
 
@@ -132,14 +135,14 @@ class CpuSlot(Kind):
     """One slot, named by as many of its topology ids as it takes to tell it from the others: taken or free."""
 
     name = "cpus"
-    key = "slot"
+    keys = ("slot",)
 
     def ident(self, want: Want) -> str:
-        """The ids as text."""
+        """Return the topology ids as text."""
         return ",".join(f"{name}={value}" for name, value in sorted(_ids(want).items()))
 
     def check(self, want: Want) -> None:
-        """Ids are numbers."""
+        """Raise Refusal for ids that are not numbers, and for none."""
         try:
             ids = _ids(want)
         except ValueError as exc:
@@ -148,40 +151,40 @@ class CpuSlot(Kind):
             raise Refusal("slot: it names no topology id, such as core-id: 2")
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Whether it is taken."""
+        """Tell whether it is taken."""
         return {"plugged": "qom-path" in self._slot(vm, want)}
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """Whether it shall be."""
+        """Tell whether it shall be."""
         return {"plugged": want.get("state", "present") == "present"}
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """That is what it is for."""
+        """Return the one option there is."""
         return frozenset(["plugged"])
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
-        """``device_add`` or ``device_del``."""
-        turn = unplug if have["plugged"] else plug
-        return turn(vm, self._slot(vm, want), want.get("wait", True))
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
+        """Return the steps that fill it or empty it."""
+        slot, wait = self._slot(vm, want), want.get("wait", True)
+        return unplug(vm, slot, wait, draft) if have["plugged"] else plug(vm, slot, wait, draft, _taken_ids(vm, draft))
 
     def describe(self, vm: VM, want: Want) -> Any:
-        """Every CPU."""
+        """Return every CPU, as ``described``."""
         return described(vm)
 
     def _slot(self, vm: VM, want: Want) -> Slot:
-        """The one slot that has these ids. Raises Refusal for none or several."""
+        """Return the one slot that has these ids. Raise Refusal for none or several."""
         ids = _ids(want)
         found = [slot for slot in slots(vm) if ids.items() <= slot["props"].items()]
         if len(found) == 1:
             return found[0]
         there = "; ".join(_words(slot) for slot in (found or slots(vm)))
         raise Refusal(
-            f"slot: {self.ident(want)} {'means several slots' if found else 'is no slot of this machine'}: {there}"
+            f"slot: {self.ident(want)} {'means several slots' if found else 'is not a slot of this machine'}: {there}"
         )
 
 
 def slots(vm: VM) -> List[Slot]:
-    """The machine's CPU slots, highest first, as QEMU lists them. Raises Refusal for a machine without CPU hot-plug."""
+    """Return the machine's CPU slots, highest first, as QEMU lists them. Raise Refusal for a machine without CPU hot-plug."""
     try:
         found: List[Slot] = vm.ask("query-hotpluggable-cpus")
     except errors.CommandError as exc:
@@ -190,7 +193,7 @@ def slots(vm: VM) -> List[Slot]:
 
 
 def described(vm: VM) -> List[Dict[str, Any]]:
-    """The VM's CPUs, lowest first: ``{slot, vcpus, type, id}``; only those that were hot-plugged have an id."""
+    """Return the VM's CPUs, lowest first: ``{slot, vcpus, type, id}``; only those that were hot-plugged have an id."""
     try:
         taken = [slot for slot in reversed(slots(vm)) if "qom-path" in slot]
     except Refusal:  # no hot-plug, but CPUs
@@ -204,33 +207,38 @@ def described(vm: VM) -> List[Dict[str, Any]]:
     return listed
 
 
-def plug(vm: VM, slot: Slot, wait: bool) -> List[Step]:
-    """The steps that fill a free slot. QEMU's own ids are copied, whatever they are called on this machine."""
-    ident = _free_id(vm, slot)
-    check_migration(vm, f"device_add {ident}")
-    vm.coming["device", ident] = {}
+def plug(vm: VM, slot: Slot, wait: bool, draft: Draft, taken: Set[str]) -> List[Step]:
+    """Return the steps that fill a free slot. QEMU's own topology ids are copied, whatever they are called on this machine.
+
+    ``taken``: the device ids that are not free; the new one is added.
+    """
+    ident = _free_id(vm, slot, taken)
+    check_migration(vm, f"device_add {ident}", draft)
+    taken.add(ident)
     arguments = {"driver": slot["type"], "id": ident, **slot["props"]}
     undo = [] if _stays(vm) else [Step("device_del", {"id": ident}, wait=Unplugged(f"{PERIPHERAL}/{ident}"))]
     return [Step("device_add", arguments, wait=Plugged(ident) if wait else None, undo=undo)]
 
 
-def unplug(vm: VM, slot: Slot, wait: bool) -> List[Step]:
-    """The steps that empty a slot. Raises Refusal where that can't be."""
+def unplug(vm: VM, slot: Slot, wait: bool, draft: Draft) -> List[Step]:
+    """Return the steps that empty a slot. Raise Refusal where that can't be."""
     if _stays(vm):
         raise Refusal("CPUs can't be unplugged on s390x: QEMU has no way to take one back from the guest")
     if not _hotplugged(slot):
         raise Refusal(f"slot {_words(slot)}: the VM was started with this CPU, so it can't be unplugged")
     path = slot["qom-path"]
     ident = _id(slot)
-    check_migration(vm, f"device_del {ident or path}")
+    check_migration(vm, f"device_del {ident or path}", draft)
     again = Step("device_add", {"driver": slot["type"], **({"id": ident} if ident else {}), **slot["props"]})
     end = Unplugged(path)
     end.no_wait = not wait
-    return [Step("device_del", {"id": ident or path}, wait=end, undo=[again], hint=_hint, removes=True)]
+    return [
+        Step("device_del", {"id": ident or path}, wait=end, undo=[again], hint=qemu_texts.cpu_unplug_hint, removes=True)
+    ]
 
 
 def _take(free: List[Slot], number: int, have: State, want: Want) -> List[Slot]:
-    """So many slots that their vCPUs come to ``number``. Raises Refusal where they don't."""
+    """Return so many slots that their vCPUs come to ``number``. Raise Refusal where they don't."""
     taken: List[Slot] = []
     for slot in free:
         if number > 0:
@@ -260,30 +268,29 @@ def _words(slot: Slot) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted(slot["props"].items()))
 
 
-def _free_id(vm: VM, slot: Slot) -> str:
-    """``cpu`` and the slot's number from the bottom; another number where that id is taken."""
+def _free_id(vm: VM, slot: Slot, taken: Set[str]) -> str:
+    """Return ``cpu`` and the slot's number from the bottom; another number where that id is taken."""
     every = [other["props"] for other in reversed(slots(vm))]
     number = every.index(slot["props"])
-    while f"cpu{number}" in vm.peripherals() or ("device", f"cpu{number}") in vm.coming:
+    while f"cpu{number}" in taken:
         number += len(every)
     return f"cpu{number}"
 
 
+def _taken_ids(vm: VM, draft: Draft) -> Set[str]:
+    """Return the ids of the devices that are there or that the plan adds."""
+    return {*vm.peripherals(), *(ident for kind, ident in draft.adding if kind == "device")}
+
+
 def _hotplugged(slot: Slot) -> bool:
-    """Also without an id, by somebody else."""
+    """Tell whether it was hot-plugged, be it without an id, by somebody else."""
     return str(slot.get("qom-path", "")).startswith(PERIPHERAL)
 
 
 def _id(slot: Slot) -> str:
-    """The device id, or nothing: ``device_del`` takes a path, too."""
+    """Return the device id, or nothing: ``device_del`` takes a path, too."""
     where, _slash, name = str(slot["qom-path"]).rpartition("/")
     return name if where == PERIPHERAL else ""
-
-
-def _hint(error: errors.CommandError) -> str:
-    if "not supported device type" in error.desc:
-        return "the guest has not made itself ready for CPU hot-plug: it is still booting, or runs no system that can"
-    return ""
 
 
 def _stays(vm: VM) -> bool:
@@ -295,7 +302,7 @@ CPU_SLOT = CpuSlot()
 
 
 def cpu(want: Want) -> List[Part]:
-    """The number of vCPUs, or one slot. Raises Refusal for both, for none, and for a number that shall be absent."""
+    """Return the number of vCPUs, or one slot. Raise Refusal for both, for none, and for a number that shall be absent."""
     if ("vcpus" in want) == ("slot" in want):
         raise Refusal("one of vcpus and slot must be given, and only one")
     if "slot" in want:

@@ -17,6 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 # One slot each. QEMU before 10.0 puts a second device beside the first without a word, and no guest ever sees it.
@@ -24,7 +25,7 @@ _PORTS = frozenset(["pcie-root-port", "ioh3420", "xio3130-downstream", "cxl-rp"]
 _ACPI = frozenset(["ICH9-LPC", "PIIX4_PM"])
 
 
-def check_bus(vm: VM, want: Want, known: Dict[str, Any]) -> None:
+def check_bus(vm: VM, want: Want, known: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal for a bus that isn't there, takes no hot-plug, or is a port that is taken.
 
     ``known`` are the driver's properties: without ``bus``, a PCI device goes to the machine's root bus.
@@ -38,7 +39,7 @@ def check_bus(vm: VM, want: Want, known: Dict[str, Any]) -> None:
             )
         return
     ports = _free_ports(vm) if "multifunction" in known else ""
-    if any(("device", name) in vm.coming for name in carriers(bus)):  # which the same plan brings
+    if any(("device", name) in draft.adding for name in carriers(bus)):  # which the same plan brings
         return
     path = bus_path(vm, bus)
     kind = "" if path else _in_tree(vm, bus)
@@ -49,16 +50,16 @@ def check_bus(vm: VM, want: Want, known: Dict[str, Any]) -> None:
     if not _is_port(vm, bus):
         return
     addr, holder = want.get("addr"), _port_holder(vm, bus)
-    if holder and ("device", holder) not in vm.leaving and not _apart(address(vm, f"{PERIPHERAL}/{holder}"), addr):
+    if holder and ("device", holder) not in draft.removing and not _apart(address(vm, f"{PERIPHERAL}/{holder}"), addr):
         raise Refusal(f"bus: port {bus} is occupied by device {holder}{_free_ports(vm)}")
-    for (kind, ident), other in vm.coming.items():
+    for (kind, ident), other in draft.adding.items():
         if kind == "device" and other.get("bus") == bus and ident != want["id"] and not _apart(other.get("addr"), addr):
             last = ", whose function 0 comes last" if function(addr) and function(other.get("addr")) == "0" else ""
             raise Refusal(f"bus: port {bus} is wanted by {ident} too, and has one slot{last}")
 
 
 def bus_path(vm: VM, bus: str) -> str | None:
-    """A QOM path that names the bus, or None when there is no such bus.
+    """Return a QOM path that names the bus, or None when there is no such bus.
 
     QOM finds a partial path anywhere in its tree; a port's bus bears its port's id, so that one is tried first.
     A name that stands in two places is not missing: QEMU knows which one is a bus.
@@ -75,13 +76,13 @@ def bus_path(vm: VM, bus: str) -> str | None:
 
 
 def _in_tree(vm: VM, bus: str) -> str:
-    """The type of a bus that no path leads to, by ``info qtree``: a pxb's bears the name of a device beside it. Empty: none."""
+    """Return the type of a bus that no path leads to (a pxb's has the name of a device beside it); empty: there is none."""
     found = re.search(rf"^ *bus: {re.escape(bus)}\r?\n *type (\S+)", vm.monitor("info qtree"), re.MULTILINE)
     return found.group(1) if found else ""
 
 
 def hotpluggable(vm: VM, path: str) -> bool:
-    """Whether QEMU would take a device there: something handles hot-plug on the bus. True where there is no such bus.
+    """Tell whether QEMU would take a device there: something handles hot-plug on the bus. True where there is no such bus.
 
     The chipset's ACPI handler stands on every PCI bus in newer versions, but serves only those that it has numbered.
     """
@@ -96,7 +97,7 @@ def _is_port(vm: VM, bus: str) -> bool:
 
 
 def _port_holder(vm: VM, bus: str) -> str | None:
-    """The id of the device in a one-slot port, or None for a free port and for every other bus."""
+    """Return the id of the device in a one-slot port, or None for a free port and for every other bus."""
     if not _is_port(vm, bus):
         return None
     slots = [name for name in vm.children(f"{bus}/{bus}") if name.startswith("child[")]
@@ -104,13 +105,13 @@ def _port_holder(vm: VM, bus: str) -> str | None:
 
 
 def _apart(first: Any, addr: Any) -> bool:
-    """Whether a device may follow another into its slot: as another function of it, the zeroth coming last."""
+    """Tell whether a device may follow another into its slot: as another function of it, the zeroth coming last."""
     theirs = function(first)
     return theirs not in ("", "0") and function(addr) not in ("", theirs)
 
 
 def _free_ports(vm: VM) -> str:
-    """Text naming the ports that are free, to end a message with."""
+    """Return text that names the ports that are free, to end a message with."""
     free: List[str] = [
         ident for ident in sorted(vm.peripherals()) if _is_port(vm, ident) and _port_holder(vm, ident) is None
     ]

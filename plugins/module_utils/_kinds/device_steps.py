@@ -14,7 +14,13 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Pendi
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, blockdev_steps, chardev, netdev
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import (
+    blockdev_graph,
+    blockdev_steps,
+    chardev,
+    netdev,
+    qemu_texts,
+)
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import held_by, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_bus import check_bus, hotpluggable
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_properties import (
@@ -27,6 +33,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_taken impor
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
 
@@ -60,7 +67,7 @@ class Unplugged(Wait):
         self._gone = 0
 
     def is_end(self, event: Event) -> bool:
-        """True for the device's own ``DEVICE_DELETED``, and for the events of a guest that refuses."""
+        """Tell whether it is the device's own ``DEVICE_DELETED``, or the word of a guest that refuses."""
         mine = event.data.get("device") == self.ident or event.data.get("path") == f"{PERIPHERAL}/{self.ident}"
         return mine and (event.name == "DEVICE_DELETED" or event.name in _REFUSED)
 
@@ -70,19 +77,18 @@ class Unplugged(Wait):
             raise Refusal(f"the guest refused to give device {self.ident} back ({event.name}); it stays as it was")
 
     def is_done(self, vm: VM) -> bool:
-        """True when the id was missing at two looks in a row: it leaves the tree shortly before it is finished."""
+        """Tell whether the id was missing at two looks in a row: it leaves the tree shortly before it is finished."""
         self._gone = 0 if self.ident in vm.peripherals() else self._gone + 1
         return self._gone > 1
 
     def classify(self, error: errors.CommandError) -> str:
-        """Gone meanwhile is done; asked before, or a slot in the middle of something, is pending (QEMU gives no class)."""
+        """Return "done" where it is gone meanwhile, "pending" where the guest was asked before (QEMU gives no class)."""
         if isinstance(error, errors.DeviceNotFound):
             return "done"
-        pending = ("already in the process of unplug", "guest is busy")
-        return "pending" if any(text in error.desc for text in pending) else ""
+        return "pending" if qemu_texts.is_already_unplugging(error) else ""
 
     def timeout_error(self, vm: VM) -> Exception:
-        """Pending, with the likely reason."""
+        """Return a Pending with the likely reason."""
         status = vm.status
         why = (
             "the guest has not answered: it may still be booting, have no driver for hot-unplug, or run no system"
@@ -102,21 +108,21 @@ class Emptied(Unplugged):
         self.left = {shared.zeroth, *shared.others}
 
     def is_end(self, event: Event) -> bool:
-        """True once each has its ``DEVICE_DELETED``, and for a guest that refuses."""
+        """Tell whether each has its ``DEVICE_DELETED`` now, or the guest refuses."""
         if event.name == "DEVICE_DELETED":
             self.left.discard(event.data.get("device", ""))
             return not self.left
         return super().is_end(event)
 
     def is_done(self, vm: VM) -> bool:
-        """True when none of them was there at two looks in a row."""
+        """Tell whether none of them was there at two looks in a row."""
         self.left &= set(vm.peripherals())
         self._gone = 0 if self.left else self._gone + 1
         return self._gone > 1
 
 
 def inherit(vm: VM, want: Want) -> Want:
-    """What was asked for and, for what it does not name, the place and the properties that the device has."""
+    """Return what was asked for and, for what it does not name, the place and the properties that the device has."""
     was = dict(_recreate_steps(vm, want["id"])[0].arguments)
     place: Want = {key: was.pop(key) for key in ("driver", "bus") if key in was}
     place["addr"] = was.pop("addr", was.pop("devno", None))
@@ -134,8 +140,8 @@ def inherit(vm: VM, want: Want) -> Want:
     return {**place, **want, "options": {**was, **named}}
 
 
-def add(vm: VM, want: Want, usual: str | None, ending: Wait) -> Step:
-    """``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
+def add(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> Step:
+    """Return the ``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
     ident = str(want["id"])
     driver, known = _driver(vm, ident, want.get("driver", usual))
     arguments: Dict[str, Any] = {"driver": driver, "id": ident}
@@ -150,31 +156,31 @@ def add(vm: VM, want: Want, usual: str | None, ending: Wait) -> Step:
             arguments[name] = str(value) if name == "addr" else coercion.coerce(value, known[name]["type"])
         except ValueError as exc:
             raise Refusal(f"options: {name} of {driver} is of type {known[name]['type']}: {exc}") from exc
-    check_migration(vm, f"device_add {ident}")
-    check_bus(vm, want, known)
-    check_taken(vm, arguments, known)
-    _check_backends(vm, ident, arguments, known)
+    check_migration(vm, f"device_add {ident}", draft)
+    check_bus(vm, want, known, draft)
+    check_taken(vm, arguments, known, draft)
+    _check_backends(vm, ident, arguments, known, draft)
     return Step(
         "device_add",
         arguments,
         undo=[Step("device_del", {"id": ident}, wait=ending, removes=True)],
-        retry=_passes,
-        hint=_hint,
+        retry=qemu_texts.is_taken,
+        hint=qemu_texts.write_lock_hint,
     )
 
 
-def delete(vm: VM, want: Want, ending: Wait) -> List[Step]:
-    """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest.
+def delete(vm: VM, want: Want, ending: Wait, draft: Draft) -> List[Step]:
+    """Return the ``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest.
 
     One request for all functions of a slot, which function 0 makes.
     A disk that QEMU would delete with its device is held until the end of the plan, so that it can be given back.
     """
     ident = str(want["id"])
-    check_migration(vm, f"device_del {ident}")
-    _check_removal(vm, ident)
+    check_migration(vm, f"device_del {ident}", draft)
+    _check_removal(vm, ident, draft)
     shared = slot(vm, ident)
     if shared:
-        _check_slot(vm, ident)
+        _check_slot(vm, ident, draft)
         if ident != shared.zeroth:
             return []
     end = Emptied(shared) if shared else ending
@@ -188,9 +194,9 @@ def delete(vm: VM, want: Want, ending: Wait) -> List[Step]:
         capture_undo=lambda vm: [step for name in names for step in _recreate_steps(vm, name)],
         removes=True,
     )
-    held = {held_by(name): blockdev_graph.goes_along(vm, name) for name in names}
+    held = {held_by(name): blockdev_graph.goes_along(vm, name, draft) for name in names}
     stale = [name for name in held if name in nodes(vm)]  # of a run that was killed before the guest had answered
-    vm.leaving.update(("blockdev", name) for name in stale)
+    draft.removing.update(("blockdev", name) for name in stale)
     return [
         *(blockdev_steps.drop_hold(name) for name in stale),
         *(blockdev_steps.hold(name, node) for name, node in held.items() if node),
@@ -199,9 +205,9 @@ def delete(vm: VM, want: Want, ending: Wait) -> List[Step]:
     ]
 
 
-def _check_slot(vm: VM, ident: str) -> None:
+def _check_slot(vm: VM, ident: str, draft: Draft) -> None:
     """Raise Refusal where other functions of the slot shall stay: a guest gives back the slot as a whole."""
-    names = [name for name in beside(vm, ident) if ("device", name) not in vm.leaving]
+    names = [name for name in beside(vm, ident) if ("device", name) not in draft.removing]
     if names:
         raise Refusal(
             f"device {ident} shares its slot with {', '.join(names)}, and a guest gives back all functions of a slot at once: "
@@ -210,7 +216,7 @@ def _check_slot(vm: VM, ident: str) -> None:
 
 
 def _driver(vm: VM, ident: str, name: str | None) -> Tuple[str, Properties]:
-    """The driver that a name stands for on this machine, and its properties.
+    """Return the driver that a name stands for on this machine, and its properties.
 
     QEMU's own aliases leave out the transport: CCW on s390x, PCI elsewhere; ``device-list-properties`` does not know them.
     """
@@ -227,49 +233,49 @@ def _driver(vm: VM, ident: str, name: str | None) -> Tuple[str, Properties]:
             return f"{name}-{suffix}", vm.device_properties(f"{name}-{suffix}")
         except errors.CommandError:
             pass
-    raise Refusal(f"driver: {name!r} is no device that this QEMU can make ({why})")
+    raise Refusal(f"driver: {name!r} is not a device that this QEMU can make ({why})")
 
 
-def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Properties) -> None:
+def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Properties, draft: Draft) -> None:
     """Raise Refusal for a backend that isn't there, or that another device holds. QEMU says so too, but not in check mode."""
     for name, value in arguments.items():
         if (name in _BACKENDS or _is_link(known, name)) and not isinstance(value, str):
-            raise Refusal(f"options: {name}: {value!r} is no id")
-    _check_rivals(vm, ident, arguments)
+            raise Refusal(f"options: {name}: {value!r} is not a valid id")
+    _check_rivals(vm, ident, arguments, draft)
     if arguments.get("drive"):
-        blockdev_steps.check_free(vm, arguments["drive"], ident, shared=arguments.get("share-rw", False))
+        blockdev_steps.check_free(vm, arguments["drive"], ident, draft, shared=arguments.get("share-rw", False))
     if arguments.get("netdev"):
-        netdev.check_free(vm, arguments["netdev"], ident)
+        netdev.check_free(vm, arguments["netdev"], ident, draft)
     if arguments.get("chardev"):
-        chardev.check_free(vm, arguments["chardev"], ident)
+        chardev.check_free(vm, arguments["chardev"], ident, draft)
     for name, value in arguments.items():
         if not _is_link(known, name) or value.startswith("/"):
             continue
-        if ("object", value) not in vm.coming and value not in vm.children("/objects"):
+        if ("object", value) not in draft.adding and value not in vm.children("/objects"):
             raise Refusal(f"options: {name}: there is no object {value!r}")
 
 
-def _check_rivals(vm: VM, ident: str, arguments: Dict[str, Any]) -> None:
+def _check_rivals(vm: VM, ident: str, arguments: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal for a backend that another device of the same plan has, and can't share."""
-    for (kind, rival), other in vm.coming.items():
+    for (kind, rival), other in draft.adding.items():
         if kind != "device" or rival == ident:
             continue
         theirs = {name.replace("_", "-"): value for name, value in other.get("options", {}).items()}
         theirs["driver"] = other.get("driver", "")
         for name in _BACKENDS:
             wanted = arguments.get(name)
-            if wanted and theirs.get(name) == wanted and not _shared(vm, name, wanted, (arguments, theirs)):
+            if wanted and theirs.get(name) == wanted and not _shared(vm, name, wanted, (arguments, theirs), draft):
                 more = ": both need share-rw to share it" if name == "drive" else ""
                 raise Refusal(f"{name}: {wanted} is wanted by device {rival} too{more}")
 
 
-def _shared(vm: VM, name: str, backend: str, devices: Sequence[Dict[str, Any]]) -> bool:
-    """Whether two devices may have one backend: a multiplexer, a node that is only read, or one that both share."""
+def _shared(vm: VM, name: str, backend: str, devices: Sequence[Dict[str, Any]], draft: Draft) -> bool:
+    """Tell whether two devices may have one backend: a multiplexer, a node that is only read, or one that both share."""
     if name == "chardev":
-        return vm.coming.get((name, backend), {}).get("type", chardev.chardevs(vm).get(backend)) in ("mux", "hub")
+        return draft.adding.get((name, backend), {}).get("type", chardev.chardevs(vm).get(backend)) in ("mux", "hub")
     if name != "drive":
         return False
-    node = vm.coming.get(("blockdev", backend), nodes(vm).get(backend, {}))
+    node = draft.adding.get(("blockdev", backend), nodes(vm).get(backend, {}))
     reads = (node.get("read_only"), node.get("ro"), node.get("options", {}).get("read-only"))
     cdrom = any(device["driver"].endswith("-cd") for device in devices)
     return any(reads) or cdrom or all(coercion.same(True, device.get("share-rw")) for device in devices)
@@ -280,12 +286,12 @@ def _is_link(known: Properties, name: str) -> bool:
 
 
 def devices_on(vm: VM, ident: str) -> List[str]:
-    """The devices with ids that sit on a bus of this one."""
+    """Return the devices with ids that sit on a bus of this one."""
     return list(vm.table("devices_on", lambda: _riders(vm)).get(ident, []))
 
 
 def beside(vm: VM, ident: str) -> List[str]:
-    """The other functions of its slot, which go when it goes."""
+    """Return the other functions of its slot, which go when it goes."""
     shared = slot(vm, ident)
     return [name for name in (shared.zeroth, *shared.others) if name != ident] if shared else []
 
@@ -299,9 +305,9 @@ def _riders(vm: VM) -> Dict[str, List[str]]:
     return found
 
 
-def _check_removal(vm: VM, ident: str) -> None:
+def _check_removal(vm: VM, ident: str, draft: Draft) -> None:
     """Raise Refusal for a device that other devices sit on (QEMU would take them along), or that can't be unplugged."""
-    staying = sorted(rider for rider in devices_on(vm, ident) if ("device", rider) not in vm.leaving)
+    staying = sorted(rider for rider in devices_on(vm, ident) if ("device", rider) not in draft.removing)
     if staying:
         raise Refusal(f"device {ident} carries {', '.join(staying)}: remove what sits on it first")
     check_hotplug(vm, ident)
@@ -320,13 +326,13 @@ def check_hotplug(vm: VM, ident: str) -> None:
 
 
 def _asks_guest(vm: VM, ident: str) -> bool:
-    """Whether QEMU asks the guest to give the device back: on PCI, and for CPUs and memory, which sit on no bus."""
+    """Tell whether QEMU asks the guest to give the device back: on PCI, and for CPUs and memory, which sit on no bus."""
     path = f"{PERIPHERAL}/{ident}"
     return on_pci(vm, path) or not vm.prop(path, "parent_bus")
 
 
 def _recreate_steps(vm: VM, ident: str) -> List[Step]:
-    """The ``device_add`` that makes a device as it now is: every property that can be set and is not at its default."""
+    """Return the ``device_add`` that makes a device as it now is: every property that can be set and is not at its default."""
     path = f"{PERIPHERAL}/{ident}"
     driver = vm.peripherals()[ident]
     have: Dict[str, Any] = {"driver": driver, "id": ident}
@@ -348,20 +354,9 @@ def _recreate_steps(vm: VM, ident: str) -> List[Step]:
     bus = vm.prop(path, "parent_bus")
     if bus:
         have["bus"] = os.path.basename(bus)
-    return [Step("device_add", have, retry=lambda error: "uplicate" in error.desc or "onflict" in error.desc)]
+    return [Step("device_add", have, retry=qemu_texts.is_taken)]
 
 
 def _settable(known: Dict[str, Any]) -> bool:
-    """Whether ``device_add`` would take the property: the list has some that only tell (a bus number), and does not say which."""
+    """Tell whether ``device_add`` would take the property: the list has some that only tell (a bus number)."""
     return "default-value" in known or known["type"].startswith(("str", "int", "uint", "link<"))
-
-
-def _passes(error: errors.CommandError) -> bool:
-    """Whether a refusal may pass: ids, backends and places are free only a moment after their device has left the tree."""
-    return any(text in error.desc for text in ("uplicate", "in use", "already used", "Permission conflict"))
-
-
-def _hint(error: errors.CommandError) -> str:
-    if '"write" lock' in error.desc:
-        return "another process uses the image: stop it, or share it read-only"
-    return ""

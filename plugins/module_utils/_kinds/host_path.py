@@ -14,12 +14,13 @@ import errno
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING, Tuple
+from typing import TYPE_CHECKING
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.connection import peer_process
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 LONGEST = 107
@@ -35,12 +36,14 @@ _WHAT = {
 }
 
 
-def check_socket(vm: VM, option: str, path: str, owner: Tuple[str, str], leaves: bool = False) -> None:
+def check_socket(
+    vm: VM, option: str, path: str, owner: Thing, draft: Draft | None = None, leaves: bool = False
+) -> None:
     """Raise Refusal unless QEMU can make a UNIX socket at ``path`` without harm: nothing is there, or a socket that is left over.
 
-    ``owner``: kind and id of what shall have it. ``leaves``: a listener of this VM's own goes before.
+    ``owner``: kind and id of what shall have it, in the plan ``draft``. ``leaves``: a listener of this VM's own goes before.
     """
-    seen = _claimed(vm, option, path, owner)
+    seen = _claimed(vm, option, path, owner, draft)
     if seen is None:
         return
     if len(os.fsencode(path)) > LONGEST:
@@ -65,12 +68,14 @@ def check_socket(vm: VM, option: str, path: str, owner: Tuple[str, str], leaves:
         )
 
 
-def check_output(vm: VM, option: str, path: str, owner: Tuple[str, str], keeps: bool, cure: str) -> None:
+def check_output(
+    vm: VM, option: str, path: str, owner: Thing, keeps: bool, cure: str, draft: Draft | None = None
+) -> None:
     """Raise Refusal for a file with something in it, which QEMU would empty, unless it ``keeps`` that; and for a disk.
 
     ``cure``: what else a user can do than to name another file.
     """
-    seen = _claimed(vm, option, path, owner)
+    seen = _claimed(vm, option, path, owner, draft)
     mode = None if seen is None else _mode(option, path, seen, follow=True)
     if seen is None or mode is None or stat.S_ISCHR(mode):
         return
@@ -93,21 +98,21 @@ def check_stream(vm: VM, option: str, path: str) -> None:
 
 
 def exists(vm: VM, option: str, path: str) -> bool | None:
-    """Whether QEMU finds something there; None where that can't be told."""
+    """Tell whether QEMU finds something there; None where that can't be told."""
     seen = _seen(vm, option, path)
     return None if seen is None else os.path.lexists(seen)
 
 
-def _claimed(vm: VM, option: str, path: str, owner: Tuple[str, str]) -> str | None:
-    """The path as this process sees it, None: it can't. Raises Refusal where the same plan makes it for something else."""
-    kind, ident = vm.makes.setdefault(os.path.normpath(path), owner)
+def _claimed(vm: VM, option: str, path: str, owner: Thing, draft: Draft | None) -> str | None:
+    """Return the path as this process sees it, None: it can't. Raise Refusal where the same plan makes it for something else."""
+    kind, ident = owner if draft is None else draft.makes.setdefault(os.path.normpath(path), owner)
     if (kind, ident) != owner:
         raise Refusal(f"{option}: {kind} {ident} shall have {path} too: give another path")
     return _seen(vm, option, path)
 
 
 def _seen(vm: VM, option: str, path: str) -> str | None:
-    """Under which name this process finds what QEMU finds at ``path``; None: QEMU's files are not to be seen from here."""
+    """Return under which name this process finds what QEMU finds at ``path``; None: QEMU's files are not to be seen from here."""
     if not vm.local or path.startswith(_FDSET):
         return None
     where = f"/proc/{vm.session.process}"
@@ -119,7 +124,7 @@ def _seen(vm: VM, option: str, path: str) -> str | None:
 
 
 def _mode(option: str, path: str, seen: str, follow: bool = False) -> int | None:
-    """What is there; None: nothing. Raises Refusal where that can't be told, or where nothing can be made."""
+    """Return what is there; None: nothing. Raise Refusal where that can't be told, or where nothing can be made."""
     try:
         return (os.stat(seen) if follow else os.lstat(seen)).st_mode
     except FileNotFoundError:
@@ -133,7 +138,7 @@ def _mode(option: str, path: str, seen: str, follow: bool = False) -> int | None
 
 
 def _listener(seen: str) -> int | None:
-    """The process that listens at a socket, 0 where it can't be told which; None: nobody does. Raises OSError."""
+    """Return the process that listens at a socket, 0 where it can't be told which; None: nobody does. Raise OSError."""
     directory = os.open(os.path.dirname(seen) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with socket.socket(socket.AF_UNIX) as client:

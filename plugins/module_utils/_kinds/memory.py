@@ -17,10 +17,11 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERA
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_steps import Unplugged
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Part, State, properties
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECTS, Object, objects, users
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT, OBJECTS, Object, objects
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
 
@@ -54,23 +55,23 @@ class Backend(Object):
     """What a memory module is made of."""
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """Of a backend of another type the size."""
+        """Return it with the size, also of a backend of another type."""
         full = super().complete(vm, want, have)
         size = vm.prop(f"{OBJECTS}/{self.ident(want)}", "size")
         return {**full, "options": {"size": size, **full["options"]}}
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
-        """``object-add``."""
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
+        """Return the ``object-add``. Raise Refusal for a backend without a size."""
         if "size" not in want["options"]:
             raise _sizeless(want["id"])
-        return super().create(vm, want)
+        return super().create(vm, want, draft)
 
 
 class Released(Unplugged):
     """The end of a module's ``device_del``. A guest that keeps it says so in ``ACPI_DEVICE_OST``."""
 
     def is_end(self, event: Event) -> bool:
-        """Also for an ejection (source 3) that was neither begun (132) nor done (0)."""
+        """Tell whether it is the end, or an ejection (source 3) that was neither begun (132) nor done (0)."""
         info = event.data.get("info", {})
         refused = info.get("device") == self.ident and info.get("source") == 3 and info.get("status") not in (0, 132)
         return super().is_end(event) or (event.name == "ACPI_DEVICE_OST" and refused)
@@ -95,11 +96,11 @@ class Resized(Wait):
         self.size = size
 
     def is_done(self, vm: VM) -> bool:
-        """Whether it has."""
+        """Tell whether it has."""
         return bool(vm.prop(f"{PERIPHERAL}/{self.ident}", "size") == self.size)
 
     def timeout_error(self, vm: VM) -> Exception:
-        """Where it stands."""
+        """Return a Refusal that says how far the guest has got."""
         now, status = vm.prop(f"{PERIPHERAL}/{self.ident}", "size"), vm.status
         why = "the guest went no further within the timeout" if status == "running" else f"the VM is {status}"
         return Refusal(f"requested_size: memory {self.ident} stands at {now} of {self.size} bytes: {why}")
@@ -111,11 +112,11 @@ class Module(Device):
     name = "memory_device"
 
     def ending(self, ident: str) -> Wait:
-        """The guest's word on its memory, too."""
+        """Return a Wait that hears the guest's word on its memory, too."""
         return Released(ident)
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """As any device, with the backend's size.
+        """Return what any device has, with the backend's size.
 
         What a ``virtio-mem`` device has counts as what was requested: a guest that stopped short is asked again. Where
         the task does not wait for it, the request itself is compared.
@@ -131,52 +132,50 @@ class Module(Device):
         return have
 
     def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
-        """Not the size, which is the backend's and compared there."""
+        """Compare all but the size, which is the backend's."""
         return super().compare(have, {key: value for key, value in want.items() if key != "size"})
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """What ``virtio-mem`` shall have."""
+        """Return the size that ``virtio-mem`` is to have."""
         return frozenset(["options.requested-size"])
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """Its size and slot too, but where in the guest's memory it comes is for QEMU to choose anew."""
+        """Return it with size and slot, too; where in the guest's memory it comes is for QEMU to choose anew."""
         size = vm.prop(vm.prop(f"{PERIPHERAL}/{want['id']}", "memdev", ""), "size")
         full = {"size": size, **super().complete(vm, want, have)}
         if "memaddr" not in want["options"]:
             full["options"].pop("memaddr", None)
         return full
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
-        """``device_add``, and the request to a ``virtio-mem`` device. Room is checked before the backend is made."""
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
+        """Return the ``device_add``, and the request to a ``virtio-mem`` device. Room is checked before the backend is made."""
         ident, options = want["id"], dict(want["options"])
         if "size" not in want:
             raise _sizeless(ident)
         want = {"driver": self.usual, **want, "options": options}
-        _check_room(vm, want)
+        _check_room(vm, want, draft)
         requested = options.pop("requested-size", 0)
-        *steps, adding = super().create(vm, want)
+        *steps, adding = super().create(vm, want, draft)
         arguments = adding.arguments
         if "addr" in arguments and not want["driver"].startswith("virtio-mem"):
             # not a slot, but a place in memory
             adding = adding.replace(arguments={**arguments, "addr": coercion.to_int(arguments["addr"])})
-        vm.coming["device", ident] = want  # who asks for a port or a backend asks by that name
         if requested:
             # the undo of a request that the guest met in part: a device with memory in use can't be unplugged
             adding = adding.replace(undo=(_request(ident, 0, 0, True), *adding.undo))
             return [*steps, adding, _request(ident, requested, 0, want["wait"])]
         return [*steps, adding]
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
-        """``qom-set`` of the requested size."""
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
+        """Return the ``qom-set`` of the requested size."""
         path, size = f"{PERIPHERAL}/{want['id']}", want["options"]["requested-size"]
         block, most = vm.prop(path, "block-size", _ALIGNMENT), vm.prop(vm.prop(path, "memdev", ""), "size", size)
         _check_request(size, block, most)
         return [_request(want["id"], size, vm.prop(path, "requested-size"), want["wait"])]
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
-        """``device_del``; a ``virtio-mem`` device is emptied first, and an ``nvdimm`` stays."""
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
+        """Return the ``device_del``; a ``virtio-mem`` device is emptied first. Raise Refusal for an ``nvdimm``, which stays."""
         ident = self.ident(want)
-        vm.leaving.add(("device", ident))
         driver = vm.peripherals()[ident]
         if driver == "nvdimm":
             raise Refusal(f"memory {ident} is an nvdimm, and QEMU can't unplug those")
@@ -191,10 +190,10 @@ class Module(Device):
             requested = vm.prop(path, "requested-size")
             if requested or vm.prop(path, "size"):
                 steps.append(_request(ident, 0, requested, True))
-        return steps + super().remove(vm, want)
+        return steps + super().remove(vm, want, draft)
 
     def describe(self, vm: VM, want: Want) -> Any:
-        """As ``query-memory-devices`` has it, with its type and underscores in its names."""
+        """Return it as ``query-memory-devices`` does, with its type, and with underscores in its names."""
         for entry in vm.ask("query-memory-devices"):
             if entry["data"].get("id") == want["id"]:
                 return {"type": entry["type"], **{key.replace("-", "_"): value for key, value in entry["data"].items()}}
@@ -206,7 +205,7 @@ _MODULES = Module(usual=_DRIVERS["dimm"], mark="memdev")
 
 
 def memory(want: Want, present: bool) -> List[Part]:
-    """The two halves of a memory module: first the backend, then the device on it. Raises Refusal for a bad size."""
+    """Return the two halves of a memory module: first the backend, then the device on it. Raise Refusal for a bad size."""
     want = {**want, **{name: _size(name, want[name]) for name in _SIZES if name in want}}
     ident, kind, options = want["id"], want.get("kind", "dimm"), want.get("options", {})
     backend: Want = {"id": str(options.get("memdev", f"{ident}-mem")), "options": properties(want, _BACKEND)}
@@ -239,12 +238,12 @@ def _size(option: str, value: Any) -> int:
         raise Refusal(f"{option}: {exc}") from exc
 
 
-def _check_room(vm: VM, want: Want) -> None:
+def _check_room(vm: VM, want: Want, draft: Draft) -> None:
     """Raise Refusal where the machine has no slot or no room left, the size can't be mapped, or the backend is taken."""
     size, ident, virtio = want["size"], want["id"], want["driver"].startswith("virtio-mem")
     if virtio:
         _check_request(want["options"].get("requested-size", 0), want["options"].get("block-size", _ALIGNMENT), size)
-    _check_backend(vm, want)
+    _check_backend(vm, want, draft)
     if want["driver"] == "nvdimm" and vm.prop("/machine", "nvdimm") is False:
         raise Refusal(f"memory {ident}: this VM takes no nvdimm: start it with nvdimm=on (-M q35,nvdimm=on)")
     machine: Dict[str, int] = vm.prop("/machine", "memory", {})
@@ -254,8 +253,12 @@ def _check_room(vm: VM, want: Want) -> None:
         raise Refusal(
             "this VM has no room for memory modules: start it with slots and maxmem (-m 1G,slots=4,maxmem=4G)"
         )
-    there = [entry for entry in vm.ask("query-memory-devices") if not _goes(vm, entry)]
-    coming = _coming(vm)
+    there = [
+        entry
+        for entry in vm.ask("query-memory-devices")
+        if (Module.name, entry["data"].get("id")) not in draft.removing
+    ]
+    coming = [{"driver": _MODULES.usual, **other} for (kind, _id), other in draft.adding.items() if kind == Module.name]
     slots = sum(entry["type"] in ("dimm", "nvdimm") for entry in there)
     slots += sum(not other["driver"].startswith("virtio-mem") for other in coming)
     theirs = f" (with {', '.join(other['id'] for other in coming)} of the same task)" if coming else ""
@@ -268,25 +271,16 @@ def _check_room(vm: VM, want: Want) -> None:
         raise Refusal(f"size: {size} bytes do not fit: of {room} bytes for modules, {used} are taken{theirs}")
 
 
-def _coming(vm: VM) -> List[Want]:
-    """The modules that the same plan brings, each with its size and driver."""
-    return [want for (kind, ident), want in vm.coming.items() if kind == "device" and (Module.name, ident) in vm.coming]
-
-
-def _goes(vm: VM, entry: Dict[str, Any]) -> bool:
-    return (Module.name, entry["data"].get("id")) in vm.leaving
-
-
-def _check_backend(vm: VM, want: Want) -> None:
+def _check_backend(vm: VM, want: Want, draft: Draft) -> None:
     """Raise Refusal for a size that QEMU can't map, and for a backend that something else uses."""
     size, backend = want["size"], want["options"]["memdev"]
-    used = [user for _kind, user in users(vm, backend) if user != want["id"]]
+    used = [user for _kind, user in OBJECT.users(vm, {"id": backend}) if user != want["id"]]
     if backend == os.path.basename(vm.prop("/machine", "memory-backend", "")):
         used.append("the machine itself")
     if used:
         raise Refusal(f"memory {want['id']}: its backend {backend} is already used by {used[0]}")
     # files and memfds may have any number of pages; other machines have other steps
-    kind = vm.coming.get(("object", backend), {}).get("qom_type", objects(vm).get(backend))
+    kind = draft.adding.get(("object", backend), {}).get("qom_type", objects(vm).get(backend))
     anonymous = kind == "memory-backend-ram"
     if size <= 0 or (anonymous and size % _ALIGNMENT and vm.ask("query-target")["arch"] in ("x86_64", "i386")):
         raise Refusal(f"size: {size} bytes are not a multiple of 2 MiB, in which this machine maps memory")

@@ -18,12 +18,13 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Descriptor, Step, pass_descriptors
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, references
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, qemu_texts, references
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State, properties
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev_forward import forwards, same_rules
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 VHOST_NET = "/dev/vhost-net"
@@ -53,6 +54,8 @@ class Netdev(Kind):
 
     reserved_options = frozenset(["id", "type"])
     name = "netdev"
+    section = "netdevs"
+    own_names = r"hub\d+port\d+"
     options = {
         "id": Option("str", required=True),
         "type": Option("str"),
@@ -71,7 +74,7 @@ class Netdev(Kind):
     alternatives = ((("ifname",), ("bridge",), ("chardev",)),)
 
     def check(self, want: Want) -> None:
-        """Also: descriptors come from one place, and what they replace can't be given with them."""
+        """Raise Refusal also for descriptors from two places, or beside what they replace."""
         super().check(want)
         if want.get("pass_fds") and ("fds" in want or "vhostfds" in want):
             raise Refusal("pass_fds opens the descriptors itself: leave out fds and vhostfds")
@@ -83,7 +86,7 @@ class Netdev(Kind):
             raise Refusal(f"queues: {want['queues']} is not at least 1")
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Type and what ``info network`` prints for it; everything else of a netdev can't be read back."""
+        """Return type and what ``info network`` prints for it; everything else of a netdev can't be read back."""
         ident = self.ident(want)
         if not exists(vm, ident):
             return None
@@ -106,13 +109,13 @@ class Netdev(Kind):
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """``type`` is ``tap`` when a TAP's options are given; ``no`` for a script is QEMU's word ``no``."""
+        """Return it with type ``tap`` where a TAP's options are given; ``no`` for a script is QEMU's word ``no``."""
         full = {key: value for key, value in _complete(want).items() if key != "options"}
         full.update({f"options.{name}": value for name, value in _complete(want).get("options", {}).items()})
         return full
 
     def same(self, key: str, have: Any, want: Any) -> bool:
-        """``info network`` prints text: booleans as words, and a network without its mask."""
+        """Compare with printed text: ``info network`` has booleans as words, and a network without its mask."""
         if have in ("on", "off"):
             return coercion.same(have == "on", want)
         if key == f"options.{_FORWARDS}":
@@ -127,30 +130,22 @@ class Netdev(Kind):
         return str(have) == str(want)
 
     def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
-        """The character device of a vhost-user netdev, and what its options name: the netdev in a hub's port."""
+        """Return the character device of a vhost-user netdev, and what its options name: the netdev in a hub's port."""
         below = {("chardev", want["chardev"])} if "chardev" in want else set()
         return below | references.named(want.get("options", {}))
 
     def current_dependencies(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
-        """The same, of what it has."""
+        """Return the same of what it has."""
         info = wiring(vm).get(self.ident(want), _UNKNOWN).info
         return references.named({name: info[name] for name in ("chardev", "netdev") if name in info})
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
-        """``netdev_add``, after a ``getfd`` for each descriptor that goes with it."""
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
+        """Return the ``netdev_add``, after a ``getfd`` for each descriptor that goes with it."""
         full = _complete(want)
         ident = full["id"]
         if "type" not in full:
             raise Refusal(f"type: netdev {ident} does not exist yet, and to add it its type must be named")
-        arguments: Dict[str, Any] = {
-            key: full[key]
-            for key in ("id", "type", "ifname", "script", "downscript", "chardev", "vhost")
-            if key in full
-        }
-        if "bridge" in full:
-            arguments["br"] = full["bridge"]
-        if full.get("queues", 1) > 1:
-            arguments["queues"] = full["queues"]
+        arguments = _arguments(full)
         taps, vhosts = _descriptors(full)
         if taps:
             for replaced in ("ifname", "script", "downscript", "queues"):
@@ -170,49 +165,50 @@ class Netdev(Kind):
         self._check_host(arguments, taps + vhosts)
         undo = [Step("netdev_del", {"id": ident}, removes=True)]
         step = Step("netdev_add", vm.schema.coerce("netdev_add", arguments), undo=undo)
-        _check_sockets(vm, step.arguments)
+        _check_sockets(vm, step.arguments, draft)
         return [*steps, step]
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
-        """``netdev_del``, refused here while a NIC uses it: QEMU itself would pull it from under the NIC."""
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
+        """Return the ``netdev_del``. Raise Refusal while a NIC uses it: QEMU itself would pull it from under the NIC."""
         ident = self.ident(want)
-        used = [user for user in users(vm, ident) if user not in vm.leaving]
-        if used:
-            raise Refusal(f"netdev {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
+        self.check_unused(vm, want, draft)
         return [Step("netdev_del", {"id": ident}, undo=self._recreate_steps(vm, ident), removes=True)]
 
+    def list(self, vm: VM) -> List[Want]:
+        """Return the ids."""
+        return [{"id": ident} for ident in wiring(vm)]
+
+    def users(self, vm: VM, want: Want) -> List[Thing]:
+        """Return who holds it: a NIC, a port of a hub, filters. QEMU takes the last along without a word."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders  # only for a change
+
+        ident = self.ident(want)
+        nic = nic_of(vm, ident)
+        held = [("device", nic)] if nic else []
+        held += [("netdev", name) for name, line in wiring(vm).items() if line.info.get("netdev") == ident]
+        return held + holders(vm, "netdev", ident)
+
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """Its type, and of a type that reads back whole its settings."""
-        if want.get("type", have.get("type")) != have.get("type"):
+        """Return it with its type, and of a type that reads back whole its settings."""
+        kind = have.get("type")
+        if want.get("type", kind) != kind:
             return want
-        was: Want = {
-            key: have[key] for key in ("type", "ifname", "script", "downscript", "chardev", "bridge") if key in have
-        }
-        if have["queues"] > 1:
-            was["queues"] = have["queues"]
         if want.get("pass_fds") or "fds" in want:
-            was = {"type": have["type"]}
-        if have.get("type") == "hubport":
+            return {"type": kind, **want}
+        options: Dict[str, Any] = _user_options(vm, self.ident(want)) if kind == "user" else {}
+        if kind == "hubport":
             info = wiring(vm)[self.ident(want)].info
-            was["options"] = {name: info[name] for name in ("hubid", "netdev") if name in info}
-        if have.get("type") == "user":
-            was["options"] = _user_options(vm, self.ident(want))
-        options = {**was.get("options", {}), **want.get("options", {})}
-        return {**was, **want, **({"options": options} if options else {})}
+            options = {name: info[name] for name in ("hubid", "netdev") if name in info}
+        told = {key: value for key, value in have.items() if not key.startswith("options.")}
+        return super().complete(vm, want, {**told, **({"options": options} if options else {})})
 
     def _recreate_steps(self, vm: VM, ident: str) -> List[Step]:
-        """The ``netdev_add`` that makes it as it was, where everything it was made of can be read."""
+        """Return the ``netdev_add`` that makes it as it was, where everything it was made of can be read."""
         have = self.read(vm, {"id": ident}) or {}
         info = wiring(vm).get(ident, _UNKNOWN).info
         if have.get("type") not in _RESTORABLE or "fd" in info or (have["type"] == "tap" and "helper" in info):
             return []
-        arguments: Dict[str, Any] = {
-            key: have[key] for key in ("id", "type", "ifname", "script", "downscript", "chardev") if key in have
-        }
-        if "bridge" in have:
-            arguments["br"] = have["bridge"]
-        if have["queues"] > 1:
-            arguments["queues"] = have["queues"]
+        arguments = _arguments(have)
         if have["type"] == "hubport":
             arguments.update({"hubid": int(info["hubid"]), **({"netdev": info["netdev"]} if "netdev" in info else {})})
         if have["type"] == "user":
@@ -232,62 +228,58 @@ class Netdev(Kind):
                 raise Refusal(f"cannot open {descriptor.path} to pass it to QEMU: it does not exist")
 
 
-def _check_sockets(vm: VM, arguments: Dict[str, Any]) -> None:
+def _arguments(want: Want) -> Dict[str, Any]:
+    """Return the options under the names that ``netdev_add`` has for them."""
+    names = {name: name for name in ("id", "type", "ifname", "script", "downscript", "chardev", "vhost")}
+    several = {"queues": "queues"} if want.get("queues", 1) > 1 else {}
+    return properties(want, {**names, "bridge": "br", **several})
+
+
+def _check_sockets(vm: VM, arguments: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal where QEMU would delete what is at the path of a UNIX socket that it makes, or take it over."""
     made = {"stream": "addr" if arguments.get("server") else "", "dgram": "local"}.get(arguments["type"], "")
     addr = arguments.get(made, {})
     if addr.get("type") == "unix" and not addr.get("abstract"):
         owner = ("netdev", arguments["id"])
-        host_path.check_socket(vm, f"options: {made}", addr["path"], owner, leaves=owner in vm.leaving)
+        host_path.check_socket(vm, f"options: {made}", addr["path"], owner, draft, leaves=owner in draft.removing)
 
 
 def exists(vm: VM, ident: str) -> bool:
-    """Whether the id is taken by a netdev. A NIC of that name is none, and can hide one from the query."""
+    """Tell whether the id is taken by a netdev. A NIC of that name is none, and can hide one from the query."""
     try:
         vm.ask("query-rx-filter", name=ident)
     except errors.CommandError as exc:
-        if "isn't a NIC" in exc.desc:
-            return True
-        if "invalid" in exc.desc:
-            return False
+        found = qemu_texts.is_netdev_without_nic(exc)
+        if found is not None:
+            return found
     return ident in wiring(vm)
 
 
-def check_free(vm: VM, ident: str, device: str) -> None:
+def check_free(vm: VM, ident: str, device: str, draft: Draft) -> None:
     """Raise Refusal when a NIC that wants this netdev could not have it."""
-    if ("netdev", ident) in vm.coming:
+    if ("netdev", ident) in draft.adding:
         return
     if not exists(vm, ident):
         raise Refusal(f"netdev: there is no netdev {ident!r}")
     nic = nic_of(vm, ident)
-    if nic and nic != device and ("device", nic) not in vm.leaving:
+    if nic and nic != device and ("device", nic) not in draft.removing:
         raise Refusal(f"netdev: {ident} is in use by device {nic}")
 
 
-def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
-    """Who holds a netdev, as ``(kind, id)``: a NIC, a port of a hub, filters. QEMU takes the last along without a word."""
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders  # only on the way to a change
-
-    nic = nic_of(vm, ident)
-    held = [("device", nic)] if nic else []
-    held += [("netdev", name) for name, line in wiring(vm).items() if line.info.get("netdev") == ident]
-    return held + holders(vm, "netdev", ident)
-
-
 def nic_of(vm: VM, ident: str) -> str | None:
-    """The id of the NIC that uses the netdev, or None."""
+    """Return the id of the NIC that uses the netdev, or None."""
     line = wiring(vm).get(ident)
     return line.nic if line else None
 
 
 def wired(vm: VM, ident: str, nic: str) -> bool:
-    """Whether the NIC really has the netdev that its property names: QEMU lets a netdev go while a NIC uses it."""
+    """Tell whether the NIC really has the netdev that its property names: QEMU lets a netdev go while a NIC uses it."""
     line = wiring(vm).get(ident)
     return exists(vm, ident) and line is not None and line.nic == nic and not line.loose
 
 
 def wiring(vm: VM) -> Dict[str, Line]:
-    """Every netdev in ``info network``, by id: its own line, or its lines below the NIC (or hub) that it is wired to."""
+    """Return every netdev in ``info network``, by id: its own line, or its lines below the NIC (or hub) that it is wired to."""
     found: Dict[str, Line] = {}
     nic: str | None = None
     hub = ""
@@ -312,7 +304,7 @@ def wiring(vm: VM) -> Dict[str, Line]:
 
 
 def _plug(found: Dict[str, Line], port: str, hub: str, peer: str) -> None:
-    """A hub's port, printed as ``port: netdev: settings`` or as its name alone. A NIC can be its peer as well."""
+    """Take in a hub's port, printed as ``port: netdev: settings`` or as its name alone. A NIC can be its peer as well."""
     found[port] = Line({"type": "hubport", "hubid": hub}, 1, None, False)
     name, colon, settings = peer.partition(": ")
     if not colon:
@@ -325,7 +317,7 @@ def _plug(found: Dict[str, Line], port: str, hub: str, peer: str) -> None:
 
 
 def _settings(text: str) -> Dict[str, str]:
-    """``index=0,type=user,net=10.0.2.0,restrict=off`` as a dictionary; ``vhost-user0 to c0`` names the chardev."""
+    """Parse ``index=0,type=user,net=10.0.2.0,restrict=off``; ``vhost-user0 to c0`` names the chardev."""
     info = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
     wired = re.search(r"vhost-user\d+ to (\S+)", text)
     if wired:
@@ -334,14 +326,14 @@ def _settings(text: str) -> Dict[str, str]:
 
 
 def _user_options(vm: VM, ident: str) -> Dict[str, Any]:
-    """What QEMU tells of a user network, as options that make it so."""
+    """Return what QEMU tells of a user network, as options that make it so."""
     rules = forwards(vm, ident)
     told: Dict[str, Any] = {"restrict": wiring(vm).get(ident, _UNKNOWN).info.get("restrict") == "on"}
     return {**told, _FORWARDS: [{"str": rule} for rule in rules]} if rules else told
 
 
 def _texts(name: str, value: Any) -> Any:
-    """A list of texts as QEMU takes it, structures with a ``str`` each, where a text or several were given."""
+    """Return a list of texts as QEMU takes it, structures with a ``str`` each, where a text or several were given."""
     if name not in _LISTS:
         return value
     return [
@@ -350,7 +342,7 @@ def _texts(name: str, value: Any) -> Any:
 
 
 def _complete(want: Want) -> Want:
-    """What was asked for with what it implies."""
+    """Return what was asked for with what it implies."""
     full = dict(want)
     if "type" not in full and (full.get("pass_fds") or "ifname" in full or "fds" in full):
         full["type"] = "tap"
@@ -363,7 +355,7 @@ def _complete(want: Want) -> Want:
 
 
 def _descriptors(full: Want) -> tuple[List[Descriptor], List[Descriptor]]:
-    """What is opened here and passed: one TAP descriptor a queue, and as many for vhost where it is wanted."""
+    """Return what is opened here and passed: one TAP descriptor a queue, and as many for vhost where it is wanted."""
     if not full.get("pass_fds"):
         return [Descriptor(path) for path in full.get("fds", [])], [
             Descriptor(path) for path in full.get("vhostfds", [])

@@ -16,6 +16,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVI
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, State, properties
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
@@ -35,7 +36,7 @@ class Vfio(Device):
     """A device that stands for one of the host's."""
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """All but a second name of the host's device: QEMU makes a ``sysfsdev`` of each ``host``, and prefers that."""
+        """Return it with one name of the host's device: QEMU makes a ``sysfsdev`` of each ``host``, and prefers that."""
         full = super().complete(vm, want, have)
         options = dict(full["options"])
         if options.get("host") and "sysfsdev" not in want["options"]:
@@ -44,8 +45,8 @@ class Vfio(Device):
             options.pop("host", None)
         return {**full, "options": options}
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
-        """``device_add``, unless another driver holds the host's device. What only QEMU's host has, QEMU judges."""
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
+        """Return the ``device_add``. Raise Refusal where another driver holds the host's device, if that is this host."""
         options, driver = want["options"], want.get("driver", self.usual)
         if not options.get("host") and not options.get("sysfsdev"):
             raise Refusal(f"host: device {want['id']} does not exist yet, and to add it host or sysfsdev must be given")
@@ -58,14 +59,14 @@ class Vfio(Device):
                 raise Refusal(f"{option}: {driver} has none: leave it out")
         if vm.local and driver == "vfio-pci":
             _check_holder(options)
-        return super().create(vm, want)
+        return super().create(vm, want, draft)
 
 
 _DEVICE = Vfio(usual="vfio-pci")
 
 
 def vfio(want: Want, present: bool) -> List[Part]:
-    """One device. Raises Refusal where both names for the host's device are given, or no address is one."""
+    """Return the one part, the device. Raise Refusal for both names of the host's device, and for an address that is not valid."""
     if "host" in want and "sysfsdev" in want:
         raise Refusal("host and sysfsdev both name the host's device: give one of them")
     device: Want = {key: want[key] for key in ("id", "driver", "bus", "addr") if key in want}
@@ -76,11 +77,11 @@ def vfio(want: Want, present: bool) -> List[Part]:
 
 
 def _pci_address(text: str) -> str:
-    """As QEMU and sysfs write it: ``0000:01:00.0``."""
+    """Return it as QEMU and sysfs write it: ``0000:01:00.0``."""
     found = _PCI_ADDRESS.match(text.lower())
     if not found:
         raise Refusal(
-            f"host: {text!r} is no PCI address such as '0000:01:00.0' (in quotes: YAML takes some addresses for numbers)"
+            f"host: {text!r} is not a valid PCI address such as '0000:01:00.0' (in quotes: YAML takes some addresses for numbers)"
         )
     domain, bus, slot, function = (int(part or "0", 16) for part in found.groups())
     return f"{domain:04x}:{bus:02x}:{slot:02x}.{function}"

@@ -17,6 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
@@ -30,22 +31,23 @@ VHOST_USER = {
 class VhostUser(Device):
     """A device whose backend is another process, which must see the guest's memory."""
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
-        """``device_add``. Without shared memory QEMU makes the device all the same, and it never works: refused here."""
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
+        """Return the ``device_add``. Raise Refusal without shared memory: QEMU makes it all the same, and it never works."""
         private = [name for name in sorted(_memory(vm)) if vm.prop(f"/objects/{name}", "share") is False]
         if private:
             raise Refusal(
                 f"the guest's memory ({', '.join(private)}) is not shared, so the backend of {want['id']} could not see it: "
                 "start the VM with a memory backend that has share=on"
             )
-        return super().create(vm, {**want, "driver": on_machine(vm, want["driver"])} if "driver" in want else want)
+        full = {**want, "driver": on_machine(vm, want["driver"])} if "driver" in want else want
+        return super().create(vm, full, draft)
 
 
 _DEVICE = VhostUser(mark="chardev")
 
 
 def vhost_user(want: Want, present: bool) -> List[Part]:
-    """The socket, of which QEMU is the client, and the device."""
+    """Return the socket, of which QEMU is the client, and the device."""
     name = f"{want['id']}-chardev"
     socket: Want = {key: want[key] for key in ("path", "reconnect") if key in want}
     device: Want = {key: want[key] for key in ("id", "driver", "bus", "addr") if key in want}
@@ -56,7 +58,7 @@ def vhost_user(want: Want, present: bool) -> List[Part]:
 
 
 def on_machine(vm: VM, driver: str) -> str:
-    """The driver with the machine's transport where its name leaves that out: ``vhost-user-blk`` on PCI or CCW."""
+    """Return the driver with the machine's transport where its name leaves that out: ``vhost-user-blk`` on PCI or CCW."""
     if driver.endswith(("-pci", "-ccw")):
         return driver
     full = f"{driver}-{'ccw' if vm.ask('query-target')['arch'] == 's390x' else 'pci'}"
@@ -68,13 +70,13 @@ def on_machine(vm: VM, driver: str) -> str:
 
 
 def _memory(vm: VM) -> Set[str]:
-    """The backends that the guest's memory is made of: the machine's own, and those that are mapped or plugged in."""
+    """Return the backends that the guest's memory is made of: the machine's own, and those that are mapped or plugged in."""
     own = os.path.basename(vm.prop("/machine", "memory-backend") or "")
     found = {own} if own else set()
-    for name, kind in vm.children("/objects").items():
-        if kind.startswith("child<memory-backend-"):
+    for name, kind in vm.members("/objects").items():
+        if kind.startswith("memory-backend-"):
             path = f"/objects/{name}"
-            regions = [part for part, what in vm.children(path).items() if what == "child<memory-region>"]
+            regions = [part for part, what in vm.members(path).items() if what == "memory-region"]
             if any(vm.prop(f"{path}/{region}", "container") for region in regions):
                 found.add(name)
     return found

@@ -16,6 +16,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVI
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, State, properties
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 VSOCK = {
@@ -33,23 +34,23 @@ class Vsock(Device):
     """The device, with the descriptor that it works on."""
 
     def check(self, want: Want) -> None:
-        """Also: context ids up to 2 are the host's own."""
+        """Raise Refusal also for context ids up to 2, which are the host's own."""
         super().check(want)
         cid = want.get("options", {}).get("guest-cid")
         if isinstance(cid, int) and not 2 < cid < 2**32 - 1:
             raise Refusal(f"guest_cid: {cid} is not a guest's: it must be greater than 2 and less than 4294967295")
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """Which file the descriptor came from can't be told afterwards."""
+        """Return it without the descriptor's file, which can't be told afterwards."""
         return super().wanted(vm, {key: value for key, value in want.items() if key != "vhostfd"})
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """All but the descriptor, which goes with the device."""
+        """Return it with all but the descriptor, which goes with the device."""
         full = super().complete(vm, want, have)
         return {**full, "options": {name: value for name, value in full["options"].items() if name != "vhostfd"}}
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
-        """``getfd``, then ``device_add`` with the descriptor's name. Over TCP nothing can be handed over: QEMU opens it."""
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
+        """Return a ``getfd``, then ``device_add`` with the descriptor's name. Over TCP QEMU opens it by itself."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vhost_user import on_machine
 
         if "guest-cid" not in want["options"]:
@@ -58,7 +59,7 @@ class Vsock(Device):
             )
         plain = {**want, "driver": on_machine(vm, want.get("driver", "vhost-vsock"))}
         if not vm.local and "vhostfd" not in want:
-            return super().create(vm, plain)
+            return super().create(vm, plain, draft)
         path = want.get("vhostfd", VHOST_VSOCK)
         if not os.path.exists(path):
             why = ": load its kernel's vhost_vsock module" if path == VHOST_VSOCK else ""
@@ -67,11 +68,11 @@ class Vsock(Device):
             raise Refusal("vhostfd: a descriptor can be handed over by a Unix socket only, and this monitor is on TCP")
         steps, name = pass_descriptors(want["id"], "vsock", [Descriptor(path)])
         plain["options"] = {**want["options"], "vhostfd": name}
-        return [*steps, *super().create(vm, plain)]
+        return [*steps, *super().create(vm, plain, draft)]
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
-        """``device_del``. To take that back needs a new descriptor."""
-        step = super().remove(vm, want)[0]
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
+        """Return the ``device_del``. To take that back needs a new descriptor."""
+        step = super().remove(vm, want, draft)[0]
         recall = step.capture_undo
 
         def again(vm: VM) -> List[Step]:
@@ -87,7 +88,7 @@ _DEVICE = Vsock(mark="guest-cid")
 
 
 def vsock(want: Want, present: bool) -> List[Part]:
-    """One device."""
+    """Return the one part, the device."""
     device: Want = {key: want[key] for key in ("id", "driver", "bus", "addr", "vhostfd") if key in want}
     device["options"] = {**properties(want, _PROPERTIES), **want.get("options", {})}
     return [Part(_DEVICE, device)]

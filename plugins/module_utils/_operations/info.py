@@ -10,8 +10,9 @@ write ``vm.memory.base_memory``. Ids are kept as they are. Secrets are neither a
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Set
+from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, List, Sequence, Set
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import with_underscores, without_password
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
@@ -23,6 +24,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind
 
 OPTIONS = {"gather_subset": Option("list", elements="str", default=["min"])}
 MIN = ("status", "version", "name")
@@ -30,26 +32,42 @@ MIN = ("status", "version", "name")
 
 def run(task: Task) -> Dict[str, Any]:
     """Return ``{changed, commands, vm}``. Raise Refusal for an unknown subset."""
-    names = select(task.params["gather_subset"])
-    return {"changed": False, "commands": [], "vm": gather(task.connect(), names)}
+    wanted = task.params["gather_subset"]
+    known = SUBSETS if {*SUBSETS, "min"}.issuperset(wanted) and wanted else {**SUBSETS, **of_sections()}
+    names = select(wanted, known)
+    vm = task.connect()
+    return {"changed": False, "commands": [], "vm": {name: known[name](vm) for name in names}}
 
 
-def select(wanted: Sequence[str]) -> List[str]:
-    """Return the subsets that ``gather_subset`` means, in the order of SUBSETS. Raises Refusal for an unknown one.
+def of_sections() -> Dict[str, Callable[[VM], Any]]:
+    """Return how those sections of a machine's document are read that have no subset of their own."""
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.sections import SECTIONS
+
+    kinds = {name: section.kind for name, section in SECTIONS.items() if section.kind and name not in _TOLD}
+    return {name: functools.partial(_described, kind) for name, kind in kinds.items()}
+
+
+def _described(kind: Kind, vm: VM) -> Dict[str, Any]:
+    """Return each one that is there, by its id, as the module that manages it returns it."""
+    return {kind.ident(want): plain(kind.describe(vm, want)) for want in kind.list(vm)}
+
+
+def select(wanted: Sequence[str], known: Collection[str]) -> List[str]:
+    """Return the subsets out of ``known`` that ``gather_subset`` means, in that order. Raise Refusal for an unknown one.
 
     As Ansible's own facts have it: what is named comes on top of ``min``, ``!x`` takes away, ``!all`` leaves ``min``,
     ``!all, !min`` leaves nothing, and exclusions alone take away from ``all``.
     """
-    groups: Dict[str, Set[str]] = {"all": set(SUBSETS), "min": set(MIN)}
+    groups: Dict[str, Set[str]] = {"all": set(known), "min": set(MIN)}
     named: Set[str] = set()
     added: Set[str] = set()
     excluded: Set[str] = set()
     for item in wanted:
         name = item[1:].strip() if item.startswith("!") else item
-        if name not in SUBSETS and name not in groups:
-            known = ["all", "min", *SUBSETS]
+        if name not in known and name not in groups:
+            every = ["all", "min", *known]
             raise Refusal(
-                f"gather_subset: there is no subset {name!r}{suggestion(name, known)}; known: {', '.join(known)}"
+                f"gather_subset: there is no subset {name!r}{suggestion(name, every)}; known: {', '.join(every)}"
             )
         if item.startswith("!"):
             excluded |= groups["all"] - groups["min"] if name == "all" else groups.get(name, {name})
@@ -57,12 +75,7 @@ def select(wanted: Sequence[str]) -> List[str]:
             added |= groups.get(name, {name})
             named |= {name} - set(groups)
     chosen = (added | groups["min"] if added else groups["all"]) - (excluded - named)
-    return [name for name in SUBSETS if name in chosen]
-
-
-def gather(vm: VM, names: Sequence[str]) -> Dict[str, Any]:
-    """Return the subsets ``names`` (keys of SUBSETS) of a VM."""
-    return {name: SUBSETS[name](vm) for name in names}
+    return [name for name in known if name in chosen]
 
 
 def plain(value: Any) -> Any:
@@ -232,3 +245,5 @@ SUBSETS: Dict[str, Callable[[VM], Any]] = {
     "commands": _commands,
     "events": _events,
 }
+# What is in here, and the block nodes, which are called otherwise.
+_TOLD = frozenset([*SUBSETS, "blockdevs"])
