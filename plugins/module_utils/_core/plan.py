@@ -6,9 +6,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+
+Thing = Tuple[str, str]
+"""Kind and id of something in the VM."""
+
+
+class Draft:
+    """A plan in the making: what it removes, adds and makes. Checks count neither what goes nor miss what comes.
+
+    The engine fills it in, and a kind whose removal takes other things along.
+    """
+
+    def __init__(self) -> None:
+        self.removing: Set[Thing] = set()
+        self.adding: Dict[Thing, Dict[str, Any]] = {}
+        """The options of each thing that is added."""
+        self.makes: Dict[str, Thing] = {}
+        """The paths on the host that QEMU is told to make or to write to, and for which thing."""
+        self.warnings: List[str] = []
 
 
 class PlanFailed(Exception):

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.account import Account
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
@@ -31,12 +31,7 @@ _NODES_LINE = re.compile(r"\s*info\s+block\s+\S")
 
 
 class VM:
-    """Reads through a session, remembering answers until ``forget()``.
-
-    ``leaving`` and ``coming`` hold what the plan under way removes and adds, as ``(kind name, id)`` and
-    ``(kind name, id): arguments``: a kind that asks "who uses this?" must not count what goes before it. ``makes`` holds
-    the paths on the host that it has QEMU make or write to, and for which thing; ``warnings`` what a user should know of it.
-    """
+    """Reads through a session, remembering answers until ``forget()``."""
 
     def __init__(
         self,
@@ -57,10 +52,6 @@ class VM:
         self.deadline = deadline
         self.local = local
         self.account = account or Account()
-        self.leaving: Set[Tuple[str, str]] = set()
-        self.coming: Dict[Tuple[str, str], Dict[str, Any]] = {}
-        self.warnings: List[str] = []
-        self.makes: Dict[str, Tuple[str, str]] = {}
         self._answers: Dict[_Question, Any] = {}
         self._tables: Dict[str, Dict[str, Any]] = {}
         self._schema: Schema | None = None

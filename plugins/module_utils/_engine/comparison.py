@@ -62,6 +62,11 @@ class Comparison:
         return self.item.kind.name, self.item.kind.ident(self.item.want)
 
     @property
+    def names(self) -> set[tuple[str, str]]:
+        """Return what others may know it by: kind and id, and where it shares its ids with another kind, that kind and id."""
+        return {self.name, self.item.kind.thing(self.item.want)}
+
+    @property
     def is_removed(self) -> bool:
         """Whether it is removed, for good or to be added again."""
         return self.have is not None and (not self.item.present or self.recreated)

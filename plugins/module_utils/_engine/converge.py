@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Set, Tu
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import NotReadBack, Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, NotReadBack, Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._engine import foresight
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Comparison, Item, named
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.diff import before_after
@@ -56,8 +56,9 @@ def converge(
     """
     _read_many(items, vm)
     comparisons = [_read(item, vm) for item in items]
-    _settle(comparisons, vm, recreate)
-    plan = _plan(comparisons, vm, check_mode, last, runs)
+    draft = Draft()
+    _settle(comparisons, vm, recreate, draft)
+    plan = _plan(comparisons, vm, draft, check_mode, last, runs)
     diff = before_after(comparisons)
     if not check_mode and plan.steps:
         from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply
@@ -66,7 +67,7 @@ def converge(
     unverifiable = [key for comparison in comparisons for key in comparison.unverifiable]
     warnings = [text for item in items if item.present for text in item.kind.warnings(item.want)]
     warnings += [step.uncertain for step in plan.steps if check_mode and step.uncertain]
-    warnings += vm.warnings
+    warnings += draft.warnings
     try:
         if not check_mode and plan.steps:
             vm.forget()
@@ -86,9 +87,11 @@ def converge(
         raise NotReadBack(plan, exc) from exc
 
 
-def _plan(comparisons: List[Comparison], vm: VM, check_mode: bool, last: Sequence[Step], runs: bool) -> Plan:
+def _plan(
+    comparisons: List[Comparison], vm: VM, draft: Draft, check_mode: bool, last: Sequence[Step], runs: bool
+) -> Plan:
     """All steps in their order. Raises Refusal for what can be told not to work out."""
-    steps = _steps(comparisons, vm)
+    steps = _steps(comparisons, vm, draft)
     if steps:
         about = {comparison.name: comparison for comparison in comparisons}
         steps = foresight.givable(steps, about, vm)
@@ -112,7 +115,7 @@ def _read(item: Item, vm: VM) -> Comparison:
         return Comparison(item, vm)
 
 
-def _settle(comparisons: List[Comparison], vm: VM, recreate: bool) -> None:
+def _settle(comparisons: List[Comparison], vm: VM, recreate: bool, draft: Draft) -> None:
     """Decide what must be removed and added again: what has not_changeable changes, and what stands on such a thing."""
     for comparison in comparisons:
         not_changeable = comparison.not_changeable(vm)
@@ -120,15 +123,14 @@ def _settle(comparisons: List[Comparison], vm: VM, recreate: bool) -> None:
             with named(comparison.item):
                 _check_recreate(comparison, vm, not_changeable, recreate)
         comparison.recreated = bool(not_changeable)
-    below: Set[Tuple[str, str]] = set()
     for comparison in comparisons:
-        if below and comparison.have is not None and comparison.item.present and below & _below(comparison, vm):
+        stays = draft.removing and comparison.have is not None and comparison.item.present
+        if stays and draft.removing & _below(comparison, vm):
             with named(comparison.item):
                 _check_recreate(comparison, vm, [], True)
             comparison.recreated = True
         if comparison.is_removed:
-            below.add(comparison.name)
-    vm.leaving.update(comparison.name for comparison in comparisons if comparison.is_removed)
+            draft.removing |= comparison.names
 
 
 def _check_recreate(comparison: Comparison, vm: VM, not_changeable: List[Change], recreate: bool) -> None:
@@ -152,7 +154,7 @@ def _below(comparison: Comparison, vm: VM) -> Set[Tuple[str, str]]:
     )
 
 
-def _steps(comparisons: List[Comparison], vm: VM) -> List[Step]:
+def _steps(comparisons: List[Comparison], vm: VM, draft: Draft) -> List[Step]:
     steps: List[Step] = []
     for comparison in _downwards(comparisons, vm):
         with named(comparison.item):
@@ -160,10 +162,10 @@ def _steps(comparisons: List[Comparison], vm: VM) -> List[Step]:
                 comparison.complete_want = comparison.item.kind.complete(
                     vm, comparison.item.want, comparison.have or {}
                 )
-            steps += _placed(comparison, comparison.item.kind.remove(vm, comparison.item.want))
+            steps += _placed(comparison, comparison.item.kind.remove(vm, comparison.item.want, draft))
     for comparison in comparisons:
         with named(comparison.item):
-            steps += _placed(comparison, _made(comparison, vm))
+            steps += _placed(comparison, _made(comparison, vm, draft))
     return [step for step in steps if not step.last] + [step for step in steps if step.last]
 
 
@@ -189,17 +191,17 @@ def _downwards(comparisons: List[Comparison], vm: VM) -> List[Comparison]:
     return result
 
 
-def _made(comparison: Comparison, vm: VM) -> List[Step]:
+def _made(comparison: Comparison, vm: VM, draft: Draft) -> List[Step]:
     """The steps that add or change it."""
     kind, want = comparison.item.kind, comparison.item.want
     steps: List[Step] = []
     if comparison.is_added:
-        steps += kind.create(vm, comparison.complete_want)
-        vm.coming[comparison.name] = want
+        steps += kind.create(vm, comparison.complete_want, draft)
+        draft.adding.update(dict.fromkeys(comparison.names, comparison.complete_want))
     elif comparison.changes and comparison.have is not None:
-        steps += kind.change(vm, want, comparison.have, comparison.changes)
+        steps += kind.change(vm, want, comparison.have, comparison.changes, draft)
     if comparison.item.present:
-        steps += kind.unconditional_steps(vm, want)
+        steps += kind.unconditional_steps(vm, want, draft)
     return steps
 
 

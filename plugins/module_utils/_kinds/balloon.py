@@ -16,6 +16,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 FLOOR = 64 << 20
@@ -96,10 +97,10 @@ class Balloon(Kind):
         """That is what it is for."""
         return frozenset(["size"])
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """``balloon``. QEMU takes more than the VM has without a word, and never gets there."""
         size = changes[0].after
-        most = _most(vm)
+        most = _most(vm, draft)
         if size > most:
             raise Refusal(f"size: {size} is more than the {most} bytes that this VM has")
         if size < min(FLOOR, have["size"]) and not want.get("force"):
@@ -132,11 +133,11 @@ def balloon(want: Want) -> List[Part]:
     return [Part(BALLOON, want)]
 
 
-def _most(vm: VM) -> int:
+def _most(vm: VM, draft: Draft) -> int:
     """The bytes that the VM has, with what the same plan brings and without what it takes away."""
     memory = vm.ask("query-memory-size-summary")
     most = int(memory["base-memory"] + memory.get("plugged-memory", 0))
-    most += sum(other.get("size", 0) for (kind, _ident), other in vm.coming.items() if kind == "memory_device")
-    leaving = {ident for kind, ident in vm.leaving if kind == "memory_device"}
+    most += sum(other.get("size", 0) for (kind, _ident), other in draft.adding.items() if kind == "memory_device")
+    leaving = {ident for kind, ident in draft.removing if kind == "memory_device"}
     modules = [entry["data"] for entry in vm.ask("query-memory-devices")] if leaving else []
     return int(most - sum(module.get("size", 0) for module in modules if module.get("id") in leaving))

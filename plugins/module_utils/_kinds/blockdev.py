@@ -23,6 +23,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
@@ -135,7 +136,7 @@ class Blockdev(Kind):
         told = {below for below in references.layered(layers(nodes(vm)[name].get("file", ""))) if below[0] == "object"}
         return told | {("blockdev", child) for child in blockdev_graph.children(vm, name).values()}
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``blockdev-add``, and ``block_resize`` where the image is smaller than wanted."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
 
@@ -147,17 +148,17 @@ class Blockdev(Kind):
 
         return blockdev_steps.inherit(vm, want, have)
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """``block_resize`` to grow (nothing takes that back), ``blockdev-reopen`` for the rest."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
 
         return blockdev_steps.change(vm, want, have, changes)
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``blockdev-del``, refused here while something uses the node that does not go before it."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
 
-        return blockdev_steps.remove(vm, want)
+        return blockdev_steps.remove(vm, want, draft)
 
 
 def _nested(vm: VM, want: Want) -> State:

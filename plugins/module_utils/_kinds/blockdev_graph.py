@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import drive_of, held_by, nodes
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 # They show what is below them as it is: a disk's content is the same with them or without.
@@ -82,7 +83,7 @@ def held(vm: VM, device: str) -> str:
     return held_by(device) if device not in vm.peripherals() and held_by(device) in nodes(vm) else ""
 
 
-def goes_along(vm: VM, device: str) -> str:
+def goes_along(vm: VM, device: str, draft: Draft) -> str:
     """The top node of a device's disk where QEMU may delete it with its device; empty where only the monitor does.
 
     It deletes the nodes of ``-drive``, and overlays that it made by itself for a snapshot. What a job works on stays, and
@@ -97,7 +98,7 @@ def goes_along(vm: VM, device: str) -> str:
     if drive_id(vm, device):
         return node
     overlay = node.startswith("#") or any(not child.startswith("#") for child in chain(vm, device)[1:])
-    return node if overlay and ("blockdev", node) not in vm.leaving else ""
+    return node if overlay and ("blockdev", node) not in draft.removing else ""
 
 
 def drive_id(vm: VM, device: str) -> str:

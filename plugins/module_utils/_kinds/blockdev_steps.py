@@ -28,6 +28,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 
@@ -89,10 +90,10 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
     return steps
 
 
-def remove(vm: VM, want: Want) -> List[Step]:
+def remove(vm: VM, want: Want, draft: Draft) -> List[Step]:
     """``blockdev-del``, refused here while something uses the node that does not go before it."""
     name = want["node_name"]
-    check_unused(vm, name)
+    check_unused(vm, name, draft)
     if name.startswith("#"):
         raise Refusal(f"node_name: QEMU made the block node {name} by itself, and deletes it with what it made it for")
     try:
@@ -103,9 +104,9 @@ def remove(vm: VM, want: Want) -> List[Step]:
     return [_delete(name, [Step("blockdev-add", again, secret=hidden)])]
 
 
-def check_unused(vm: VM, name: str) -> None:
+def check_unused(vm: VM, name: str, draft: Draft) -> None:
     """Raise Refusal for a node that something uses which stays."""
-    used = [user for user in users(vm, name) if user not in vm.leaving]
+    used = [user for user in users(vm, name) if user not in draft.removing]
     if used:
         raise Refusal(f"blockdev {name} is in use by {_words(used)}: remove that first")
 
@@ -198,9 +199,9 @@ def _foretold(vm: VM, want: Want) -> int | None:
     return None if part or not vm.local or not isinstance(path, str) else virtual_size(path, want.get("driver", "raw"))
 
 
-def check_free(vm: VM, node: str, device: str, *, shared: bool) -> None:
+def check_free(vm: VM, node: str, device: str, draft: Draft, *, shared: bool) -> None:
     """Raise Refusal when a device that wants this node (or the id of a ``-drive``) could not have it."""
-    if ("blockdev", node) in vm.coming:
+    if ("blockdev", node) in draft.adding:
         return
     if node not in nodes(vm):
         if node not in [drive["device"] for drive in vm.ask("query-block")]:
@@ -209,12 +210,14 @@ def check_free(vm: VM, node: str, device: str, *, shared: bool) -> None:
     over = [
         user[1] for user in users(vm, node) if user[0] == "blockdev" and children(vm, user[1]).get("backing") == node
     ]
-    over = [name for name in over if ("blockdev", name) not in vm.leaving]
+    over = [name for name in over if ("blockdev", name) not in draft.removing]
     if over:
         raise Refusal(
             f"drive: block node {node} lies below {over[0]}, which has what was written since: name that one, or remove it first"
         )
-    others = [user for user in users(vm, node) if user[0] == "device" and user[1] != device and user not in vm.leaving]
+    others = [
+        user for user in users(vm, node) if user[0] == "device" and user[1] != device and user not in draft.removing
+    ]
     if others and not shared:
         raise Refusal(f"drive: block node {node} is in use by device {others[0][1]}; both need share-rw to share it")
 

@@ -17,6 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State, flatten
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
 
@@ -117,10 +118,10 @@ class Chardev(Kind):
         """The chardev below a multiplexer, and credentials."""
         return references.named(want.get("options", {}))
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``chardev-add``, after a look at the paths that QEMU would make or write to."""
         step = self._adding(vm, want)
-        _check_paths(vm, self.ident(want), step.arguments["backend"])
+        _check_paths(vm, self.ident(want), step.arguments["backend"], draft)
         return [step]
 
     def _adding(self, vm: VM, want: Want) -> Step:
@@ -132,10 +133,10 @@ class Chardev(Kind):
         arguments = vm.schema.coerce("chardev-add", {"id": ident, "backend": backend})
         return Step("chardev-add", arguments, undo=[_remove(ident)], hint=_hint)
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``chardev-remove``, refused here while a device or a netdev uses it that does not go before it."""
         ident = self.ident(want)
-        used = [user for user in users(vm, ident) if user not in vm.leaving]
+        used = [user for user in users(vm, ident) if user not in draft.removing]
         if used:
             raise Refusal(f"chardev {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
         return [_remove(ident).replace(capture_undo=lambda vm: self._recreate_steps(vm, want))]
@@ -198,13 +199,13 @@ def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
     return held + holders(vm, "chardev", ident)
 
 
-def check_free(vm: VM, ident: str, device: str) -> None:
+def check_free(vm: VM, ident: str, device: str, draft: Draft) -> None:
     """Raise Refusal when a device that wants this character device could not have it."""
-    if ("chardev", ident) in vm.coming:
+    if ("chardev", ident) in draft.adding:
         return
     if ident not in chardevs(vm):
         raise Refusal(f"chardev: there is no chardev {ident!r}")
-    others = [user for user in users(vm, ident) if user != ("device", device) and user not in vm.leaving]
+    others = [user for user in users(vm, ident) if user != ("device", device) and user not in draft.removing]
     if others:
         raise Refusal(f"chardev: {ident} is in use by {others[0][0]} {others[0][1]}")
 
@@ -233,19 +234,21 @@ def _addresses(host: str) -> List[str]:
         return []
 
 
-def _check_paths(vm: VM, ident: str, backend: Dict[str, Any]) -> None:
+def _check_paths(vm: VM, ident: str, backend: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal where QEMU would delete, take over or empty what is at a path."""
     kind, data, owner = backend["type"], backend["data"], ("chardev", ident)
     if kind == "socket" and data.get("server", True) and data["addr"]["type"] == "unix":
         addr = data["addr"]["data"]
         if not addr.get("abstract"):
-            _check_socket(vm, ident, addr["path"])
+            _check_socket(vm, ident, addr["path"], draft)
     if kind == "file":
         cure = "set append in options to add to it, or remove it"
-        host_path.check_output(vm, "path", data["out"], owner, data.get("append", False), cure)
+        host_path.check_output(vm, "path", data["out"], owner, data.get("append", False), cure, draft)
     if "logfile" in data:
         cure = "set logappend in options to add to it, or remove it"
-        host_path.check_output(vm, "options: logfile", data["logfile"], owner, data.get("logappend", False), cure)
+        host_path.check_output(
+            vm, "options: logfile", data["logfile"], owner, data.get("logappend", False), cure, draft
+        )
     if kind == "pipe":  # both ends, or if one is missing one pipe for both
         ends = [f"{data['device']}.in", f"{data['device']}.out"]
         pair = all(host_path.exists(vm, "path", end) is not False for end in ends)
@@ -257,19 +260,19 @@ def _check_paths(vm: VM, ident: str, backend: Dict[str, Any]) -> None:
         raise Refusal(f"path: {data['path']}, where QEMU would put a link to the terminal, is there: give another path")
 
 
-def _check_socket(vm: VM, ident: str, path: str) -> None:
+def _check_socket(vm: VM, ident: str, path: str, draft: Draft) -> None:
     """Raise Refusal where another chardev of this VM, or anybody else, serves the path: QEMU would take it over without a word."""
     goes = False
     for other, kind in chardevs(vm).items():
         have = (CHARDEV.read(vm, {"id": other}) or {}) if kind == "socket" else {}
         if not (have.get("server") and have.get("path") == path):
             continue
-        if ("chardev", other) not in vm.leaving:
+        if ("chardev", other) not in draft.removing:
             raise Refusal(
                 f"path: chardev {other} serves {path} already, and would lose it to {ident}: give another path"
             )
         goes = True
-    host_path.check_socket(vm, "path", path, ("chardev", ident), leaves=goes)
+    host_path.check_socket(vm, "path", path, ("chardev", ident), draft, leaves=goes)
 
 
 def _hint(error: CommandError) -> str:

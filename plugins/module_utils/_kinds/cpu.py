@@ -9,7 +9,7 @@ That holds for every machine: x86 has sockets, cores and threads, s390x cores, p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Pending, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
@@ -21,6 +21,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import parse_int
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
 
@@ -114,14 +115,15 @@ class Vcpus(Kind):
         """That is what it is for."""
         return frozenset(["vcpus"])
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Free slots from the lowest up are filled, or plugged ones from the highest down emptied."""
         number, wait = want["vcpus"] - have["vcpus"], want.get("wait", True)
         if number > 0:
             free = [slot for slot in reversed(slots(vm)) if "qom-path" not in slot]
-            return [step for slot in _take(free, number, have, want) for step in plug(vm, slot, wait)]
+            taken = _taken_ids(vm, draft)
+            return [step for slot in _take(free, number, have, want) for step in plug(vm, slot, wait, draft, taken)]
         mine = [slot for slot in slots(vm) if _hotplugged(slot)]
-        return [step for slot in _take(mine, -number, have, want) for step in unplug(vm, slot, wait)]
+        return [step for slot in _take(mine, -number, have, want) for step in unplug(vm, slot, wait, draft)]
 
     def describe(self, vm: VM, want: Want) -> Any:
         """Every CPU."""
@@ -159,10 +161,10 @@ class CpuSlot(Kind):
         """That is what it is for."""
         return frozenset(["plugged"])
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """``device_add`` or ``device_del``."""
-        turn = unplug if have["plugged"] else plug
-        return turn(vm, self._slot(vm, want), want.get("wait", True))
+        slot, wait = self._slot(vm, want), want.get("wait", True)
+        return unplug(vm, slot, wait, draft) if have["plugged"] else plug(vm, slot, wait, draft, _taken_ids(vm, draft))
 
     def describe(self, vm: VM, want: Want) -> Any:
         """Every CPU."""
@@ -204,17 +206,20 @@ def described(vm: VM) -> List[Dict[str, Any]]:
     return listed
 
 
-def plug(vm: VM, slot: Slot, wait: bool) -> List[Step]:
-    """The steps that fill a free slot. QEMU's own ids are copied, whatever they are called on this machine."""
-    ident = _free_id(vm, slot)
-    check_migration(vm, f"device_add {ident}")
-    vm.coming["device", ident] = {}
+def plug(vm: VM, slot: Slot, wait: bool, draft: Draft, taken: Set[str]) -> List[Step]:
+    """Return the steps that fill a free slot. QEMU's own topology ids are copied, whatever they are called on this machine.
+
+    ``taken``: the device ids that are not free; the new one is added.
+    """
+    ident = _free_id(vm, slot, taken)
+    check_migration(vm, f"device_add {ident}", draft)
+    taken.add(ident)
     arguments = {"driver": slot["type"], "id": ident, **slot["props"]}
     undo = [] if _stays(vm) else [Step("device_del", {"id": ident}, wait=Unplugged(f"{PERIPHERAL}/{ident}"))]
     return [Step("device_add", arguments, wait=Plugged(ident) if wait else None, undo=undo)]
 
 
-def unplug(vm: VM, slot: Slot, wait: bool) -> List[Step]:
+def unplug(vm: VM, slot: Slot, wait: bool, draft: Draft) -> List[Step]:
     """The steps that empty a slot. Raises Refusal where that can't be."""
     if _stays(vm):
         raise Refusal("CPUs can't be unplugged on s390x: QEMU has no way to take one back from the guest")
@@ -222,7 +227,7 @@ def unplug(vm: VM, slot: Slot, wait: bool) -> List[Step]:
         raise Refusal(f"slot {_words(slot)}: the VM was started with this CPU, so it can't be unplugged")
     path = slot["qom-path"]
     ident = _id(slot)
-    check_migration(vm, f"device_del {ident or path}")
+    check_migration(vm, f"device_del {ident or path}", draft)
     again = Step("device_add", {"driver": slot["type"], **({"id": ident} if ident else {}), **slot["props"]})
     end = Unplugged(path)
     end.no_wait = not wait
@@ -260,13 +265,18 @@ def _words(slot: Slot) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted(slot["props"].items()))
 
 
-def _free_id(vm: VM, slot: Slot) -> str:
+def _free_id(vm: VM, slot: Slot, taken: Set[str]) -> str:
     """``cpu`` and the slot's number from the bottom; another number where that id is taken."""
     every = [other["props"] for other in reversed(slots(vm))]
     number = every.index(slot["props"])
-    while f"cpu{number}" in vm.peripherals() or ("device", f"cpu{number}") in vm.coming:
+    while f"cpu{number}" in taken:
         number += len(every)
     return f"cpu{number}"
+
+
+def _taken_ids(vm: VM, draft: Draft) -> Set[str]:
+    """Return the ids of the devices that are there or that the plan adds."""
+    return {*vm.peripherals(), *(ident for kind, ident in draft.adding if kind == "device")}
 
 
 def _hotplugged(slot: Slot) -> bool:

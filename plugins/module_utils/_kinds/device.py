@@ -25,6 +25,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class Device(Kind):
     """A device with an id, whatever its driver and bus."""
 
-    name = "device"
+    name = namespace = "device"
     bulk_read = True
     options = {
         "id": Option("str", required=True),
@@ -157,11 +158,11 @@ class Device(Kind):
         """A medium is put into an empty drive."""
         return frozenset(["options.drive"]) if have.get("options.drive") == "" else frozenset()
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """A medium for an empty drive."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
 
-        return device_drive.insert(vm, self.ident(want), want["options"]["drive"])
+        return device_drive.insert(vm, self.ident(want), want["options"]["drive"], draft)
 
     def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
         """A device that can't be unplugged, one whose disk QEMU would delete, and a disk whose data is elsewhere now."""
@@ -176,13 +177,13 @@ class Device(Kind):
         differs = "driver" in want and not self.same("driver", have["driver"], want["driver"])
         return want if differs else device_steps.inherit(vm, want)
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
 
-        return device_drive.give(vm, want, self.usual, self.ending(self.ident(want)))
+        return device_drive.give(vm, want, self.usual, self.ending(self.ident(want)), draft)
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_steps
 
@@ -191,7 +192,7 @@ class Device(Kind):
         named = "driver" in want  # recreated as another device, which the task says
         if driver and self.mark and not named and not spelled(vm.device_properties(driver), self.mark):
             raise Refusal(f"id: {ident} is a {driver}, which has no property {self.mark!r}: give another id")
-        return device_steps.delete(vm, want, self.ending(ident))
+        return device_steps.delete(vm, want, self.ending(ident), draft)
 
     def ending(self, ident: str) -> Wait:
         """What ends a removal."""

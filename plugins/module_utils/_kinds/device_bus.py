@@ -17,6 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 # One slot each. QEMU before 10.0 puts a second device beside the first without a word, and no guest ever sees it.
@@ -24,7 +25,7 @@ _PORTS = frozenset(["pcie-root-port", "ioh3420", "xio3130-downstream", "cxl-rp"]
 _ACPI = frozenset(["ICH9-LPC", "PIIX4_PM"])
 
 
-def check_bus(vm: VM, want: Want, known: Dict[str, Any]) -> None:
+def check_bus(vm: VM, want: Want, known: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal for a bus that isn't there, takes no hot-plug, or is a port that is taken.
 
     ``known`` are the driver's properties: without ``bus``, a PCI device goes to the machine's root bus.
@@ -38,7 +39,7 @@ def check_bus(vm: VM, want: Want, known: Dict[str, Any]) -> None:
             )
         return
     ports = _free_ports(vm) if "multifunction" in known else ""
-    if any(("device", name) in vm.coming for name in carriers(bus)):  # which the same plan brings
+    if any(("device", name) in draft.adding for name in carriers(bus)):  # which the same plan brings
         return
     path = bus_path(vm, bus)
     kind = "" if path else _in_tree(vm, bus)
@@ -49,9 +50,9 @@ def check_bus(vm: VM, want: Want, known: Dict[str, Any]) -> None:
     if not _is_port(vm, bus):
         return
     addr, holder = want.get("addr"), _port_holder(vm, bus)
-    if holder and ("device", holder) not in vm.leaving and not _apart(address(vm, f"{PERIPHERAL}/{holder}"), addr):
+    if holder and ("device", holder) not in draft.removing and not _apart(address(vm, f"{PERIPHERAL}/{holder}"), addr):
         raise Refusal(f"bus: port {bus} is occupied by device {holder}{_free_ports(vm)}")
-    for (kind, ident), other in vm.coming.items():
+    for (kind, ident), other in draft.adding.items():
         if kind == "device" and other.get("bus") == bus and ident != want["id"] and not _apart(other.get("addr"), addr):
             last = ", whose function 0 comes last" if function(addr) and function(other.get("addr")) == "0" else ""
             raise Refusal(f"bus: port {bus} is wanted by {ident} too, and has one slot{last}")

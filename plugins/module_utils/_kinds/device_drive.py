@@ -10,32 +10,24 @@ from typing import TYPE_CHECKING, Any, List
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import held_by, nodes
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, blockdev_steps, device_steps
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import drive_of, held_by, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 
-from typing import TYPE_CHECKING
-
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, blockdev_steps, device_steps
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import drive_of
-
-if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-
-
-def give(vm: VM, want: Want, usual: str | None, ending: Wait) -> List[Step]:
+def give(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> List[Step]:
     """``device_add``; of a disk that a stopped run has left held, with its top node, which then is let go."""
     ident, drive = str(want["id"]), want.get("options", {}).get("drive")
     if not drive or not blockdev_graph.held(vm, ident) or drive not in blockdev_graph.chain(vm, ident):
-        return [device_steps.add(vm, want, usual, ending)]
+        return [device_steps.add(vm, want, usual, ending, draft)]
     want = {**want, "options": {**want["options"], "drive": blockdev_graph.top(vm, ident)}}
-    return [device_steps.add(vm, want, usual, ending), blockdev_steps.release(held_by(ident))]
+    return [device_steps.add(vm, want, usual, ending, draft), blockdev_steps.release(held_by(ident))]
 
 
 def lasting(vm: VM, ident: str, wanted: Any, changes: List[Change]) -> str:
@@ -73,10 +65,10 @@ def moved(vm: VM, ident: str, wanted: Any) -> str:
     )
 
 
-def insert(vm: VM, ident: str, node: str) -> List[Step]:
+def insert(vm: VM, ident: str, node: str, draft: Draft) -> List[Step]:
     """The steps that put a medium into an empty drive."""
     drive = drive_of(vm, ident) or {}
-    blockdev_steps.check_free(vm, node, ident, shared=True)
+    blockdev_steps.check_free(vm, node, ident, draft, shared=True)
     there = {"id": drive.get("qdev") or ident}
     is_open = bool(drive.get("tray_open"))
     if drive.get("locked") and not is_open:

@@ -27,6 +27,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_taken impor
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
 
@@ -134,7 +135,7 @@ def inherit(vm: VM, want: Want) -> Want:
     return {**place, **want, "options": {**was, **named}}
 
 
-def add(vm: VM, want: Want, usual: str | None, ending: Wait) -> Step:
+def add(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> Step:
     """``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
     ident = str(want["id"])
     driver, known = _driver(vm, ident, want.get("driver", usual))
@@ -150,10 +151,10 @@ def add(vm: VM, want: Want, usual: str | None, ending: Wait) -> Step:
             arguments[name] = str(value) if name == "addr" else coercion.coerce(value, known[name]["type"])
         except ValueError as exc:
             raise Refusal(f"options: {name} of {driver} is of type {known[name]['type']}: {exc}") from exc
-    check_migration(vm, f"device_add {ident}")
-    check_bus(vm, want, known)
-    check_taken(vm, arguments, known)
-    _check_backends(vm, ident, arguments, known)
+    check_migration(vm, f"device_add {ident}", draft)
+    check_bus(vm, want, known, draft)
+    check_taken(vm, arguments, known, draft)
+    _check_backends(vm, ident, arguments, known, draft)
     return Step(
         "device_add",
         arguments,
@@ -163,18 +164,18 @@ def add(vm: VM, want: Want, usual: str | None, ending: Wait) -> Step:
     )
 
 
-def delete(vm: VM, want: Want, ending: Wait) -> List[Step]:
+def delete(vm: VM, want: Want, ending: Wait, draft: Draft) -> List[Step]:
     """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest.
 
     One request for all functions of a slot, which function 0 makes.
     A disk that QEMU would delete with its device is held until the end of the plan, so that it can be given back.
     """
     ident = str(want["id"])
-    check_migration(vm, f"device_del {ident}")
-    _check_removal(vm, ident)
+    check_migration(vm, f"device_del {ident}", draft)
+    _check_removal(vm, ident, draft)
     shared = slot(vm, ident)
     if shared:
-        _check_slot(vm, ident)
+        _check_slot(vm, ident, draft)
         if ident != shared.zeroth:
             return []
     end = Emptied(shared) if shared else ending
@@ -188,9 +189,9 @@ def delete(vm: VM, want: Want, ending: Wait) -> List[Step]:
         capture_undo=lambda vm: [step for name in names for step in _recreate_steps(vm, name)],
         removes=True,
     )
-    held = {held_by(name): blockdev_graph.goes_along(vm, name) for name in names}
+    held = {held_by(name): blockdev_graph.goes_along(vm, name, draft) for name in names}
     stale = [name for name in held if name in nodes(vm)]  # of a run that was killed before the guest had answered
-    vm.leaving.update(("blockdev", name) for name in stale)
+    draft.removing.update(("blockdev", name) for name in stale)
     return [
         *(blockdev_steps.drop_hold(name) for name in stale),
         *(blockdev_steps.hold(name, node) for name, node in held.items() if node),
@@ -199,9 +200,9 @@ def delete(vm: VM, want: Want, ending: Wait) -> List[Step]:
     ]
 
 
-def _check_slot(vm: VM, ident: str) -> None:
+def _check_slot(vm: VM, ident: str, draft: Draft) -> None:
     """Raise Refusal where other functions of the slot shall stay: a guest gives back the slot as a whole."""
-    names = [name for name in beside(vm, ident) if ("device", name) not in vm.leaving]
+    names = [name for name in beside(vm, ident) if ("device", name) not in draft.removing]
     if names:
         raise Refusal(
             f"device {ident} shares its slot with {', '.join(names)}, and a guest gives back all functions of a slot at once: "
@@ -230,46 +231,46 @@ def _driver(vm: VM, ident: str, name: str | None) -> Tuple[str, Properties]:
     raise Refusal(f"driver: {name!r} is no device that this QEMU can make ({why})")
 
 
-def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Properties) -> None:
+def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Properties, draft: Draft) -> None:
     """Raise Refusal for a backend that isn't there, or that another device holds. QEMU says so too, but not in check mode."""
     for name, value in arguments.items():
         if (name in _BACKENDS or _is_link(known, name)) and not isinstance(value, str):
             raise Refusal(f"options: {name}: {value!r} is no id")
-    _check_rivals(vm, ident, arguments)
+    _check_rivals(vm, ident, arguments, draft)
     if arguments.get("drive"):
-        blockdev_steps.check_free(vm, arguments["drive"], ident, shared=arguments.get("share-rw", False))
+        blockdev_steps.check_free(vm, arguments["drive"], ident, draft, shared=arguments.get("share-rw", False))
     if arguments.get("netdev"):
-        netdev.check_free(vm, arguments["netdev"], ident)
+        netdev.check_free(vm, arguments["netdev"], ident, draft)
     if arguments.get("chardev"):
-        chardev.check_free(vm, arguments["chardev"], ident)
+        chardev.check_free(vm, arguments["chardev"], ident, draft)
     for name, value in arguments.items():
         if not _is_link(known, name) or value.startswith("/"):
             continue
-        if ("object", value) not in vm.coming and value not in vm.children("/objects"):
+        if ("object", value) not in draft.adding and value not in vm.children("/objects"):
             raise Refusal(f"options: {name}: there is no object {value!r}")
 
 
-def _check_rivals(vm: VM, ident: str, arguments: Dict[str, Any]) -> None:
+def _check_rivals(vm: VM, ident: str, arguments: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal for a backend that another device of the same plan has, and can't share."""
-    for (kind, rival), other in vm.coming.items():
+    for (kind, rival), other in draft.adding.items():
         if kind != "device" or rival == ident:
             continue
         theirs = {name.replace("_", "-"): value for name, value in other.get("options", {}).items()}
         theirs["driver"] = other.get("driver", "")
         for name in _BACKENDS:
             wanted = arguments.get(name)
-            if wanted and theirs.get(name) == wanted and not _shared(vm, name, wanted, (arguments, theirs)):
+            if wanted and theirs.get(name) == wanted and not _shared(vm, name, wanted, (arguments, theirs), draft):
                 more = ": both need share-rw to share it" if name == "drive" else ""
                 raise Refusal(f"{name}: {wanted} is wanted by device {rival} too{more}")
 
 
-def _shared(vm: VM, name: str, backend: str, devices: Sequence[Dict[str, Any]]) -> bool:
+def _shared(vm: VM, name: str, backend: str, devices: Sequence[Dict[str, Any]], draft: Draft) -> bool:
     """Whether two devices may have one backend: a multiplexer, a node that is only read, or one that both share."""
     if name == "chardev":
-        return vm.coming.get((name, backend), {}).get("type", chardev.chardevs(vm).get(backend)) in ("mux", "hub")
+        return draft.adding.get((name, backend), {}).get("type", chardev.chardevs(vm).get(backend)) in ("mux", "hub")
     if name != "drive":
         return False
-    node = vm.coming.get(("blockdev", backend), nodes(vm).get(backend, {}))
+    node = draft.adding.get(("blockdev", backend), nodes(vm).get(backend, {}))
     reads = (node.get("read_only"), node.get("ro"), node.get("options", {}).get("read-only"))
     cdrom = any(device["driver"].endswith("-cd") for device in devices)
     return any(reads) or cdrom or all(coercion.same(True, device.get("share-rw")) for device in devices)
@@ -299,9 +300,9 @@ def _riders(vm: VM) -> Dict[str, List[str]]:
     return found
 
 
-def _check_removal(vm: VM, ident: str) -> None:
+def _check_removal(vm: VM, ident: str, draft: Draft) -> None:
     """Raise Refusal for a device that other devices sit on (QEMU would take them along), or that can't be unplugged."""
-    staying = sorted(rider for rider in devices_on(vm, ident) if ("device", rider) not in vm.leaving)
+    staying = sorted(rider for rider in devices_on(vm, ident) if ("device", rider) not in draft.removing)
     if staying:
         raise Refusal(f"device {ident} carries {', '.join(staying)}: remove what sits on it first")
     check_hotplug(vm, ident)

@@ -17,6 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_bus import 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_slot import address
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 _AT_REST = ("none", "completed", "cancelled", "failed")
@@ -24,20 +25,20 @@ _LEFT = "postmigrate"
 _UNIT = ("channel", "scsi-id", "lun")
 
 
-def check_taken(vm: VM, arguments: Dict[str, Any], known: Dict[str, Any]) -> None:
+def check_taken(vm: VM, arguments: Dict[str, Any], known: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal for a ``device_add`` with these arguments that names a place which another device has.
 
     ``known`` are the driver's properties; a DIMM has an ``addr``, too, which is none on PCI.
     """
     if "addr" in arguments and "multifunction" in known:
-        _check_slot(vm, arguments)
+        _check_slot(vm, arguments, draft)
     if arguments.get("scsi-id", -1) >= 0 and arguments.get("lun", -1) >= 0 and "bus" in arguments:
-        _check_unit(vm, arguments)
+        _check_unit(vm, arguments, draft)
     if arguments.get("bootindex", -1) >= 0:
-        _check_bootindex(vm, arguments)
+        _check_bootindex(vm, arguments, draft)
 
 
-def check_migration(vm: VM, what: str) -> None:
+def check_migration(vm: VM, what: str, draft: Draft) -> None:
     """Raise Refusal while the VM is on its way: QEMU refuses every ``device_add`` and ``device_del`` then."""
     status = str(vm.ask("query-migrate").get("status", "none"))
     if status not in _AT_REST:
@@ -45,17 +46,17 @@ def check_migration(vm: VM, what: str) -> None:
             f"{what}: the virtual machine is being migrated ({status}), and QEMU refuses that: wait for its end"
         )
     if status == "completed" and vm.status == _LEFT:
-        vm.warnings.append(
+        draft.warnings.append(
             f"{what}: the guest has left this virtual machine ({_LEFT}), and where it runs now nothing of this is done"
         )
 
 
-def _check_slot(vm: VM, arguments: Dict[str, Any]) -> None:
+def _check_slot(vm: VM, arguments: Dict[str, Any], draft: Draft) -> None:
     """QEMU adds no other function either where function 0 is there already."""
     wanted, path = _place(arguments["addr"]), _pci(vm, arguments.get("bus"))
     if wanted is None or path is None:
         return
-    for holder in _on_bus(vm, path):
+    for holder in _on_bus(vm, path, draft):
         there = _place(address(vm, holder) or "")
         if there and there[0] == wanted[0] and there[1] in (0, wanted[1]):
             raise Refusal(
@@ -63,11 +64,11 @@ def _check_slot(vm: VM, arguments: Dict[str, Any]) -> None:
             )
 
 
-def _check_unit(vm: VM, arguments: Dict[str, Any]) -> None:
+def _check_unit(vm: VM, arguments: Dict[str, Any], draft: Draft) -> None:
     bus, wanted = arguments["bus"], tuple(arguments.get(name, 0) for name in _UNIT)
     path = bus_path(vm, bus)
-    taken = [(_named(vm, holder), _unit(vm, holder)) for holder in (_on_bus(vm, path) if path else ())]
-    for ident, other in _coming(vm, arguments["id"]):
+    taken = [(_named(vm, holder), _unit(vm, holder)) for holder in (_on_bus(vm, path, draft) if path else ())]
+    for ident, other in _coming(draft, arguments["id"]):
         if other.get("bus") == bus:
             taken.append((f"device {ident}", tuple(_number(other.get(name, 0)) for name in _UNIT)))
     for name, unit in taken:
@@ -75,31 +76,31 @@ def _check_unit(vm: VM, arguments: Dict[str, Any]) -> None:
             raise Refusal(f"lun: {name} has SCSI id {wanted[1]}, unit {wanted[2]} of {bus}: give another one, or none")
 
 
-def _check_bootindex(vm: VM, arguments: Dict[str, Any]) -> None:
+def _check_bootindex(vm: VM, arguments: Dict[str, Any], draft: Draft) -> None:
     wanted = arguments["bootindex"]
     for parent in (PERIPHERAL, f"{PERIPHERAL}-anon"):
         for name, kind in vm.children(parent).items():
             path = f"{parent}/{name}"
-            if kind.startswith("child<") and not _goes(vm, path) and vm.prop(path, "bootindex") == wanted:
+            if kind.startswith("child<") and not _goes(draft, path) and vm.prop(path, "bootindex") == wanted:
                 raise Refusal(f"bootindex: {_named(vm, path)} has {wanted} already: give another one")
-    for ident, other in _coming(vm, arguments["id"]):
+    for ident, other in _coming(draft, arguments["id"]):
         if _number(other.get("bootindex")) == wanted:
             raise Refusal(f"bootindex: device {ident} shall have {wanted} too: give another one")
 
 
-def _coming(vm: VM, ident: str) -> Iterator[Tuple[str, Dict[str, Any]]]:
+def _coming(draft: Draft, ident: str) -> Iterator[Tuple[str, Dict[str, Any]]]:
     """The other devices that the same plan adds, each with its options beside its bus."""
-    for (kind, name), want in vm.coming.items():
+    for (kind, name), want in draft.adding.items():
         if kind == "device" and name != ident:
             options = {key.replace("_", "-"): value for key, value in want.get("options", {}).items()}
             yield name, {**options, "bus": want.get("bus")}
 
 
-def _on_bus(vm: VM, path: str) -> Iterator[str]:
+def _on_bus(vm: VM, path: str, draft: Draft) -> Iterator[str]:
     """The paths of the devices on a bus, but for those that leave."""
     for child in vm.children(path):
         holder = str(vm.prop(path, child)) if child.startswith("child[") else ""
-        if holder and not _goes(vm, holder):
+        if holder and not _goes(draft, holder):
             yield holder
 
 
@@ -126,8 +127,8 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
-def _goes(vm: VM, path: str) -> bool:
-    return ("device", path.rpartition("/")[2]) in vm.leaving
+def _goes(draft: Draft, path: str) -> bool:
+    return ("device", path.rpartition("/")[2]) in draft.removing
 
 
 def _named(vm: VM, path: str) -> str:

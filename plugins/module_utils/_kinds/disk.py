@@ -17,6 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_drive impor
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Part, State, properties
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
@@ -74,17 +75,17 @@ class DiskNode(Blockdev):
         """Not whose disk it is, which nothing tells."""
         return super().wanted(vm, {key: value for key, value in want.items() if key != "device"})
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """What the guest has is changed on the top node, how the image is opened on its own."""
         mine = {key: value for key, value in want.items() if key != "device"}
         top = _top(vm, want)
         if top == self.ident(want):
-            return super().change(vm, mine, have, changes)
+            return super().change(vm, mine, have, changes, draft)
         above = {key: mine.pop(key) for key in _OF_THE_TOP if key in mine}
         of_top = [change for change in changes if change.key in _OF_THE_TOP]
         own = [change for change in changes if change.key not in _OF_THE_TOP]
-        steps = super().change(vm, mine, have, own) if own else []
-        return steps + (super().change(vm, {**above, self.key: top}, have, of_top) if of_top else [])
+        steps = super().change(vm, mine, have, own, draft) if own else []
+        return steps + (super().change(vm, {**above, self.key: top}, have, of_top, draft) if of_top else [])
 
     def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
         """A node that QEMU was started with, one with others on top, and one that its device has left."""
@@ -99,24 +100,24 @@ class DiskNode(Blockdev):
         left = bool(disk) and name not in disk
         return (device_drive.moved(vm, device, name) if left else "") or device_drive.lasting(vm, device, name, [])
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Of the node alone."""
-        return super().create(vm, {key: value for key, value in want.items() if key != "device"})
+        return super().create(vm, {key: value for key, value in want.items() if key != "device"}, draft)
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Of the node alone."""
         return super().complete(vm, {key: value for key, value in want.items() if key != "device"}, have)
 
-    def unconditional_steps(self, vm: VM, want: Want) -> List[Step]:
+    def unconditional_steps(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """What a stopped run has held beside the device is let go."""
         name = held_by(want["device"])
-        if name not in nodes(vm) or want["device"] not in vm.peripherals() or ("blockdev", name) in vm.leaving:
+        if name not in nodes(vm) or want["device"] not in vm.peripherals() or ("blockdev", name) in draft.removing:
             return []
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
 
         return [blockdev_steps.release(name)]
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """All that lies above it in what its device has, and then the node. QEMU deletes by itself what it has made."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, blockdev_steps
 
@@ -125,13 +126,13 @@ class DiskNode(Blockdev):
         if blockdev_graph.held(vm, device) and name in blockdev_graph.chain(vm, device):
             disk.insert(0, held_by(device))
         late = len(disk) > 1 or bool(blockdev_graph.drive_id(vm, device))
-        vm.leaving.update(("blockdev", node) for node in disk)
+        draft.removing.update(("blockdev", node) for node in disk)
         steps = []
         for node in disk:
             if node.startswith("#"):
-                blockdev_steps.check_unused(vm, node)
+                blockdev_steps.check_unused(vm, node, draft)
             else:
-                steps += blockdev_steps.remove(vm, {self.key: node})
+                steps += blockdev_steps.remove(vm, {self.key: node}, draft)
         return [step.replace(last=late) for step in steps]  # after the last one that can be taken back
 
 

@@ -14,12 +14,13 @@ import errno
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING, Tuple
+from typing import TYPE_CHECKING
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.connection import peer_process
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 LONGEST = 107
@@ -35,12 +36,14 @@ _WHAT = {
 }
 
 
-def check_socket(vm: VM, option: str, path: str, owner: Tuple[str, str], leaves: bool = False) -> None:
+def check_socket(
+    vm: VM, option: str, path: str, owner: Thing, draft: Draft | None = None, leaves: bool = False
+) -> None:
     """Raise Refusal unless QEMU can make a UNIX socket at ``path`` without harm: nothing is there, or a socket that is left over.
 
-    ``owner``: kind and id of what shall have it. ``leaves``: a listener of this VM's own goes before.
+    ``owner``: kind and id of what shall have it, in the plan ``draft``. ``leaves``: a listener of this VM's own goes before.
     """
-    seen = _claimed(vm, option, path, owner)
+    seen = _claimed(vm, option, path, owner, draft)
     if seen is None:
         return
     if len(os.fsencode(path)) > LONGEST:
@@ -65,12 +68,14 @@ def check_socket(vm: VM, option: str, path: str, owner: Tuple[str, str], leaves:
         )
 
 
-def check_output(vm: VM, option: str, path: str, owner: Tuple[str, str], keeps: bool, cure: str) -> None:
+def check_output(
+    vm: VM, option: str, path: str, owner: Thing, keeps: bool, cure: str, draft: Draft | None = None
+) -> None:
     """Raise Refusal for a file with something in it, which QEMU would empty, unless it ``keeps`` that; and for a disk.
 
     ``cure``: what else a user can do than to name another file.
     """
-    seen = _claimed(vm, option, path, owner)
+    seen = _claimed(vm, option, path, owner, draft)
     mode = None if seen is None else _mode(option, path, seen, follow=True)
     if seen is None or mode is None or stat.S_ISCHR(mode):
         return
@@ -98,9 +103,9 @@ def exists(vm: VM, option: str, path: str) -> bool | None:
     return None if seen is None else os.path.lexists(seen)
 
 
-def _claimed(vm: VM, option: str, path: str, owner: Tuple[str, str]) -> str | None:
+def _claimed(vm: VM, option: str, path: str, owner: Thing, draft: Draft | None) -> str | None:
     """The path as this process sees it, None: it can't. Raises Refusal where the same plan makes it for something else."""
-    kind, ident = vm.makes.setdefault(os.path.normpath(path), owner)
+    kind, ident = owner if draft is None else draft.makes.setdefault(os.path.normpath(path), owner)
     if (kind, ident) != owner:
         raise Refusal(f"{option}: {kind} {ident} shall have {path} too: give another path")
     return _seen(vm, option, path)

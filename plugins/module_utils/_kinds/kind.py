@@ -20,6 +20,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
 )
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
@@ -42,6 +43,8 @@ class Kind:
     """Names, as QEMU has them, that ``options`` must not hold, since they have options of their own."""
     name = ""
     """As results and plans call it: ``blockdev``."""
+    namespace = ""
+    """The kind whose ids it shares, where that is not its own: all devices share theirs."""
     key = "id"
     """The option that identifies one."""
     options: Dict[str, Option] = {}
@@ -56,6 +59,10 @@ class Kind:
     def ident(self, want: Want) -> str:
         """Which one is meant."""
         return str(want[self.key])
+
+    def thing(self, want: Want) -> Thing:
+        """Return what QEMU knows it by, as ``(kind, id)``: no two things of a VM have the same."""
+        return self.namespace or self.name, self.ident(want)
 
     def identity(self, want: Want) -> Want:
         """What of ``want`` matters for a removal."""
@@ -124,15 +131,15 @@ class Kind:
         """``want`` and, for what it does not name, what there is: what a thing that is made again is made of."""
         return want
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """The steps that make it. Raises Refusal for what reading can tell will fail."""
         raise NotImplementedError
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """The steps for these changes, all of them live ones. Raises Refusal (a disk is never shrunk, say)."""
         return []
 
-    def unconditional_steps(self, vm: VM, want: Want) -> List[Step]:
+    def unconditional_steps(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Steps for what was asked for and can't be compared, sent whenever it was asked for. Rare."""
         return []
 
@@ -152,7 +159,7 @@ class Kind:
         """What it stands on as it is, as ``(kind, id)``, whatever ``want`` says: that can only be removed after it."""
         return set()
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """The steps that remove it, each with the undo that makes it again. Raises Refusal naming who still uses it."""
         raise NotImplementedError
 

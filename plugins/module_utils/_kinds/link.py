@@ -13,6 +13,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 
@@ -27,7 +28,7 @@ class Link(Kind):
         """Nothing can be read."""
         return {"id": want["id"]}
 
-    def unconditional_steps(self, vm: VM, want: Want) -> List[Step]:
+    def unconditional_steps(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``set_link``."""
         return [Step("set_link", {"name": want["id"], "up": want["link"] == "up"})]
 

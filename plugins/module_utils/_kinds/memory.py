@@ -21,6 +21,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJE
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
 
@@ -59,11 +60,11 @@ class Backend(Object):
         size = vm.prop(f"{OBJECTS}/{self.ident(want)}", "size")
         return {**full, "options": {"size": size, **full["options"]}}
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``object-add``."""
         if "size" not in want["options"]:
             raise _sizeless(want["id"])
-        return super().create(vm, want)
+        return super().create(vm, want, draft)
 
 
 class Released(Unplugged):
@@ -146,37 +147,35 @@ class Module(Device):
             full["options"].pop("memaddr", None)
         return full
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``device_add``, and the request to a ``virtio-mem`` device. Room is checked before the backend is made."""
         ident, options = want["id"], dict(want["options"])
         if "size" not in want:
             raise _sizeless(ident)
         want = {"driver": self.usual, **want, "options": options}
-        _check_room(vm, want)
+        _check_room(vm, want, draft)
         requested = options.pop("requested-size", 0)
-        *steps, adding = super().create(vm, want)
+        *steps, adding = super().create(vm, want, draft)
         arguments = adding.arguments
         if "addr" in arguments and not want["driver"].startswith("virtio-mem"):
             # not a slot, but a place in memory
             adding = adding.replace(arguments={**arguments, "addr": coercion.to_int(arguments["addr"])})
-        vm.coming["device", ident] = want  # who asks for a port or a backend asks by that name
         if requested:
             # the undo of a request that the guest met in part: a device with memory in use can't be unplugged
             adding = adding.replace(undo=(_request(ident, 0, 0, True), *adding.undo))
             return [*steps, adding, _request(ident, requested, 0, want["wait"])]
         return [*steps, adding]
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """``qom-set`` of the requested size."""
         path, size = f"{PERIPHERAL}/{want['id']}", want["options"]["requested-size"]
         block, most = vm.prop(path, "block-size", _ALIGNMENT), vm.prop(vm.prop(path, "memdev", ""), "size", size)
         _check_request(size, block, most)
         return [_request(want["id"], size, vm.prop(path, "requested-size"), want["wait"])]
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``device_del``; a ``virtio-mem`` device is emptied first, and an ``nvdimm`` stays."""
         ident = self.ident(want)
-        vm.leaving.add(("device", ident))
         driver = vm.peripherals()[ident]
         if driver == "nvdimm":
             raise Refusal(f"memory {ident} is an nvdimm, and QEMU can't unplug those")
@@ -191,7 +190,7 @@ class Module(Device):
             requested = vm.prop(path, "requested-size")
             if requested or vm.prop(path, "size"):
                 steps.append(_request(ident, 0, requested, True))
-        return steps + super().remove(vm, want)
+        return steps + super().remove(vm, want, draft)
 
     def describe(self, vm: VM, want: Want) -> Any:
         """As ``query-memory-devices`` has it, with its type and underscores in its names."""
@@ -239,12 +238,12 @@ def _size(option: str, value: Any) -> int:
         raise Refusal(f"{option}: {exc}") from exc
 
 
-def _check_room(vm: VM, want: Want) -> None:
+def _check_room(vm: VM, want: Want, draft: Draft) -> None:
     """Raise Refusal where the machine has no slot or no room left, the size can't be mapped, or the backend is taken."""
     size, ident, virtio = want["size"], want["id"], want["driver"].startswith("virtio-mem")
     if virtio:
         _check_request(want["options"].get("requested-size", 0), want["options"].get("block-size", _ALIGNMENT), size)
-    _check_backend(vm, want)
+    _check_backend(vm, want, draft)
     if want["driver"] == "nvdimm" and vm.prop("/machine", "nvdimm") is False:
         raise Refusal(f"memory {ident}: this VM takes no nvdimm: start it with nvdimm=on (-M q35,nvdimm=on)")
     machine: Dict[str, int] = vm.prop("/machine", "memory", {})
@@ -254,8 +253,12 @@ def _check_room(vm: VM, want: Want) -> None:
         raise Refusal(
             "this VM has no room for memory modules: start it with slots and maxmem (-m 1G,slots=4,maxmem=4G)"
         )
-    there = [entry for entry in vm.ask("query-memory-devices") if not _goes(vm, entry)]
-    coming = _coming(vm)
+    there = [
+        entry
+        for entry in vm.ask("query-memory-devices")
+        if (Module.name, entry["data"].get("id")) not in draft.removing
+    ]
+    coming = [{"driver": _MODULES.usual, **other} for (kind, _id), other in draft.adding.items() if kind == Module.name]
     slots = sum(entry["type"] in ("dimm", "nvdimm") for entry in there)
     slots += sum(not other["driver"].startswith("virtio-mem") for other in coming)
     theirs = f" (with {', '.join(other['id'] for other in coming)} of the same task)" if coming else ""
@@ -268,16 +271,7 @@ def _check_room(vm: VM, want: Want) -> None:
         raise Refusal(f"size: {size} bytes do not fit: of {room} bytes for modules, {used} are taken{theirs}")
 
 
-def _coming(vm: VM) -> List[Want]:
-    """The modules that the same plan brings, each with its size and driver."""
-    return [want for (kind, ident), want in vm.coming.items() if kind == "device" and (Module.name, ident) in vm.coming]
-
-
-def _goes(vm: VM, entry: Dict[str, Any]) -> bool:
-    return (Module.name, entry["data"].get("id")) in vm.leaving
-
-
-def _check_backend(vm: VM, want: Want) -> None:
+def _check_backend(vm: VM, want: Want, draft: Draft) -> None:
     """Raise Refusal for a size that QEMU can't map, and for a backend that something else uses."""
     size, backend = want["size"], want["options"]["memdev"]
     used = [user for _kind, user in users(vm, backend) if user != want["id"]]
@@ -286,7 +280,7 @@ def _check_backend(vm: VM, want: Want) -> None:
     if used:
         raise Refusal(f"memory {want['id']}: its backend {backend} is already used by {used[0]}")
     # files and memfds may have any number of pages; other machines have other steps
-    kind = vm.coming.get(("object", backend), {}).get("qom_type", objects(vm).get(backend))
+    kind = draft.adding.get(("object", backend), {}).get("qom_type", objects(vm).get(backend))
     anonymous = kind == "memory-backend-ram"
     if size <= 0 or (anonymous and size % _ALIGNMENT and vm.ask("query-target")["arch"] in ("x86_64", "i386")):
         raise Refusal(f"size: {size} bytes are not a multiple of 2 MiB, in which this machine maps memory")

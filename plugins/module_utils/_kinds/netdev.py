@@ -24,6 +24,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev_forward imp
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 VHOST_NET = "/dev/vhost-net"
@@ -136,7 +137,7 @@ class Netdev(Kind):
         info = wiring(vm).get(self.ident(want), _UNKNOWN).info
         return references.named({name: info[name] for name in ("chardev", "netdev") if name in info})
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``netdev_add``, after a ``getfd`` for each descriptor that goes with it."""
         full = _complete(want)
         ident = full["id"]
@@ -170,13 +171,13 @@ class Netdev(Kind):
         self._check_host(arguments, taps + vhosts)
         undo = [Step("netdev_del", {"id": ident}, removes=True)]
         step = Step("netdev_add", vm.schema.coerce("netdev_add", arguments), undo=undo)
-        _check_sockets(vm, step.arguments)
+        _check_sockets(vm, step.arguments, draft)
         return [*steps, step]
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``netdev_del``, refused here while a NIC uses it: QEMU itself would pull it from under the NIC."""
         ident = self.ident(want)
-        used = [user for user in users(vm, ident) if user not in vm.leaving]
+        used = [user for user in users(vm, ident) if user not in draft.removing]
         if used:
             raise Refusal(f"netdev {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
         return [Step("netdev_del", {"id": ident}, undo=self._recreate_steps(vm, ident), removes=True)]
@@ -232,13 +233,13 @@ class Netdev(Kind):
                 raise Refusal(f"cannot open {descriptor.path} to pass it to QEMU: it does not exist")
 
 
-def _check_sockets(vm: VM, arguments: Dict[str, Any]) -> None:
+def _check_sockets(vm: VM, arguments: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal where QEMU would delete what is at the path of a UNIX socket that it makes, or take it over."""
     made = {"stream": "addr" if arguments.get("server") else "", "dgram": "local"}.get(arguments["type"], "")
     addr = arguments.get(made, {})
     if addr.get("type") == "unix" and not addr.get("abstract"):
         owner = ("netdev", arguments["id"])
-        host_path.check_socket(vm, f"options: {made}", addr["path"], owner, leaves=owner in vm.leaving)
+        host_path.check_socket(vm, f"options: {made}", addr["path"], owner, draft, leaves=owner in draft.removing)
 
 
 def exists(vm: VM, ident: str) -> bool:
@@ -253,14 +254,14 @@ def exists(vm: VM, ident: str) -> bool:
     return ident in wiring(vm)
 
 
-def check_free(vm: VM, ident: str, device: str) -> None:
+def check_free(vm: VM, ident: str, device: str, draft: Draft) -> None:
     """Raise Refusal when a NIC that wants this netdev could not have it."""
-    if ("netdev", ident) in vm.coming:
+    if ("netdev", ident) in draft.adding:
         return
     if not exists(vm, ident):
         raise Refusal(f"netdev: there is no netdev {ident!r}")
     nic = nic_of(vm, ident)
-    if nic and nic != device and ("device", nic) not in vm.leaving:
+    if nic and nic != device and ("device", nic) not in draft.removing:
         raise Refusal(f"netdev: {ident} is in use by device {nic}")
 
 

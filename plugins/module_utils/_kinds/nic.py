@@ -16,6 +16,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.link import LINK
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
@@ -43,11 +44,11 @@ class Card(Device):
         """As any device."""
         return super().wanted(vm, self._fitting(vm, want))
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``device_add``. A card without a backend would be of no use, so a new one names it."""
         if "netdev" not in want["options"]:
             raise Refusal(f"netdev: NIC {want['id']} does not exist yet, and to add it its netdev must be given")
-        return super().create(vm, self._fitting(vm, want))
+        return super().create(vm, self._fitting(vm, want), draft)
 
     def _fitting(self, vm: VM, want: Want) -> Want:
         options = want.get("options", {})

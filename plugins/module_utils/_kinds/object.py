@@ -19,6 +19,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 OBJECTS = "/objects"
@@ -125,7 +126,7 @@ class Object(Kind):
                 was.pop(other, None)
         return {**want, "qom_type": kind, "options": {**was, **named}}
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``object-add`` in the flat form, which every QEMU from 5.0 on takes."""
         ident = self.ident(want)
         if "qom_type" not in want:
@@ -141,13 +142,13 @@ class Object(Kind):
                 raise Refusal(f"options: {real} of {kind} is of type {known[real]['type']}: {exc}") from exc
         arguments = vm.schema.coerce("object-add", arguments)
         if kind == "filter-dump" and "file" in arguments:
-            host_path.check_output(vm, "options: file", arguments["file"], ("object", ident), False, "remove it")
+            host_path.check_output(vm, "options: file", arguments["file"], ("object", ident), False, "remove it", draft)
         busy = (
             (lambda error: "in use" in error.desc) if self.wanted_dependencies(want) else None
         )  # its device is just leaving
         return [Step("object-add", arguments, undo=[_delete(ident)], retry=busy, secret=tuple(SECRET))]
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """``qom-set`` for each property that differs."""
         path = f"{OBJECTS}/{self.ident(want)}"
         known = _known(vm, have["qom_type"])
@@ -170,10 +171,10 @@ class Object(Kind):
         """The same, of what it has."""
         return _below(vm, self.ident(want))
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``object-del``, refused here while something uses it that does not go before it (QEMU guards few of them)."""
         ident = self.ident(want)
-        used = [user for user in users(vm, ident) if user not in vm.leaving]
+        used = [user for user in users(vm, ident) if user not in draft.removing]
         if used and used[0][0] == "export":
             raise Refusal(
                 f"object {ident} may be the iothread of block export {used[0][1]}, which QEMU does not tell, and QEMU would "

@@ -18,6 +18,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import SECR
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 
@@ -67,7 +68,7 @@ class Qom(Kind):
         """QEMU says whether it can be set."""
         return frozenset(["value"])
 
-    def change(self, vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """``qom-set``, the value in the type that the property has now."""
         where, now = {"path": want["path"], "property": want["property"]}, _value(vm, want)
         try:

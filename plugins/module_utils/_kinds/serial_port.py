@@ -14,6 +14,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Devi
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, properties
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
@@ -30,9 +31,9 @@ SERIAL_PORT = {
 class Port(Device):
     """A port, which sits on the bus of a controller."""
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``device_add``. Without ``bus``, QEMU takes the first controller with room."""
-        steps = super().create(vm, want)
+        steps = super().create(vm, want, draft)
         return [*steps[:-1], steps[-1].replace(hint=_hint)]
 
 

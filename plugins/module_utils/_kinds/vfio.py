@@ -16,6 +16,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVI
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, State, properties
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
@@ -44,7 +45,7 @@ class Vfio(Device):
             options.pop("host", None)
         return {**full, "options": options}
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``device_add``, unless another driver holds the host's device. What only QEMU's host has, QEMU judges."""
         options, driver = want["options"], want.get("driver", self.usual)
         if not options.get("host") and not options.get("sysfsdev"):
@@ -58,7 +59,7 @@ class Vfio(Device):
                 raise Refusal(f"{option}: {driver} has none: leave it out")
         if vm.local and driver == "vfio-pci":
             _check_holder(options)
-        return super().create(vm, want)
+        return super().create(vm, want, draft)
 
 
 _DEVICE = Vfio(usual="vfio-pci")

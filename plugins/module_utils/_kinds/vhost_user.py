@@ -17,6 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
@@ -30,7 +31,7 @@ VHOST_USER = {
 class VhostUser(Device):
     """A device whose backend is another process, which must see the guest's memory."""
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``device_add``. Without shared memory QEMU makes the device all the same, and it never works: refused here."""
         private = [name for name in sorted(_memory(vm)) if vm.prop(f"/objects/{name}", "share") is False]
         if private:
@@ -38,7 +39,8 @@ class VhostUser(Device):
                 f"the guest's memory ({', '.join(private)}) is not shared, so the backend of {want['id']} could not see it: "
                 "start the VM with a memory backend that has share=on"
             )
-        return super().create(vm, {**want, "driver": on_machine(vm, want["driver"])} if "driver" in want else want)
+        full = {**want, "driver": on_machine(vm, want["driver"])} if "driver" in want else want
+        return super().create(vm, full, draft)
 
 
 _DEVICE = VhostUser(mark="chardev")

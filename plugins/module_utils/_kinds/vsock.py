@@ -16,6 +16,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVI
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, State, properties
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 VSOCK = {
@@ -48,7 +49,7 @@ class Vsock(Device):
         full = super().complete(vm, want, have)
         return {**full, "options": {name: value for name, value in full["options"].items() if name != "vhostfd"}}
 
-    def create(self, vm: VM, want: Want) -> List[Step]:
+    def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``getfd``, then ``device_add`` with the descriptor's name. Over TCP nothing can be handed over: QEMU opens it."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vhost_user import on_machine
 
@@ -58,7 +59,7 @@ class Vsock(Device):
             )
         plain = {**want, "driver": on_machine(vm, want.get("driver", "vhost-vsock"))}
         if not vm.local and "vhostfd" not in want:
-            return super().create(vm, plain)
+            return super().create(vm, plain, draft)
         path = want.get("vhostfd", VHOST_VSOCK)
         if not os.path.exists(path):
             why = ": load its kernel's vhost_vsock module" if path == VHOST_VSOCK else ""
@@ -67,11 +68,11 @@ class Vsock(Device):
             raise Refusal("vhostfd: a descriptor can be handed over by a Unix socket only, and this monitor is on TCP")
         steps, name = pass_descriptors(want["id"], "vsock", [Descriptor(path)])
         plain["options"] = {**want["options"], "vhostfd": name}
-        return [*steps, *super().create(vm, plain)]
+        return [*steps, *super().create(vm, plain, draft)]
 
-    def remove(self, vm: VM, want: Want) -> List[Step]:
+    def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``device_del``. To take that back needs a new descriptor."""
-        step = super().remove(vm, want)[0]
+        step = super().remove(vm, want, draft)[0]
         recall = step.capture_undo
 
         def again(vm: VM) -> List[Step]:
