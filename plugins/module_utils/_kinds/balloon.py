@@ -53,17 +53,13 @@ class Balloon(Kind):
     """The one balloon of a VM."""
 
     name = "balloon"
-    key = "size"
+    keys = ()
     options = {
         "size": Option("str", required=True),
         "wait": Option("bool", default=True),
         "tolerance": Option("str", default=_TOLERANCE),
         "force": Option("bool", default=False),
     }
-
-    def ident(self, want: Want) -> str:
-        """There is one."""
-        return "balloon"
 
     def check(self, want: Want) -> None:
         """Sizes must be sizes."""

@@ -35,7 +35,7 @@ class Blockdev(Kind):
 
     reserved_options = frozenset(["node-name", "driver", "read-only", "detect-zeroes", "cache", "discard"])
     name = "blockdev"
-    key = "node_name"
+    keys = ("node_name",)
     options = {
         "node_name": Option("str", required=True),
         "driver": Option("str"),

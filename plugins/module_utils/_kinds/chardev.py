@@ -101,18 +101,11 @@ class Chardev(Kind):
         return super().same(key, have, want)
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """Its type, and a socket's address and side. What else there is of it, nobody can tell."""
-        full = {key: value for key, value in have.items() if have["type"] == "socket" or key == "type"}
+        """Return it with its type, and a socket's address and side. What else there is of it, nobody can tell."""
         if not self.same("type", have["type"], want.get("type", have["type"])):
             return want
-        if "reconnect" in want:
-            full["server"] = False
-        if "path" in want:
-            full.pop("host", None)
-            full.pop("port", None)
-        if "host" in want or "port" in want:
-            full.pop("path", None)
-        return {**full, **want}
+        told = have if have["type"] == "socket" else {"type": have["type"]}
+        return super().complete(vm, want, {**told, **({"server": False} if "reconnect" in want else {})})
 
     def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
         """The chardev below a multiplexer, and credentials."""

@@ -92,7 +92,7 @@ class Vcpus(Kind):
     """How many vCPUs the VM has."""
 
     name = "cpus"
-    key = "vcpus"
+    keys = ()
 
     def check(self, want: Want) -> None:
         """At least one."""
@@ -100,7 +100,7 @@ class Vcpus(Kind):
             raise Refusal(f"vcpus: {want['vcpus']} is not at least 1")
 
     def ident(self, want: Want) -> str:
-        """There is one number."""
+        """Return the option that it is, beside the slots of the same name."""
         return "vcpus"
 
     def read(self, vm: VM, want: Want) -> State | None:
@@ -134,7 +134,7 @@ class CpuSlot(Kind):
     """One slot, named by as many of its topology ids as it takes to tell it from the others: taken or free."""
 
     name = "cpus"
-    key = "slot"
+    keys = ("slot",)
 
     def ident(self, want: Want) -> str:
         """The ids as text."""

@@ -34,6 +34,7 @@ class Device(Kind):
     """A device with an id, whatever its driver and bus."""
 
     name = namespace = "device"
+    kept_for_removal = ("wait",)
     bulk_read = True
     options = {
         "id": Option("str", required=True),
@@ -53,10 +54,6 @@ class Device(Kind):
         """
         self.usual = usual
         self.mark = mark
-
-    def identity(self, want: Want) -> Want:
-        """Also whether to wait for the guest."""
-        return {"id": want["id"], "wait": want.get("wait", True)}
 
     def check(self, want: Want) -> None:
         """Also: a PCI slot that YAML has read as another number than QEMU would."""

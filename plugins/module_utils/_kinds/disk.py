@@ -53,14 +53,12 @@ _OF_THE_TOP = ("size", "read_only")
 class DiskNode(Blockdev):
     """The node of a disk. It is the disk's wherever it lies in what the device has: on top, or below overlays and filters."""
 
-    def identity(self, want: Want) -> Want:
-        """Also whose disk it is."""
-        return {key: want[key] for key in (self.key, "device")}
+    kept_for_removal = ("device",)
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
         """A node that was not named is, where QEMU was started with the disk, the one that the device has."""
         name = meant(vm, want["device"], self.ident(want))
-        return want if name == self.ident(want) else {**want, self.key: name}
+        return want if name == self.ident(want) else {**want, "node_name": name}
 
     def read(self, vm: VM, want: Want) -> State | None:
         """Of the top node what the guest has: its size, and whether it may write."""
@@ -85,7 +83,7 @@ class DiskNode(Blockdev):
         of_top = [change for change in changes if change.key in _OF_THE_TOP]
         own = [change for change in changes if change.key not in _OF_THE_TOP]
         steps = super().change(vm, mine, have, own, draft) if own else []
-        return steps + (super().change(vm, {**above, self.key: top}, have, of_top, draft) if of_top else [])
+        return steps + (super().change(vm, {**above, "node_name": top}, have, of_top, draft) if of_top else [])
 
     def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
         """A node that QEMU was started with, one with others on top, and one that its device has left."""
@@ -132,7 +130,7 @@ class DiskNode(Blockdev):
             if node.startswith("#"):
                 blockdev_steps.check_unused(vm, node, draft)
             else:
-                steps += blockdev_steps.remove(vm, {self.key: node}, draft)
+                steps += blockdev_steps.remove(vm, {"node_name": node}, draft)
         return [step.replace(last=late) for step in steps]  # after the last one that can be taken back
 
 

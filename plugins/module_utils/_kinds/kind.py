@@ -45,8 +45,10 @@ class Kind:
     """As results and plans call it: ``blockdev``."""
     namespace = ""
     """The kind whose ids it shares, where that is not its own: all devices share theirs."""
-    key = "id"
-    """The option that identifies one."""
+    keys: Tuple[str, ...] = ("id",)
+    """The options that tell one from another, each an id; none where there is one in a VM."""
+    kept_for_removal: Tuple[str, ...] = ()
+    """The further options that a removal goes by."""
     options: Dict[str, Option] = {}
     returned = True
     """Whether the task returns its state, under ``name``."""
@@ -57,20 +59,21 @@ class Kind:
     ways, each the options that belong to it: ``[[["path"], ["host", "port"]]]``."""
 
     def ident(self, want: Want) -> str:
-        """Which one is meant."""
-        return str(want[self.key])
+        """Return which one is meant, as one text: the values of ``keys``, or ``name`` where there is only one."""
+        return "/".join(str(want[key]) for key in self.keys) or self.name
 
     def thing(self, want: Want) -> Thing:
         """Return what QEMU knows it by, as ``(kind, id)``: no two things of a VM have the same."""
         return self.namespace or self.name, self.ident(want)
 
     def identity(self, want: Want) -> Want:
-        """What of ``want`` matters for a removal."""
-        return {self.key: want[self.key]}
+        """Return what of ``want`` a removal needs."""
+        return {name: want[name] for name in (*self.keys, *self.kept_for_removal) if name in want}
 
     def check_ident(self, want: Want) -> None:
-        """Raise Refusal for what is no id, or no name, of such a thing."""
-        check_id(self.name, self.key, self.ident(want))
+        """Raise Refusal for a value of ``keys`` that is not a valid id."""
+        for key in self.keys:
+            check_id(self.name, key, str(want[key]))
 
     def check(self, want: Want) -> None:
         """Raise Refusal for a request that is wrong whatever the VM looks like."""
@@ -108,7 +111,7 @@ class Kind:
             instead = {} if key in have else {other: have[other] for other in self._rivals(key) if other in have}
             if instead:
                 changes.append(Change(key, instead, value))
-            elif key not in have and key != self.key:
+            elif key not in have and key not in self.keys:
                 untold.append(key)
             elif key in have and not self.same(key, have[key], value):
                 changes.append(Change(key, have[key], value))
@@ -128,8 +131,16 @@ class Kind:
         return ""
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """``want`` and, for what it does not name, what there is: what a thing that is made again is made of."""
-        return want
+        """Return what a thing that is made again is made of: ``want``, and what was read of each option that it does not name.
+
+        Of ``alternatives``, not the other way of a thing that ``want`` names.
+        """
+        others = {other for key in flatten(want) for other in self._rivals(key)}
+        read = nest({key: value for key, value in have.items() if key not in others})
+        full = {name: read[name] for name in self.options if name in read}
+        for name, value in want.items():
+            full[name] = {**full[name], **value} if isinstance(value, dict) and name in full else value
+        return full
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """The steps that make it. Raises Refusal for what reading can tell will fail."""

@@ -26,7 +26,7 @@ class Qom(Kind):
     """One property, by path and name. It is always there; it is read, and set when a value is wanted."""
 
     name = "value"
-    key = "path"
+    keys = ("path", "property")
     options = {
         "path": Option("str", required=True),
         "property": Option("str", required=True),
@@ -37,7 +37,7 @@ class Qom(Kind):
         """A path is no id: QEMU judges it."""
 
     def ident(self, want: Want) -> str:
-        """Path and property."""
+        """Return path and property. A path has slashes of its own."""
         return f"{want['path']}.{want['property']}"
 
     def secrets(self, want: Want) -> List[str]:

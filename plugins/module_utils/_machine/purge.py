@@ -213,7 +213,7 @@ def _backends(vm: VM, listed: Set[str], keep: Set[Tuple[str, str]]) -> Iterator[
         for ident in idents:
             if not _stays((kind.name, ident), keep):
                 place = f"purge of {kind.name} {ident}"
-                yield Entry(kind.name, ident, place, [Item(kind, kind.identity({kind.key: ident}), False, place)])
+                yield Entry(kind.name, ident, place, [Item(kind, {kind.keys[0]: ident}, False, place)])
 
 
 def _own_objects(vm: VM) -> List[str]:
