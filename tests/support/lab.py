@@ -20,18 +20,12 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSe
 from ansible_collections.vmm.qemu.plugins.modules import qemu_machine
 from support.modules import ModuleFailed
 from support.observer import ObserverError
-from support.state import Item, State, read_state
+from support.state import KINDS, Item, State, read_state
 from support.things import LIVE_SLOTS, SLOTS
 from support.vm import VM
 from support.worlds import BED, MIB, Part
 
-_REMOVERS = {
-    "device": ("device_del", "id"),
-    "blockdev": ("blockdev-del", "node-name"),
-    "netdev": ("netdev_del", "id"),
-    "chardev": ("chardev-remove", "id"),
-    "object": ("object-del", "id"),
-}
+_REMOVERS = {kind.name: (kind.removal, kind.key) for kind in KINDS}
 # One that every QEMU refuses, with no class of its own and no text that anybody tries again on.
 _REFUSED = ("qom-set", {"path": "/machine", "property": "no-such-property", "value": 1})
 
@@ -296,11 +290,7 @@ def named_in(arguments: dict[str, Any]) -> str:
     return str(arguments.get("id") or arguments.get("node-name"))
 
 
-TABLE_OF = {
-    "device_add": "device", "device_del": "device", "object-add": "object", "object-del": "object", "qom-set": "object",
-    "chardev-add": "chardev", "chardev-remove": "chardev", "netdev_add": "netdev", "netdev_del": "netdev",
-    "blockdev-add": "blockdev", "blockdev-del": "blockdev", "blockdev-reopen": "blockdev", "block_resize": "blockdev",
-}  # fmt: skip
+TABLE_OF = {command: kind.name for kind in KINDS for command in (*kind.commands, kind.removal)}
 
 
 def item_of(command: str, arguments: dict[str, Any]) -> Item:

@@ -18,7 +18,7 @@ from support.modules import ModuleFailed
 from support.state import State
 from support.things import SLOTS, build, variants
 from support.wishes import SECTIONS, Wish, wish
-from support.worlds import SECTION_OF, Gene, Item, Part, Thing
+from support.worlds import KEY_OF, SECTION_OF, Gene, Item, Part, Thing
 
 # Where the story of an example goes, which a failure prints.
 Note = Callable[[str], None]
@@ -60,7 +60,7 @@ def half(thing: Thing) -> Thing:
     """The backend alone."""
     backend = thing.parts[0]
     table, name = backend.item
-    return Thing(SECTION_OF[table], {"node_name" if table == "blockdev" else "id": name}, (backend,))
+    return Thing(SECTION_OF[table], {KEY_OF[table]: name}, (backend,))
 
 
 def prepare(lab: Lab, plan: Plan, note: Note) -> Wish:

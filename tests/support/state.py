@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from support.observer import Observer, ObserverError
 
@@ -26,17 +27,17 @@ _NUMBER = re.compile(r"(-?\d+) \(.*\)")
 
 def read_state(look: Observer) -> State:
     """Everything that can be hot-plugged and has a name."""
-    state: State = {("device", name): props for name, props in _devices(look).items()}
+    return {(kind.name, ident): props for kind in KINDS for ident, props in kind.read(look).items()}
+
+
+def _all_devices(look: Observer) -> dict[str, dict[str, Any]]:
+    """Those of the device tree, and the memory modules."""
+    found = _devices(look)
     for module in look.look("query-memory-devices"):
         data = module["data"]
         known = {key: data[key] for key in ("size", "memdev")}
-        state["device", data["id"]] = {"driver": {"dimm": "pc-dimm"}.get(module["type"], module["type"]), **known}
-    own = (name for name in look.objects() if name != "pc.ram")
-    state.update({("object", name): _properties(look, f"/objects/{name}") for name in own})
-    state.update({("chardev", name): props for name, props in _chardevs(look).items()})
-    state.update({("netdev", name): props for name, props in _netdevs(look).items()})
-    state.update({("blockdev", name): props for name, props in _nodes(look).items()})
-    return state
+        found[data["id"]] = {"driver": {"dimm": "pc-dimm"}.get(module["type"], module["type"]), **known}
+    return found
 
 
 def _devices(look: Observer) -> dict[str, dict[str, Any]]:
@@ -79,6 +80,10 @@ def _properties(look: Observer, path: str) -> dict[str, Any]:
         except ObserverError:  # some can only be set
             continue
     return found
+
+
+def _objects(look: Observer) -> dict[str, dict[str, Any]]:
+    return {name: _properties(look, f"/objects/{name}") for name in look.objects() if name != "pc.ram"}
 
 
 def _chardevs(look: Observer) -> dict[str, dict[str, Any]]:
@@ -144,3 +149,27 @@ def _nodes(look: Observer) -> dict[str, dict[str, Any]]:
             "below": {role: "#" if child.startswith("#") else child for role, child in below.items()},
         }
     return found
+
+
+class Kind(NamedTuple):
+    """A kind of thing: its section in a document, how it is read and removed, and the commands that are about one."""
+
+    name: str
+    section: str
+    read: Callable[[Observer], dict[str, dict[str, Any]]]
+    key: str
+    removal: str
+    commands: tuple[str, ...]
+
+
+# A new kind is a line here, and its makers in things.MAKERS.
+KINDS = (
+    Kind("device", "devices", _all_devices, "id", "device_del", ("device_add",)),
+    Kind("object", "objects", _objects, "id", "object-del", ("object-add", "qom-set")),
+    Kind("chardev", "chardevs", _chardevs, "id", "chardev-remove", ("chardev-add",)),
+    Kind("netdev", "netdevs", _netdevs, "id", "netdev_del", ("netdev_add",)),
+    Kind(
+        *("blockdev", "blockdevs", _nodes, "node-name", "blockdev-del"),
+        ("blockdev-add", "blockdev-reopen", "block_resize"),
+    ),
+)

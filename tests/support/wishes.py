@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from support.state import Item, State
-from support.worlds import SECTION_OF, Part, World
+from support.worlds import KEY_OF, SECTION_OF, Part, World
 
-SECTIONS = ("objects", "chardevs", "netdevs", "blockdevs", "disks", "nics", "devices")
+SECTIONS = (*SECTION_OF.values(), "disks", "nics", "devices")
 # What nobody can make again from what QEMU tells of it.
 _LOST = ("file", "ringbuf", "udp")
 
@@ -111,13 +111,13 @@ def wish(have: World, want: World, keep: set[Item], purge: set[str] | None, spli
     for thing in have.things:
         left = {part.item for part in thing.parts} & going
         if len(left) == len(thing.parts) and not split:
-            key = "node_name" if thing.section == "blockdevs" else "id"
+            key = KEY_OF.get(thing.section, "id")
             name(thing.section, {key: thing.entry[key], "state": "absent"}, left)
             continue
         for item in sorted(left):
             table, ident = item
             section = SECTION_OF.get(table, "devices")
-            key = "node_name" if table == "blockdev" else "id"
+            key = KEY_OF[table]
             name(section, {key: ident, "state": "absent"}, {item})
     if purge is not None:
         for section in purge:

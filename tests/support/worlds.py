@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from support.state import Item
+from support.state import KINDS, Item
 
 MIB = 1 << 20
-SECTION_OF = {"object": "objects", "chardev": "chardevs", "netdev": "netdevs", "blockdev": "blockdevs"}
+SECTION_OF = {kind.name: kind.section for kind in KINDS if kind.name != "device"}
+KEY_OF = {called: kind.key.replace("-", "_") for kind in KINDS for called in (kind.name, kind.section)}
 # Every controller gives its devices back without a guest.
 BED = (
     *("-device", "virtio-serial-pci,id=vs0,bus=rp0", "-device", "qemu-xhci,id=usb0,p2=15,p3=15,bus=rp1"),

@@ -23,7 +23,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
@@ -35,6 +35,7 @@ class Blockdev(Kind):
 
     reserved_options = frozenset(["node-name", "driver", "read-only", "detect-zeroes", "cache", "discard"])
     name = "blockdev"
+    section = "blockdevs"
     keys = ("node_name",)
     options = {
         "node_name": Option("str", required=True),
@@ -158,7 +159,18 @@ class Blockdev(Kind):
         """``blockdev-del``, refused here while something uses the node that does not go before it."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
 
-        return blockdev_steps.remove(vm, want, draft)
+        self.check_unused(vm, want, draft)
+        return blockdev_steps.remove(vm, want)
+
+    def list(self, vm: VM) -> List[Want]:
+        """Return the node names."""
+        return [{"node_name": name} for name in nodes(vm)]
+
+    def users(self, vm: VM, want: Want) -> List[Thing]:
+        """Return who holds it: devices, other nodes, jobs, exports."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+
+        return blockdev_graph.users(vm, self.ident(want))
 
 
 def _nested(vm: VM, want: Want) -> State:

@@ -90,10 +90,9 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
     return steps
 
 
-def remove(vm: VM, want: Want, draft: Draft) -> List[Step]:
-    """``blockdev-del``, refused here while something uses the node that does not go before it."""
+def remove(vm: VM, want: Want) -> List[Step]:
+    """Return the ``blockdev-del``, with the ``blockdev-add`` that takes it back."""
     name = want["node_name"]
-    check_unused(vm, name, draft)
     if name.startswith("#"):
         raise Refusal(f"node_name: QEMU made the block node {name} by itself, and deletes it with what it made it for")
     try:
@@ -102,13 +101,6 @@ def remove(vm: VM, want: Want, draft: Draft) -> List[Step]:
         return [_delete(name, [], str(exc))]
     hidden = [part for part in again if without_password(str(again[part])) != str(again[part])]
     return [_delete(name, [Step("blockdev-add", again, secret=hidden)])]
-
-
-def check_unused(vm: VM, name: str, draft: Draft) -> None:
-    """Raise Refusal for a node that something uses which stays."""
-    used = [user for user in users(vm, name) if user not in draft.removing]
-    if used:
-        raise Refusal(f"blockdev {name} is in use by {_words(used)}: remove that first")
 
 
 def hold(name: str, node: str) -> Step:
@@ -248,10 +240,6 @@ def _may_grow(name: str, size: int, read_only: bool, now: int) -> bool:
     if now < size and read_only:
         raise Refusal(f"size: {name} is read-only, so it can't grow to {size} bytes")
     return now < size
-
-
-def _words(used: List[tuple[str, str]]) -> str:
-    return ", ".join(f"{kind} {name}" for kind, name in used)
 
 
 def _delete(name: str, undo: Sequence[Step] = (), final: str = "") -> Step:

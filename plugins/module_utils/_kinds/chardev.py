@@ -17,7 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State, flatten
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
 
@@ -34,6 +34,8 @@ class Chardev(Kind):
     """A character device of any type."""
 
     name = "chardev"
+    section = "chardevs"
+    own_names = r"(?:(?:serial|parallel|compat_monitor)\d+|gdb|debugcon|braille)(?:-base)?"
     options = {
         "id": Option("str", required=True),
         "type": Option("str"),
@@ -129,10 +131,28 @@ class Chardev(Kind):
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``chardev-remove``, refused here while a device or a netdev uses it that does not go before it."""
         ident = self.ident(want)
-        used = [user for user in users(vm, ident) if user not in draft.removing]
-        if used:
-            raise Refusal(f"chardev {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
+        self.check_unused(vm, want, draft)
         return [_remove(ident).replace(capture_undo=lambda vm: self._recreate_steps(vm, want))]
+
+    def list(self, vm: VM) -> List[Want]:
+        """Return the ids."""
+        return [{"id": ident} for ident in chardevs(vm)]
+
+    def users(self, vm: VM, want: Want) -> List[Thing]:
+        """Return who holds it. Whether its frontend is open says nothing of that."""
+        # only on the way to a change
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders
+
+        ident = self.ident(want)
+        held = [
+            ("device", name)
+            for parent in ("peripheral", "peripheral-anon")
+            for name, kind in vm.children(f"/machine/{parent}").items()
+            if kind.startswith("child<") and vm.prop(f"/machine/{parent}/{name}", "chardev") == ident
+        ]
+        held += [("netdev", name) for name, line in netdev.wiring(vm).items() if line.info.get("chardev") == ident]
+        return held + holders(vm, "chardev", ident)
 
     def _recreate_steps(self, vm: VM, want: Want) -> List[Step]:
         """The ``chardev-add`` that makes it as it is, where that can be read. Whether a TCP socket has TLS can't."""
@@ -176,29 +196,14 @@ def chardevs(vm: VM) -> Dict[str, str]:
     return {name: kind[len(prefix) : -1] for name, kind in vm.children(CHARDEVS).items() if kind.startswith(prefix)}
 
 
-def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
-    """Who holds a character device, as ``(kind, id)``. Whether its frontend is open says nothing of that."""
-    # only on the way to a change
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders
-
-    held = [
-        ("device", name)
-        for parent in ("peripheral", "peripheral-anon")
-        for name, kind in vm.children(f"/machine/{parent}").items()
-        if kind.startswith("child<") and vm.prop(f"/machine/{parent}/{name}", "chardev") == ident
-    ]
-    held += [("netdev", name) for name, line in netdev.wiring(vm).items() if line.info.get("chardev") == ident]
-    return held + holders(vm, "chardev", ident)
-
-
 def check_free(vm: VM, ident: str, device: str, draft: Draft) -> None:
     """Raise Refusal when a device that wants this character device could not have it."""
     if ("chardev", ident) in draft.adding:
         return
     if ident not in chardevs(vm):
         raise Refusal(f"chardev: there is no chardev {ident!r}")
-    others = [user for user in users(vm, ident) if user != ("device", device) and user not in draft.removing]
+    users = CHARDEV.users(vm, {"id": ident})
+    others = [user for user in users if user != ("device", device) and user not in draft.removing]
     if others:
         raise Refusal(f"chardev: {ident} is in use by {others[0][0]} {others[0][1]}")
 

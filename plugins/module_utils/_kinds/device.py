@@ -25,7 +25,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
@@ -34,6 +34,7 @@ class Device(Kind):
     """A device with an id, whatever its driver and bus."""
 
     name = namespace = "device"
+    section = "devices"
     kept_for_removal = ("wait",)
     bulk_read = True
     options = {
@@ -190,6 +191,16 @@ class Device(Kind):
         if driver and self.mark and not named and not spelled(vm.device_properties(driver), self.mark):
             raise Refusal(f"id: {ident} is a {driver}, which has no property {self.mark!r}: give another id")
         return device_steps.delete(vm, want, self.ending(ident), draft)
+
+    def list(self, vm: VM) -> List[Want]:
+        """Return the ids."""
+        return [{"id": ident} for ident in vm.peripherals()]
+
+    def users(self, vm: VM, want: Want) -> List[Thing]:
+        """Return the devices that sit on its buses."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_steps
+
+        return [("device", name) for name in device_steps.devices_on(vm, self.ident(want))]
 
     def ending(self, ident: str) -> Wait:
         """What ends a removal."""

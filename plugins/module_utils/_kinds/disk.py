@@ -17,7 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_drive impor
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Part, State, properties
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
@@ -127,11 +127,15 @@ class DiskNode(Blockdev):
         draft.removing.update(("blockdev", node) for node in disk)
         steps = []
         for node in disk:
-            if node.startswith("#"):
-                blockdev_steps.check_unused(vm, node, draft)
-            else:
-                steps += blockdev_steps.remove(vm, {"node_name": node}, draft)
+            BLOCKDEV.check_unused(vm, {"node_name": node}, draft)
+            steps += [] if node.startswith("#") else blockdev_steps.remove(vm, {"node_name": node})
         return [step.replace(last=late) for step in steps]  # after the last one that can be taken back
+
+    def users(self, vm: VM, want: Want) -> List[Thing]:
+        """Return who uses the disk from outside: what lies above the node goes with it."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+
+        return blockdev_graph.outside(vm, want["device"], self.ident(want))
 
 
 DISK_NODE = DiskNode()

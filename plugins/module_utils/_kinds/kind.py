@@ -50,6 +50,10 @@ class Kind:
     kept_for_removal: Tuple[str, ...] = ()
     """The further options that a removal goes by."""
     options: Dict[str, Option] = {}
+    section = ""
+    """As a document of the whole machine calls the list of them: ``blockdevs``; ``sections`` has all that are in one."""
+    own_names = ""
+    """A regular expression of the names that QEMU gives to what it makes by itself."""
     returned = True
     """Whether the task returns its state, under ``name``."""
     bulk_read = False
@@ -173,6 +177,22 @@ class Kind:
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """The steps that remove it, each with the undo that makes it again. Raises Refusal naming who still uses it."""
         raise NotImplementedError
+
+    def list(self, vm: VM) -> Sequence[Want]:
+        """Return the ``keys`` of each one that is there, but for those that QEMU itself can't do without. Queries only."""
+        raise NotImplementedError
+
+    def users(self, vm: VM, want: Want) -> Sequence[Thing]:
+        """Return who uses it, as ``(kind, id)``. Queries only."""
+        return []
+
+    def check_unused(self, vm: VM, want: Want, draft: Draft) -> None:
+        """Raise Refusal where something uses it that does not go before it."""
+        used = ", ".join(
+            f"{kind} {ident}" for kind, ident in self.users(vm, want) if (kind, ident) not in draft.removing
+        )
+        if used:
+            raise Refusal(f"{self.name} {self.ident(want)} is in use by {used}: remove that first")
 
     def describe(self, vm: VM, want: Want) -> Any:
         """What the task returns for it: its state, nested as the options are; empty when it isn't there."""

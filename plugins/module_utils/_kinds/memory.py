@@ -17,7 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERA
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_steps import Unplugged
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Part, State, properties
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECTS, Object, objects, users
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT, OBJECTS, Object, objects
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def _check_room(vm: VM, want: Want, draft: Draft) -> None:
 def _check_backend(vm: VM, want: Want, draft: Draft) -> None:
     """Raise Refusal for a size that QEMU can't map, and for a backend that something else uses."""
     size, backend = want["size"], want["options"]["memdev"]
-    used = [user for _kind, user in users(vm, backend) if user != want["id"]]
+    used = [user for _kind, user in OBJECT.users(vm, {"id": backend}) if user != want["id"]]
     if backend == os.path.basename(vm.prop("/machine", "memory-backend", "")):
         used.append("the machine itself")
     if used:

@@ -24,7 +24,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev_forward imp
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 VHOST_NET = "/dev/vhost-net"
@@ -54,6 +54,8 @@ class Netdev(Kind):
 
     reserved_options = frozenset(["id", "type"])
     name = "netdev"
+    section = "netdevs"
+    own_names = r"hub\d+port\d+"
     options = {
         "id": Option("str", required=True),
         "type": Option("str"),
@@ -177,10 +179,22 @@ class Netdev(Kind):
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``netdev_del``, refused here while a NIC uses it: QEMU itself would pull it from under the NIC."""
         ident = self.ident(want)
-        used = [user for user in users(vm, ident) if user not in draft.removing]
-        if used:
-            raise Refusal(f"netdev {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
+        self.check_unused(vm, want, draft)
         return [Step("netdev_del", {"id": ident}, undo=self._recreate_steps(vm, ident), removes=True)]
+
+    def list(self, vm: VM) -> List[Want]:
+        """Return the ids."""
+        return [{"id": ident} for ident in wiring(vm)]
+
+    def users(self, vm: VM, want: Want) -> List[Thing]:
+        """Return who holds it: a NIC, a port of a hub, filters. QEMU takes the last along without a word."""
+        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders  # only for a change
+
+        ident = self.ident(want)
+        nic = nic_of(vm, ident)
+        held = [("device", nic)] if nic else []
+        held += [("netdev", name) for name, line in wiring(vm).items() if line.info.get("netdev") == ident]
+        return held + holders(vm, "netdev", ident)
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Its type, and of a type that reads back whole its settings."""
@@ -263,16 +277,6 @@ def check_free(vm: VM, ident: str, device: str, draft: Draft) -> None:
     nic = nic_of(vm, ident)
     if nic and nic != device and ("device", nic) not in draft.removing:
         raise Refusal(f"netdev: {ident} is in use by device {nic}")
-
-
-def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
-    """Who holds a netdev, as ``(kind, id)``: a NIC, a port of a hub, filters. QEMU takes the last along without a word."""
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders  # only on the way to a change
-
-    nic = nic_of(vm, ident)
-    held = [("device", nic)] if nic else []
-    held += [("netdev", name) for name, line in wiring(vm).items() if line.info.get("netdev") == ident]
-    return held + holders(vm, "netdev", ident)
 
 
 def nic_of(vm: VM, ident: str) -> str | None:

@@ -19,7 +19,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
 OBJECTS = "/objects"
@@ -60,6 +60,7 @@ class Object(Kind):
     """An object of any type: memory backends, I/O threads, secrets, TLS credentials, throttle groups, filters."""
 
     name = "object"
+    section = "objects"
     options = {
         "id": Option("str", required=True),
         "qom_type": Option("str"),
@@ -171,17 +172,34 @@ class Object(Kind):
         """The same, of what it has."""
         return _below(vm, self.ident(want))
 
+    def list(self, vm: VM) -> List[Want]:
+        """Return the ids, but for monitors, which are objects since QEMU 11.1: without one the VM has lost its master."""
+        return [{"id": ident} for ident, kind in objects(vm).items() if not kind.startswith("monitor-")]
+
+    def users(self, vm: VM, want: Want) -> List[Thing]:
+        """Return who holds it: devices by a link (those without an id by their place), block nodes, objects."""
+        ident = self.ident(want)
+        held = [("blockdev", name) for name in _nodes_on(vm, ident)]
+        held += holders(vm, "object", ident)
+        for parent in ("peripheral", "peripheral-anon"):
+            for device, kind in vm.children(f"/machine/{parent}").items():
+                path = f"/machine/{parent}/{device}"
+                if kind.startswith("child<") and any(
+                    ident in _named(vm.prop(path, link)) for link in _links(vm, kind[6:-1])
+                ):
+                    held.append(("device", device))
+        return held + _exports_in(vm, ident)
+
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``object-del``, refused here while something uses it that does not go before it (QEMU guards few of them)."""
         ident = self.ident(want)
-        used = [user for user in users(vm, ident) if user not in draft.removing]
-        if used and used[0][0] == "export":
+        exports = _exports_in(vm, ident)
+        if exports:
             raise Refusal(
-                f"object {ident} may be the iothread of block export {used[0][1]}, which QEMU does not tell, and QEMU would "
+                f"object {ident} may be the iothread of block export {exports[0][1]}, which QEMU does not tell, and QEMU would "
                 "crash: remove that export first"
             )
-        if used:
-            raise Refusal(f"object {ident} is in use by {used[0][0]} {used[0][1]}: remove that first")
+        self.check_unused(vm, want, draft)
         if vm.prop("/machine", "memory-backend") in (ident, f"{OBJECTS}/{ident}"):
             raise Refusal(f"object {ident} is the memory of this VM, and stays as long as it runs")
         return [_delete(ident).replace(capture_undo=lambda vm: _recreate_steps(vm, ident))]
@@ -192,22 +210,8 @@ def objects(vm: VM) -> Dict[str, str]:
     return {name: kind[6:-1] for name, kind in vm.children(OBJECTS).items() if kind.startswith("child<")}
 
 
-def users(vm: VM, ident: str) -> List[Tuple[str, str]]:
-    """Who holds an object, as ``(kind, id)``: devices by a link (those without an id by their place), block nodes, objects."""
-    held = [("blockdev", name) for name in _nodes_on(vm, ident)]
-    held += holders(vm, "object", ident)
-    for parent in ("peripheral", "peripheral-anon"):
-        for device, kind in vm.children(f"/machine/{parent}").items():
-            path = f"/machine/{parent}/{device}"
-            if kind.startswith("child<") and any(
-                ident in _named(vm.prop(path, link)) for link in _links(vm, kind[6:-1])
-            ):
-                held.append(("device", device))
-    return held + _exports_in(vm, ident)
-
-
-def _exports_in(vm: VM, ident: str) -> List[Tuple[str, str]]:
-    """The block exports that may run in an iothread: QEMU tells of none in which it does, and ends when that one is gone."""
+def _exports_in(vm: VM, ident: str) -> List[Thing]:
+    """Return the block exports that may run in an iothread: QEMU tells of none in which it does, and ends when that one is gone."""
     if objects(vm).get(ident) != "iothread":
         return []
     return [("export", export["id"]) for export in vm.ask("query-block-exports")]

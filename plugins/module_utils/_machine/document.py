@@ -9,12 +9,11 @@ Every entry has exactly the options of the module that does one such thing alone
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Set, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
     Option,
-    Want,
     argument_spec,
     check_id,
     given,
@@ -22,42 +21,10 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
 )
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Item, named
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.balloon import BALLOON
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.cpu import VCPUS
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.disk import DISK, disk
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Part
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.memory import MEMORY, memory
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.nic import NIC, nic
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.sections import SECTIONS
 
-
-class Section(NamedTuple):
-    """One list of the document."""
-
-    kind: str
-    """As a plan calls one of its entries."""
-    options: Dict[str, Option]
-    parts: Callable[[Want, bool], List[Part]]
-
-
-def _of(kind: Kind) -> Section:
-    return Section(kind.name, kind.options, lambda want, present: [Part(kind, want)])
-
-
-# In the order of what stands on what, as far as that is so in every document.
-SECTIONS = {
-    "objects": _of(OBJECT),
-    "chardevs": _of(CHARDEV),
-    "netdevs": _of(NETDEV),
-    "blockdevs": _of(BLOCKDEV),
-    "memory": Section("memory", MEMORY, memory),
-    "disks": Section("disk", DISK, disk),
-    "nics": Section("nic", NIC, nic),
-    "devices": _of(DEVICE),
-}
 _STATE = {"state": Option("str", choices=["present", "absent"], default="present")}
 
 
@@ -93,20 +60,20 @@ def _single(name: str, part: Part) -> Entry:
 
 def _entry(name: str, number: int, written: Dict[str, Any]) -> Entry:
     section, place = SECTIONS[name], f"{name}[{number}]"
-    key = "node_name" if name == "blockdevs" else "id"
-    if isinstance(written, dict) and isinstance(written.get(key), str) and written[key]:
-        place = f"{place} {written[key]}"
+    if isinstance(written, dict):
+        place = " ".join([place, *(text for text in map(written.get, section.keys) if isinstance(text, str) and text)])
     options = {**section.options, **_STATE}
     params = _validated(place, options, written)
     want = given(params, section.options)
     present = params["state"] == "present"
     try:
-        check_id(section.kind, key, want[key])
+        for key in section.keys:
+            check_id(section.name, key, want[key])
         parts = section.parts(want, present)
     except Refusal as exc:
         raise Refusal(f"{place}: {exc}") from exc
     items = [Item(part.kind, part.want if present else part.kind.identity(part.want), present, place) for part in parts]
-    return Entry(section.kind, want[key], place, items)
+    return Entry(section.name, "/".join(want[key] for key in section.keys), place, items)
 
 
 def _validated(place: str, options: Dict[str, Option], written: Any) -> Dict[str, Any]:
@@ -133,20 +100,12 @@ def _unknown(options: Dict[str, Option], path: List[str]) -> str:
     return f"unknown option {'.'.join(path)}{instead}"
 
 
-def _names(item: Item) -> Tuple[str, str]:
-    """What QEMU knows it by: all devices share their ids, whatever their kind."""
-    kind = "device" if isinstance(item.kind, Device) else item.kind.name
-    return kind, item.kind.ident(item.want)
-
-
 def _check_unique(found: Iterable[Entry]) -> None:
     """Raise Refusal for two things of one id, of which the second would undo the first."""
     seen: Dict[Tuple[str, str], str] = {}
     for entry in found:
         for item in entry.items:
-            if item.kind.name == "link":
-                continue  # a NIC's own third half
-            name = _names(item)
+            name = item.kind.thing(item.want)
             if name in seen:
                 raise Refusal(f"{item.place}: there is a {name[0]} {name[1]} already, at {seen[name]}")
             seen[name] = item.place
@@ -154,7 +113,7 @@ def _check_unique(found: Iterable[Entry]) -> None:
 
 def ordered(items: List[Item]) -> List[Item]:
     """The items, each after what it stands on, else in the document's order. Raises Refusal for a circle, naming it."""
-    by_name = {_names(item): item for item in reversed(items) if item.kind.name != "link"}
+    by_name = {item.kind.thing(item.want): item for item in reversed(items)}
     result: List[Item] = []
     done: Set[int] = set()
 
@@ -175,7 +134,7 @@ def _place(
         raise Refusal(f"{item.place}: it stands on itself: {' on '.join(other.place for other in circle)}")
     trail.append(item)
     for name in sorted(item.kind.wanted_dependencies(item.want)):
-        if name in by_name and name != _names(item):
+        if name in by_name and name != item.kind.thing(item.want):
             _place(by_name[name], by_name, done, trail, result)
     trail.pop()
     done.add(id(item))

@@ -13,7 +13,8 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Optio
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Comparison
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.converge import Outcome, converge
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT
-from ansible_collections.vmm.qemu.plugins.module_utils._machine.document import SECTIONS, Entry, entries, ordered
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.sections import SECTIONS
+from ansible_collections.vmm.qemu.plugins.module_utils._machine.document import Entry, entries, ordered
 from ansible_collections.vmm.qemu.plugins.module_utils._operations.power import decide
 
 if TYPE_CHECKING:

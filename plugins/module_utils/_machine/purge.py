@@ -11,34 +11,25 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Iterator, List, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Sequence, Set, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Item
 from ansible_collections.vmm.qemu.plugins.module_utils._host.process import command_line
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, netdev
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import held_by, nodes
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV, chardevs
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import users as users_of_chardev
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_steps import beside, devices_on
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV, wiring
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT, objects
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import users as users_of_object
-from ansible_collections.vmm.qemu.plugins.module_utils._machine.document import SECTIONS, Entry
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import held_by
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_steps import beside
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.sections import SECTIONS
+from ansible_collections.vmm.qemu.plugins.module_utils._machine.document import Entry
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind
 
 _MEMORY = ("pc-dimm", "nvdimm", "virtio-mem-pci", "virtio-pmem-pci")
-# What QEMU names by itself (-serial, -monitor, -net and others) is never purged. All else of that sort starts with no letter.
-_OWN = {
-    "chardev": re.compile(r"(?:(?:serial|parallel|compat_monitor)\d+|gdb|debugcon|braille)(?:-base)?\Z"),
-    "netdev": re.compile(r"hub\d+port\d+\Z"),
-}
 _NAMES = re.compile(r"(?:^|,)(?:id|node-name)=((?:,,|[^,])*)")
 _MONITORS = {"qmp", "qmp-pretty", "mon", "monitor"}
 _CONFIGURED = ("-readconfig", "--readconfig")
@@ -47,12 +38,13 @@ _CONFIGURED = ("-readconfig", "--readconfig")
 def unnamed(vm: VM, params: Dict[str, Any], document: Sequence[Entry]) -> List[Entry]:
     """Entries that remove what ``document`` does not name. Raises Refusal where it can't be told what the VM started with."""
     listed = {name for name in SECTIONS if params.get(name) is not None}
-    known = {_key(item) for entry in document for item in entry.items}
+    known = {item.kind.thing(item.want) for entry in document for item in entry.items}
     found = list(_devices(vm, listed, known))
-    backends = listed & {"objects", "chardevs", "netdevs", "blockdevs"}
+    kinds = {name: section.kind for name, section in SECTIONS.items() if section.kind and section.kind is not DEVICE}
+    backends = [kind for name, kind in kinds.items() if name in listed]
     if backends or any(len(entry.items) > 1 for entry in found):
         started = _started_with(vm)
-        keep = known | {(kind, name) for name in started for kind in ("object", "chardev", "netdev", "blockdev")}
+        keep = known | {(kind.name, name) for name in started for kind in kinds.values()}
         keep |= {("chardev", f"{name}-base") for name in started}  # below a multiplexer
         keep.add(("object", str(vm.prop("/machine", "memory-backend", "")).rpartition("/")[2]))  # of the machine itself
         keep |= _held(vm, document)
@@ -64,9 +56,11 @@ def unnamed(vm: VM, params: Dict[str, Any], document: Sequence[Entry]) -> List[E
 
 def _unused(vm: VM, document: Sequence[Entry], found: List[Entry]) -> List[Entry]:
     """``found`` without what something uses that stays; one that stays can itself be such a user."""
-    named = {_key(item): item for entry in document for item in entry.items}
+    named = {item.kind.thing(item.want): item for entry in document for item in entry.items}
     while True:
-        leaving = {_key(item) for entry in [*document, *found] for item in entry.items if not item.present}
+        leaving = {
+            item.kind.thing(item.want) for entry in [*document, *found] for item in entry.items if not item.present
+        }
         left = [
             entry._replace(items=[item for item in entry.items if _free(vm, item, leaving, named)]) for entry in found
         ]
@@ -75,24 +69,16 @@ def _unused(vm: VM, document: Sequence[Entry], found: List[Entry]) -> List[Entry
         found = left
 
 
-def _free(vm: VM, item: Item, leaving: Set[Tuple[str, str]], named: Dict[Tuple[str, str], Item]) -> bool:
+def _free(vm: VM, item: Item, leaving: Set[Thing], named: Dict[Thing, Item]) -> bool:
     """Whether all its users leave, or are wanted on something else, and the other functions of its slot leave."""
-    key = _key(item)
+    key = item.kind.thing(item.want)
     if key[0] == "device" and not leaving.issuperset(("device", name) for name in beside(vm, key[1])):
         return False
-    users = set(_users(vm, item)) - leaving
+    users = set(item.kind.users(vm, item.want)) - leaving
     return all(user in named and _parts_with(vm, named[user], key) for user in users)
 
 
-def _users(vm: VM, item: Item) -> List[Tuple[str, str]]:
-    """Who uses it; of a disk's node, who uses the disk: what lies above it goes with it."""
-    kind, ident = _key(item)
-    if kind == "blockdev" and "device" in item.want:
-        return blockdev_graph.outside(vm, item.want["device"], ident)
-    return _USERS[kind](vm, ident)
-
-
-def _parts_with(vm: VM, user: Item, used: Tuple[str, str]) -> bool:
+def _parts_with(vm: VM, user: Item, used: Thing) -> bool:
     """Whether what is asked of a user takes it off what it uses now: another one in its place, or another thing itself."""
     needs = user.kind.wanted_dependencies(user.want)
     if used in needs or (used[0] == "blockdev" and _is_its_disk(vm, user, needs)):
@@ -104,37 +90,23 @@ def _parts_with(vm: VM, user: Item, used: Tuple[str, str]) -> bool:
     return any(change.key in ("driver", "type", "qom_type", "bus") for change in changes)
 
 
-def _is_its_disk(vm: VM, user: Item, needs: Set[Tuple[str, str]]) -> bool:
+def _is_its_disk(vm: VM, user: Item, needs: Set[Thing]) -> bool:
     """Whether a device is to have the disk that it has, though that is named by a node below the one it uses."""
     if not isinstance(user.kind, Device):
         return False
     return any(("blockdev", node) in needs for node in blockdev_graph.chain(vm, user.kind.ident(user.want)))
 
 
-_USERS: Dict[str, Callable[[VM, str], List[Tuple[str, str]]]] = {
-    "object": users_of_object,
-    "chardev": users_of_chardev,
-    "netdev": netdev.users,
-    "blockdev": blockdev_graph.users,
-    "device": lambda vm, ident: [("device", name) for name in devices_on(vm, ident)],
-}
-
-
-def _key(item: Item) -> Tuple[str, str]:
-    kind = "device" if isinstance(item.kind, Device) else item.kind.name
-    return kind, item.kind.ident(item.want)
-
-
-def _takes(vm: VM, item: Item) -> Set[Tuple[str, str]]:
+def _takes(vm: VM, item: Item) -> Set[Thing]:
     """What goes with an entry: a disk's node takes along all that lies above it."""
-    kind, ident = _key(item)
+    kind, ident = item.kind.thing(item.want)
     over = blockdev_graph.above(vm, item.want["device"], ident) if "device" in item.want else []
     return {(kind, ident), *(("blockdev", node) for node in over)}
 
 
-def _held(vm: VM, document: Sequence[Entry]) -> Set[Tuple[str, str]]:
+def _held(vm: VM, document: Sequence[Entry]) -> Set[Thing]:
     """The disks that a stopped run has left held, and which devices of the document take up again."""
-    found: Set[Tuple[str, str]] = set()
+    found: Set[Thing] = set()
     for item in (item for entry in document for item in entry.items if item.present and isinstance(item.kind, Device)):
         ident = item.kind.ident(item.want)
         disk = (
@@ -147,17 +119,19 @@ def _held(vm: VM, document: Sequence[Entry]) -> Set[Tuple[str, str]]:
     return found
 
 
-def _without(items: Sequence[Item], keep: Set[Tuple[str, str]]) -> List[Item]:
+def _without(items: Sequence[Item], keep: Set[Thing]) -> List[Item]:
     """The items but for backends that stay."""
-    return [item for item in items if isinstance(item.kind, Device) or not _stays(_key(item), keep)]
+    return [item for item in items if isinstance(item.kind, Device) or not _stays(item, keep)]
 
 
-def _stays(key: Tuple[str, str], keep: Set[Tuple[str, str]]) -> bool:
-    kind, name = key
-    return key in keep or not name[:1].isalpha() or (kind in _OWN and _OWN[kind].match(name) is not None)
+def _stays(item: Item, keep: Set[Thing]) -> bool:
+    """Tell whether a backend is never purged, or kept. What QEMU names by itself and has no pattern starts with no letter."""
+    name = item.kind.ident(item.want)
+    own = item.kind.own_names and re.fullmatch(item.kind.own_names, name)
+    return bool(own) or not name[:1].isalpha() or item.kind.thing(item.want) in keep
 
 
-def _devices(vm: VM, listed: Set[str], known: Set[Tuple[str, str]]) -> Iterator[Entry]:
+def _devices(vm: VM, listed: Set[str], known: Set[Thing]) -> Iterator[Entry]:
     """The hot-plugged devices of the listed kinds that nobody named, with the backends that they stand on."""
     for ident, driver in vm.peripherals().items():
         name, backend = _section(vm, ident, driver)
@@ -168,10 +142,10 @@ def _devices(vm: VM, listed: Set[str], known: Set[Tuple[str, str]]) -> Iterator[
         ):
             continue
         section, want = SECTIONS[name], _identity(name, ident, backend)
-        place = f"purge of {section.kind} {ident}"
+        place = f"purge of {section.name} {ident}"
         parts = section.parts(want, False)
         items = [Item(part.kind, part.kind.identity(part.want), False, place) for part in parts]
-        yield Entry(section.kind, ident, place, items)
+        yield Entry(section.name, ident, place, items)
 
 
 def _section(vm: VM, ident: str, driver: str) -> Tuple[str, str]:
@@ -201,24 +175,14 @@ def _identity(name: str, ident: str, backend: str) -> Dict[str, Any]:
     return {"id": ident, **where.get(name, {})}
 
 
-def _backends(vm: VM, listed: Set[str], keep: Set[Tuple[str, str]]) -> Iterator[Entry]:
-    """The backends of the listed kinds that are neither named, nor started with, nor in use by what stays."""
-    there: Dict[str, Tuple[Kind, Sequence[str]]] = {
-        "objects": (OBJECT, _own_objects(vm) if "objects" in listed else []),
-        "chardevs": (CHARDEV, list(chardevs(vm)) if "chardevs" in listed else []),
-        "netdevs": (NETDEV, list(wiring(vm)) if "netdevs" in listed else []),
-        "blockdevs": (BLOCKDEV, list(nodes(vm)) if "blockdevs" in listed else []),
-    }
-    for kind, idents in there.values():
-        for ident in idents:
-            if not _stays((kind.name, ident), keep):
-                place = f"purge of {kind.name} {ident}"
-                yield Entry(kind.name, ident, place, [Item(kind, {kind.keys[0]: ident}, False, place)])
-
-
-def _own_objects(vm: VM) -> List[str]:
-    """All but monitors, which are objects since QEMU 11.1: one that is taken away leaves the VM without its master."""
-    return [ident for ident, kind in objects(vm).items() if not kind.startswith("monitor-")]
+def _backends(vm: VM, kinds: Sequence[Kind], keep: Set[Thing]) -> Iterator[Entry]:
+    """Yield the backends of these kinds that are neither named, nor started with, nor in use by what stays."""
+    for kind in kinds:
+        for want in kind.list(vm):
+            place = f"purge of {kind.name} {kind.ident(want)}"
+            item = Item(kind, want, False, place)
+            if not _stays(item, keep):
+                yield Entry(kind.name, kind.ident(want), place, [item])
 
 
 def _started_with(vm: VM) -> FrozenSet[str]:

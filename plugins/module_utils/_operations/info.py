@@ -10,9 +10,10 @@ write ``vm.memory.base_memory``. Ids are kept as they are. Secrets are neither a
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Set
+from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, List, Sequence, Set
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import without_password
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
@@ -25,6 +26,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind
 
 INFO = {"gather_subset": Option("list", elements="str", default=["min"])}
 MIN = ("status", "version", "name")
@@ -32,26 +34,44 @@ MIN = ("status", "version", "name")
 
 def work(task: Task) -> Dict[str, Any]:
     """The result of a task: ``{changed, commands, vm}``. Raises Refusal for an unknown subset, and the session's errors."""
-    names = select(task.params["gather_subset"])
-    return {"changed": False, "commands": [], "vm": gather(task.connect(), names)}
+    wanted = task.params["gather_subset"]
+    known = SUBSETS if {*SUBSETS, "min"}.issuperset(wanted) and wanted else {**SUBSETS, **of_sections()}
+    names = select(wanted, known)
+    vm = task.connect()
+    return {"changed": False, "commands": [], "vm": {name: known[name](vm) for name in names}}
 
 
-def select(wanted: Sequence[str]) -> List[str]:
-    """The subsets that ``gather_subset`` means, in the order of SUBSETS. Raises Refusal for an unknown one.
+def of_sections() -> Dict[str, Callable[[VM], Any]]:
+    """Return how those sections of a machine's document are read that have no subset of their own."""
+    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.sections import (
+        SECTIONS,  # every kind: only where asked
+    )
+
+    kinds = {name: section.kind for name, section in SECTIONS.items() if section.kind and name not in _TOLD}
+    return {name: functools.partial(_described, kind) for name, kind in kinds.items()}
+
+
+def _described(kind: Kind, vm: VM) -> Dict[str, Any]:
+    """Return each one that is there, by its id, as the module that manages it returns it."""
+    return {kind.ident(want): plain(kind.describe(vm, want)) for want in kind.list(vm)}
+
+
+def select(wanted: Sequence[str], known: Collection[str]) -> List[str]:
+    """Return the subsets out of ``known`` that ``gather_subset`` means, in that order. Raise Refusal for an unknown one.
 
     As Ansible's own facts have it: what is named comes on top of ``min``, ``!x`` takes away, ``!all`` leaves ``min``,
     ``!all, !min`` leaves nothing, and exclusions alone take away from ``all``.
     """
-    groups: Dict[str, Set[str]] = {"all": set(SUBSETS), "min": set(MIN)}
+    groups: Dict[str, Set[str]] = {"all": set(known), "min": set(MIN)}
     named: Set[str] = set()
     added: Set[str] = set()
     excluded: Set[str] = set()
     for item in wanted:
         name = item[1:].strip() if item.startswith("!") else item
-        if name not in SUBSETS and name not in groups:
-            known = ["all", "min", *SUBSETS]
+        if name not in known and name not in groups:
+            every = ["all", "min", *known]
             raise Refusal(
-                f"gather_subset: there is no subset {name!r}{suggestion(name, known)}; known: {', '.join(known)}"
+                f"gather_subset: there is no subset {name!r}{suggestion(name, every)}; known: {', '.join(every)}"
             )
         if item.startswith("!"):
             excluded |= groups["all"] - groups["min"] if name == "all" else groups.get(name, {name})
@@ -59,12 +79,7 @@ def select(wanted: Sequence[str]) -> List[str]:
             added |= groups.get(name, {name})
             named |= {name} - set(groups)
     chosen = (added | groups["min"] if added else groups["all"]) - (excluded - named)
-    return [name for name in SUBSETS if name in chosen]
-
-
-def gather(vm: VM, names: Sequence[str]) -> Dict[str, Any]:
-    """The subsets ``names`` (keys of SUBSETS) of a VM. Sends queries only; raises the session's errors."""
-    return {name: SUBSETS[name](vm) for name in names}
+    return [name for name in known if name in chosen]
 
 
 def plain(value: Any) -> Any:
@@ -253,3 +268,5 @@ SUBSETS: Dict[str, Callable[[VM], Any]] = {
     "commands": _commands,
     "events": _events,
 }
+# What is in here, and the block nodes, which are called otherwise.
+_TOLD = frozenset([*SUBSETS, "blockdevs"])

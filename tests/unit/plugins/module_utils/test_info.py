@@ -32,7 +32,7 @@ MIN = {"status", "version", "name"}
     ],
 )
 def test_subsets(wanted: str, chosen: set[str]) -> None:
-    assert set(select(wanted.split())) == chosen
+    assert set(select(wanted.split(), SUBSETS)) == chosen
 
 
 def test_keys_and_passwords() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.vmm.qemu.plugins.module_utils._machine import purge
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT
 
 
 class Monitors:
@@ -21,4 +21,4 @@ class Monitors:
 
 def test_monitors_are_never_taken() -> None:
     stand_in: Any = Monitors()
-    assert purge._own_objects(stand_in) == ["io0"]
+    assert OBJECT.list(stand_in) == [{"id": "io0"}]
