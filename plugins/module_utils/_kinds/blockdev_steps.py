@@ -14,6 +14,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import wit
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import qemu_texts
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_active import check_active
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_definition import (
     PROTOCOLS,
@@ -247,7 +248,7 @@ def _delete(name: str, undo: Sequence[Step] = (), final: str = "") -> Step:
     return Step(
         "blockdev-del",
         {"node-name": name},
-        retry=lambda error: "in use" in error.desc,
+        retry=qemu_texts.is_busy,
         undo=undo,
         removes=True,
         still_needed=lambda vm: name in nodes(vm),
@@ -278,8 +279,4 @@ def _protocol(path: str, vm: VM | None) -> str:
 
 
 def _hint(error: errors.CommandError) -> str:
-    if '"write" lock' in error.desc:
-        return "another process uses this image: stop it, or open the image read-only in both"
-    if "cannot be reset" in error.desc:
-        return "name what it was made with again, or set recreate=true"
-    return ""
+    return qemu_texts.write_lock_hint(error) or qemu_texts.reopen_hint(error)

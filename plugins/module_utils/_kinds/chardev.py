@@ -13,7 +13,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, references
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, qemu_texts, references
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State, flatten
 
 if TYPE_CHECKING:
@@ -274,9 +274,8 @@ def _check_socket(vm: VM, ident: str, path: str, draft: Draft) -> None:
 
 
 def _hint(error: CommandError) -> str:
-    if "onnect" in error.desc:
-        return "start what shall listen there first; with reconnect, QEMU tries until somebody does"
-    return ""
+    listens = "start what shall listen there first; with reconnect, QEMU tries until somebody does"
+    return listens if qemu_texts.is_not_connected(error) else ""
 
 
 def _remove(ident: str) -> Step:
@@ -284,10 +283,10 @@ def _remove(ident: str) -> Step:
     return Step(
         "chardev-remove",
         {"id": ident},
-        retry=lambda error: "busy" in error.desc,
+        retry=qemu_texts.is_busy,
         removes=True,
         still_needed=lambda vm: ident in chardevs(vm),
-        hint=lambda error: "a monitor or a device of the machine itself uses it" if "busy" in error.desc else "",
+        hint=lambda error: "a monitor or a device of the machine itself uses it" if qemu_texts.is_busy(error) else "",
     )
 
 

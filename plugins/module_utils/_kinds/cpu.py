@@ -15,6 +15,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Pendi
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import qemu_texts
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_taken import check_migration
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Part, State
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
@@ -67,7 +68,7 @@ class Unplugged(Wait):
         """Gone meanwhile is done; asked before is pending."""
         if isinstance(error, errors.DeviceNotFound):
             return "done"
-        return "pending" if "already in the process of unplug" in error.desc else ""
+        return "pending" if qemu_texts.is_already_unplugging(error) else ""
 
     def timeout_error(self, vm: VM) -> Exception:
         """Pending, with the likely reason."""
@@ -231,7 +232,9 @@ def unplug(vm: VM, slot: Slot, wait: bool, draft: Draft) -> List[Step]:
     again = Step("device_add", {"driver": slot["type"], **({"id": ident} if ident else {}), **slot["props"]})
     end = Unplugged(path)
     end.no_wait = not wait
-    return [Step("device_del", {"id": ident or path}, wait=end, undo=[again], hint=_hint, removes=True)]
+    return [
+        Step("device_del", {"id": ident or path}, wait=end, undo=[again], hint=qemu_texts.cpu_unplug_hint, removes=True)
+    ]
 
 
 def _take(free: List[Slot], number: int, have: State, want: Want) -> List[Slot]:
@@ -288,12 +291,6 @@ def _id(slot: Slot) -> str:
     """The device id, or nothing: ``device_del`` takes a path, too."""
     where, _slash, name = str(slot["qom-path"]).rpartition("/")
     return name if where == PERIPHERAL else ""
-
-
-def _hint(error: errors.CommandError) -> str:
-    if "not supported device type" in error.desc:
-        return "the guest has not made itself ready for CPU hot-plug: it is still booting, or runs no system that can"
-    return ""
 
 
 def _stays(vm: VM) -> bool:

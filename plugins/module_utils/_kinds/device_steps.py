@@ -14,7 +14,13 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Pendi
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, blockdev_steps, chardev, netdev
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import (
+    blockdev_graph,
+    blockdev_steps,
+    chardev,
+    netdev,
+    qemu_texts,
+)
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import held_by, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_bus import check_bus, hotpluggable
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_properties import (
@@ -79,8 +85,7 @@ class Unplugged(Wait):
         """Gone meanwhile is done; asked before, or a slot in the middle of something, is pending (QEMU gives no class)."""
         if isinstance(error, errors.DeviceNotFound):
             return "done"
-        pending = ("already in the process of unplug", "guest is busy")
-        return "pending" if any(text in error.desc for text in pending) else ""
+        return "pending" if qemu_texts.is_already_unplugging(error) else ""
 
     def timeout_error(self, vm: VM) -> Exception:
         """Pending, with the likely reason."""
@@ -159,8 +164,8 @@ def add(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> St
         "device_add",
         arguments,
         undo=[Step("device_del", {"id": ident}, wait=ending, removes=True)],
-        retry=_passes,
-        hint=_hint,
+        retry=qemu_texts.is_taken,
+        hint=qemu_texts.write_lock_hint,
     )
 
 
@@ -349,20 +354,9 @@ def _recreate_steps(vm: VM, ident: str) -> List[Step]:
     bus = vm.prop(path, "parent_bus")
     if bus:
         have["bus"] = os.path.basename(bus)
-    return [Step("device_add", have, retry=lambda error: "uplicate" in error.desc or "onflict" in error.desc)]
+    return [Step("device_add", have, retry=qemu_texts.is_taken)]
 
 
 def _settable(known: Dict[str, Any]) -> bool:
     """Whether ``device_add`` would take the property: the list has some that only tell (a bus number), and does not say which."""
     return "default-value" in known or known["type"].startswith(("str", "int", "uint", "link<"))
-
-
-def _passes(error: errors.CommandError) -> bool:
-    """Whether a refusal may pass: ids, backends and places are free only a moment after their device has left the tree."""
-    return any(text in error.desc for text in ("uplicate", "in use", "already used", "Permission conflict"))
-
-
-def _hint(error: errors.CommandError) -> str:
-    if '"write" lock' in error.desc:
-        return "another process uses the image: stop it, or share it read-only"
-    return ""

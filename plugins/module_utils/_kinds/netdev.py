@@ -18,7 +18,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Descriptor, Step, pass_descriptors
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, references
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, qemu_texts, references
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev_forward import forwards, same_rules
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
@@ -261,10 +261,9 @@ def exists(vm: VM, ident: str) -> bool:
     try:
         vm.ask("query-rx-filter", name=ident)
     except errors.CommandError as exc:
-        if "isn't a NIC" in exc.desc:
-            return True
-        if "invalid" in exc.desc:
-            return False
+        found = qemu_texts.is_netdev_without_nic(exc)
+        if found is not None:
+            return found
     return ident in wiring(vm)
 
 

@@ -13,7 +13,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refus
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want, suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import quoted_forms
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED, Step
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, references
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, qemu_texts, references
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import layers, nodes
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
@@ -144,9 +144,7 @@ class Object(Kind):
         arguments = vm.schema.coerce("object-add", arguments)
         if kind == "filter-dump" and "file" in arguments:
             host_path.check_output(vm, "options: file", arguments["file"], ("object", ident), False, "remove it", draft)
-        busy = (
-            (lambda error: "in use" in error.desc) if self.wanted_dependencies(want) else None
-        )  # its device is just leaving
+        busy = qemu_texts.is_busy if self.wanted_dependencies(want) else None  # its device is just leaving
         return [Step("object-add", arguments, undo=[_delete(ident)], retry=busy, secret=tuple(SECRET))]
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
@@ -317,7 +315,7 @@ def _delete(ident: str) -> Step:
     return Step(
         "object-del",
         {"id": ident},
-        retry=lambda error: "in use" in error.desc,
+        retry=qemu_texts.is_busy,
         removes=True,
         still_needed=lambda vm: ident in objects(vm),
     )

@@ -13,6 +13,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refus
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want, suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import quoted_forms
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED, Step
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import qemu_texts
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import SECRET, redacted_as
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
@@ -93,7 +94,7 @@ def _value(vm: VM, want: Want) -> Any:
     except errors.DeviceNotFound as exc:
         raise Refusal(f"path: there is nothing at {path!r}") from exc
     except errors.CommandError as exc:
-        near = suggestion(name, vm.children(path)) if "not found" in exc.desc else ""
+        near = suggestion(name, vm.children(path)) if qemu_texts.is_unknown_property(exc) else ""
         raise Refusal(f"property: {name!r} of {path} can't be read: {exc.desc}{near}") from exc
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, List
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import qemu_texts
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, properties
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
 
 SERIAL_PORT = {
     "id": Option("str", required=True),
@@ -34,13 +34,7 @@ class Port(Device):
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """``device_add``. Without ``bus``, QEMU takes the first controller with room."""
         steps = super().create(vm, want, draft)
-        return [*steps[:-1], steps[-1].replace(hint=_hint)]
-
-
-def _hint(error: CommandError) -> str:
-    if "'virtio-serial-bus'" in error.desc:
-        return "a port needs a controller: plug one with qemu_device, driver virtio-serial-pci"
-    return ""
+        return [*steps[:-1], steps[-1].replace(hint=qemu_texts.serial_bus_hint)]
 
 
 _DEVICE = Port(usual="virtserialport", mark="chardev")
