@@ -17,8 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refus
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, NotReadBack, Plan
 from ansible_collections.vmm.qemu.plugins.module_utils._engine import foresight
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Comparison, Item, named
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.diff import before_after
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, nest
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def converge(
     draft = Draft()
     _settle(comparisons, vm, recreate, draft)
     plan = _plan(comparisons, vm, draft, check_mode, last, runs)
-    diff = before_after(comparisons)
+    diff = _diff(comparisons)
     if not check_mode and plan.steps:
         from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply
 
@@ -210,6 +209,28 @@ def _placed(comparison: Comparison, steps: List[Step]) -> List[Step]:
     placed = [step.replace(place=comparison.item.place, about=comparison.name, needs=needs) for step in steps]
     comparison.steps += placed
     return placed
+
+
+def _diff(comparisons: Sequence[Comparison]) -> Dict[str, Any]:
+    """Return Ansible's ``{before, after}``, each ``{kind: {id: state}}``, by the plan, so that check mode foretells it.
+
+    What was not asked for and does not change is left out.
+    """
+    before: Dict[str, Any] = {}
+    after: Dict[str, Any] = {}
+    for comparison in comparisons:
+        kind, ident = comparison.name
+        have = dict(comparison.have or {})
+        if comparison.item.present:
+            have = {key: value for key, value in have.items() if key in comparison.want}
+        if comparison.have is not None:
+            before.setdefault(kind, {})[ident] = nest(have)
+        if comparison.is_added:
+            after.setdefault(kind, {})[ident] = nest(comparison.want)
+        elif comparison.item.present:
+            changed = {change.key: change.after for change in comparison.changes}
+            after.setdefault(kind, {})[ident] = nest({**have, **changed})
+    return {"before": before, "after": after}
 
 
 def _states(comparisons: List[Comparison], vm: VM, check_mode: bool) -> Dict[str, Dict[str, Any]]:
