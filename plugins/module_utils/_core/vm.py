@@ -122,6 +122,10 @@ class VM:
         """Names and types of what lies at a QOM path (``qom-list``); raises DeviceNotFound where there is no such path."""
         return {item["name"]: item["type"] for item in self.ask("qom-list", path=path)}
 
+    def members(self, path: str) -> Dict[str, str]:
+        """Return the types by name of the objects at a QOM path, without what else lies there."""
+        return {name: kind[6:-1] for name, kind in self.children(path).items() if kind.startswith("child<")}
+
     def prop(self, path: str, name: str, default: Any = None) -> Any:
         """A QOM property's value, or ``default`` where it doesn't exist or can't be read."""
         try:
@@ -131,11 +135,12 @@ class VM:
 
     def peripherals(self) -> Dict[str, str]:
         """Driver by id of every device that has an id: one command, whatever their number."""
-        return self.table("peripherals", self._peripherals)
+        return self.table("peripherals", lambda: self.members(PERIPHERAL))
 
-    def _peripherals(self) -> Dict[str, str]:
-        kinds = self.children(PERIPHERAL)
-        return {name: kind[6:-1] for name, kind in kinds.items() if kind.startswith("child<")}
+    def devices(self) -> Dict[str, str]:
+        """Return the driver by QOM path of every device that was plugged, with an id or without."""
+        parents = (PERIPHERAL, f"{PERIPHERAL}-anon")
+        return {f"{parent}/{name}": driver for parent in parents for name, driver in self.members(parent).items()}
 
     def device_properties(self, driver: str) -> Dict[str, Dict[str, Any]]:
         """What ``device_add`` of this driver accepts, by name: ``{name, type, description?, default-value?}``.

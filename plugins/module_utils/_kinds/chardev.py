@@ -145,12 +145,7 @@ class Chardev(Kind):
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders
 
         ident = self.ident(want)
-        held = [
-            ("device", name)
-            for parent in ("peripheral", "peripheral-anon")
-            for name, kind in vm.children(f"/machine/{parent}").items()
-            if kind.startswith("child<") and vm.prop(f"/machine/{parent}/{name}", "chardev") == ident
-        ]
+        held = [("device", os.path.basename(path)) for path in vm.devices() if vm.prop(path, "chardev") == ident]
         held += [("netdev", name) for name, line in netdev.wiring(vm).items() if line.info.get("chardev") == ident]
         return held + holders(vm, "chardev", ident)
 
@@ -192,8 +187,7 @@ def _data(vm: VM, want: Want, kind: str) -> Dict[str, Any]:
 
 def chardevs(vm: VM) -> Dict[str, str]:
     """Type by id of every character device; one command, whatever their number."""
-    prefix = "child<chardev-"
-    return {name: kind[len(prefix) : -1] for name, kind in vm.children(CHARDEVS).items() if kind.startswith(prefix)}
+    return {name: kind[len("chardev-") :] for name, kind in vm.members(CHARDEVS).items()}
 
 
 def check_free(vm: VM, ident: str, device: str, draft: Draft) -> None:

@@ -78,11 +78,9 @@ def _check_unit(vm: VM, arguments: Dict[str, Any], draft: Draft) -> None:
 
 def _check_bootindex(vm: VM, arguments: Dict[str, Any], draft: Draft) -> None:
     wanted = arguments["bootindex"]
-    for parent in (PERIPHERAL, f"{PERIPHERAL}-anon"):
-        for name, kind in vm.children(parent).items():
-            path = f"{parent}/{name}"
-            if kind.startswith("child<") and not _goes(draft, path) and vm.prop(path, "bootindex") == wanted:
-                raise Refusal(f"bootindex: {_named(vm, path)} has {wanted} already: give another one")
+    for path in vm.devices():
+        if not _goes(draft, path) and vm.prop(path, "bootindex") == wanted:
+            raise Refusal(f"bootindex: {_named(vm, path)} has {wanted} already: give another one")
     for ident, other in _coming(draft, arguments["id"]):
         if _number(other.get("bootindex")) == wanted:
             raise Refusal(f"bootindex: device {ident} shall have {wanted} too: give another one")

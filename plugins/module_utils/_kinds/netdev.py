@@ -19,7 +19,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refus
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Descriptor, Step, pass_descriptors
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, qemu_texts, references
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State, properties
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev_forward import forwards, same_rules
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
@@ -145,15 +145,7 @@ class Netdev(Kind):
         ident = full["id"]
         if "type" not in full:
             raise Refusal(f"type: netdev {ident} does not exist yet, and to add it its type must be named")
-        arguments: Dict[str, Any] = {
-            key: full[key]
-            for key in ("id", "type", "ifname", "script", "downscript", "chardev", "vhost")
-            if key in full
-        }
-        if "bridge" in full:
-            arguments["br"] = full["bridge"]
-        if full.get("queues", 1) > 1:
-            arguments["queues"] = full["queues"]
+        arguments = _arguments(full)
         taps, vhosts = _descriptors(full)
         if taps:
             for replaced in ("ifname", "script", "downscript", "queues"):
@@ -197,23 +189,18 @@ class Netdev(Kind):
         return held + holders(vm, "netdev", ident)
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """Its type, and of a type that reads back whole its settings."""
-        if want.get("type", have.get("type")) != have.get("type"):
+        """Return it with its type, and of a type that reads back whole its settings."""
+        kind = have.get("type")
+        if want.get("type", kind) != kind:
             return want
-        was: Want = {
-            key: have[key] for key in ("type", "ifname", "script", "downscript", "chardev", "bridge") if key in have
-        }
-        if have["queues"] > 1:
-            was["queues"] = have["queues"]
         if want.get("pass_fds") or "fds" in want:
-            was = {"type": have["type"]}
-        if have.get("type") == "hubport":
+            return {"type": kind, **want}
+        options: Dict[str, Any] = _user_options(vm, self.ident(want)) if kind == "user" else {}
+        if kind == "hubport":
             info = wiring(vm)[self.ident(want)].info
-            was["options"] = {name: info[name] for name in ("hubid", "netdev") if name in info}
-        if have.get("type") == "user":
-            was["options"] = _user_options(vm, self.ident(want))
-        options = {**was.get("options", {}), **want.get("options", {})}
-        return {**was, **want, **({"options": options} if options else {})}
+            options = {name: info[name] for name in ("hubid", "netdev") if name in info}
+        told = {key: value for key, value in have.items() if not key.startswith("options.")}
+        return super().complete(vm, want, {**told, **({"options": options} if options else {})})
 
     def _recreate_steps(self, vm: VM, ident: str) -> List[Step]:
         """The ``netdev_add`` that makes it as it was, where everything it was made of can be read."""
@@ -221,13 +208,7 @@ class Netdev(Kind):
         info = wiring(vm).get(ident, _UNKNOWN).info
         if have.get("type") not in _RESTORABLE or "fd" in info or (have["type"] == "tap" and "helper" in info):
             return []
-        arguments: Dict[str, Any] = {
-            key: have[key] for key in ("id", "type", "ifname", "script", "downscript", "chardev") if key in have
-        }
-        if "bridge" in have:
-            arguments["br"] = have["bridge"]
-        if have["queues"] > 1:
-            arguments["queues"] = have["queues"]
+        arguments = _arguments(have)
         if have["type"] == "hubport":
             arguments.update({"hubid": int(info["hubid"]), **({"netdev": info["netdev"]} if "netdev" in info else {})})
         if have["type"] == "user":
@@ -245,6 +226,13 @@ class Netdev(Kind):
         for descriptor in descriptors:
             if not os.path.exists(descriptor.path):
                 raise Refusal(f"cannot open {descriptor.path} to pass it to QEMU: it does not exist")
+
+
+def _arguments(want: Want) -> Dict[str, Any]:
+    """Return the options under the names that ``netdev_add`` has for them."""
+    names = {name: name for name in ("id", "type", "ifname", "script", "downscript", "chardev", "vhost")}
+    several = {"queues": "queues"} if want.get("queues", 1) > 1 else {}
+    return properties(want, {**names, "bridge": "br", **several})
 
 
 def _check_sockets(vm: VM, arguments: Dict[str, Any], draft: Draft) -> None:

@@ -179,13 +179,9 @@ class Object(Kind):
         ident = self.ident(want)
         held = [("blockdev", name) for name in _nodes_on(vm, ident)]
         held += holders(vm, "object", ident)
-        for parent in ("peripheral", "peripheral-anon"):
-            for device, kind in vm.children(f"/machine/{parent}").items():
-                path = f"/machine/{parent}/{device}"
-                if kind.startswith("child<") and any(
-                    ident in _named(vm.prop(path, link)) for link in _links(vm, kind[6:-1])
-                ):
-                    held.append(("device", device))
+        for path, driver in vm.devices().items():
+            if any(ident in _named(vm.prop(path, link)) for link in _links(vm, driver)):
+                held.append(("device", path.rpartition("/")[2]))
         return held + _exports_in(vm, ident)
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
@@ -205,7 +201,7 @@ class Object(Kind):
 
 def objects(vm: VM) -> Dict[str, str]:
     """QOM type by id of every object; one command, whatever their number."""
-    return {name: kind[6:-1] for name, kind in vm.children(OBJECTS).items() if kind.startswith("child<")}
+    return vm.members(OBJECTS)
 
 
 def _exports_in(vm: VM, ident: str) -> List[Thing]:

@@ -73,10 +73,10 @@ def _memory(vm: VM) -> Set[str]:
     """The backends that the guest's memory is made of: the machine's own, and those that are mapped or plugged in."""
     own = os.path.basename(vm.prop("/machine", "memory-backend") or "")
     found = {own} if own else set()
-    for name, kind in vm.children("/objects").items():
-        if kind.startswith("child<memory-backend-"):
+    for name, kind in vm.members("/objects").items():
+        if kind.startswith("memory-backend-"):
             path = f"/objects/{name}"
-            regions = [part for part, what in vm.children(path).items() if what == "child<memory-region>"]
+            regions = [part for part, what in vm.members(path).items() if what == "memory-region"]
             if any(vm.prop(f"{path}/{region}", "container") for region in regions):
                 found.add(name)
     return found

@@ -99,12 +99,6 @@ def _ask(vm: VM, query: str, none: Any, **arguments: Any) -> Any:
         return none
 
 
-def _children(vm: VM, path: str) -> Dict[str, str]:
-    """Types by name of the children at a QOM path."""
-    listed = _ask(vm, "qom-list", [], path=path)
-    return {item["name"]: item["type"][6:-1] for item in listed if item["type"].startswith("child<")}
-
-
 def _listed(query: str) -> Callable[[VM], Any]:
     """A subset that is the list a query returns."""
     return lambda vm: plain(_ask(vm, query, []))
@@ -145,7 +139,7 @@ def _block_nodes(vm: VM) -> Dict[str, Any]:
 
 
 def _chardevs(vm: VM) -> Dict[str, Any]:
-    types = _children(vm, "/chardevs")
+    types = vm.members("/chardevs")
     found = {}
     for chardev in _ask(vm, "query-chardev", []):
         rest = {key: value for key, value in chardev.items() if key != "label"}
@@ -180,7 +174,7 @@ def _devices(vm: VM) -> Dict[str, Any]:
     """Two or three small queries a device: QEMU has none that lists where they sit."""
     backends = _backends(vm)
     found = {}
-    for ident, driver in _children(vm, PERIPHERAL).items():
+    for ident, driver in vm.peripherals().items():
         path = f"{PERIPHERAL}/{ident}"
         device = {"driver": driver, "bus": os.path.basename(vm.prop(path, "parent_bus") or "")}
         addr = address(vm, path)
@@ -210,7 +204,7 @@ def _backends(vm: VM) -> Dict[str, Dict[str, Any]]:
 def _objects(vm: VM) -> Dict[str, Any]:
     """Id and type, and what two queries tell of memory backends and I/O threads; nothing is read from the objects
     themselves, some of which hold secrets."""
-    found: Dict[str, Dict[str, Any]] = {ident: {"qom_type": kind} for ident, kind in _children(vm, "/objects").items()}
+    found: Dict[str, Dict[str, Any]] = {ident: {"qom_type": kind} for ident, kind in vm.members("/objects").items()}
     for query in ("query-memdev", "query-iothreads"):
         for told in _ask(vm, query, []):
             if told.get("id") in found:

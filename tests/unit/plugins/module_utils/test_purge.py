@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT
 
 
-class Monitors:
+class Monitors(VM):
     """The objects of a QEMU 11.1 with two monitors, of which one was made at run time."""
+
+    def __init__(self) -> None:
+        pass
 
     def children(self, path: str) -> dict[str, str]:
         assert path == "/objects"
@@ -20,5 +22,4 @@ class Monitors:
 
 
 def test_monitors_are_never_taken() -> None:
-    stand_in: Any = Monitors()
-    assert OBJECT.list(stand_in) == [{"id": "io0"}]
+    assert OBJECT.list(Monitors()) == [{"id": "io0"}]
