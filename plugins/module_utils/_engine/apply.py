@@ -68,7 +68,7 @@ def _keep_account(step: Step, takes_back: List[Step], undo: List[Step], kept: Li
 
 
 def _takes_back(step: Step, vm: VM, last: bool) -> List[Step]:
-    """The steps that will take this one back; of the last, which no other follows, none that much must be read for."""
+    """Return the steps that will take this one back; of the last, which no other follows, none that much must be read for."""
     try:
         return list(step.capture_undo(vm)) if step.capture_undo and not last else list(step.undo)
     except (errors.QMPError, TaskError) as exc:
@@ -76,14 +76,14 @@ def _takes_back(step: Step, vm: VM, last: bool) -> List[Step]:
 
 
 def _may_have_run(exc: Exception) -> bool:
-    """Whether QEMU may carry out, or have carried out, a command that it has not answered."""
+    """Tell whether QEMU may carry out, or have carried out, a command that it has not answered."""
     if isinstance(exc, errors.Disconnected):
         return exc.outcome_unknown
     return isinstance(exc, (errors.CommandTimeout, errors.Cancelled)) and exc.phase == "reply"
 
 
 def execute_step(step: Step, vm: VM, deadline: Deadline) -> None:
-    """Send one step and see it through. Raises the session's errors, and Refusal from what it waits for."""
+    """Send one step and see it through. Raise the session's errors, and Refusal from what it waits for."""
     _wait_for_end(step, vm, deadline, _send_until_accepted(step, vm, deadline))
 
 
@@ -96,7 +96,7 @@ def _transact(step: Step, vm: VM, deadline: Deadline) -> None:
 
 
 def _send_until_accepted(step: Step, vm: VM, deadline: Deadline) -> int | None:
-    """Send one step: the number of the first event that may end it, None if there is nothing to wait for."""
+    """Send one step. Return the number of the first event that may end it, None if there is nothing to wait for."""
     patience = time.monotonic() + _RETRY_SECONDS
     mark = vm.session.event_count
     while True:
@@ -128,7 +128,7 @@ def _enter(step: Step, vm: VM, deadline: Deadline) -> None:
 
 
 def _is_there(step: Step, vm: VM) -> bool:
-    """Whether there is anything for the step to do. True where nothing tells."""
+    """Tell whether there is anything for the step to do. True where nothing tells."""
     vm.forget()
     return step.still_needed is None or step.still_needed(vm)
 
@@ -185,7 +185,7 @@ def _raise_if_refused(step: Step, wait: Wait, event: Event, vm: VM) -> None:
 
 
 def _timeout_error(step: Step, wait: Wait, vm: VM) -> Exception:
-    """The error that says why the step's end has not come, after one short look, in which QEMU may not answer at all."""
+    """Return the error that says why the step's end has not come, after one short look, in which QEMU may not answer at all."""
     deadline, vm.deadline = vm.deadline, Deadline(_LOOK_SECONDS)
     try:
         try:
@@ -202,7 +202,7 @@ def _timeout_error(step: Step, wait: Wait, vm: VM) -> Exception:
 
 
 def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[Dict[str, Any]], List[str]]:
-    """Take back, newest first: what was done, and the steps that could not be (``kept``: those that nothing takes back)."""
+    """Take back what was done, newest first. Return the commands sent, and what is left (``kept``: what nothing takes back)."""
     left = (vm.deadline.end or 0.0) - time.monotonic()  # below 0 where saying why has taken its time
     vm.deadline = Deadline(max(min(left, UNDO_AT_MOST), UNDO_SECONDS + min(left, 0.0)))
     done: List[Dict[str, Any]] = []

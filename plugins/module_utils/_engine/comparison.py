@@ -31,7 +31,7 @@ class Item(NamedTuple):
 
 @contextmanager
 def named(item: Item) -> Iterator[None]:
-    """A Refusal out of here says which item of a document it is about."""
+    """Put the place of an item of a document before each Refusal out of here."""
     try:
         yield
     except (TaskError, errors.SchemaMismatch) as exc:
@@ -58,7 +58,7 @@ class Comparison:
 
     @property
     def name(self) -> tuple[str, str]:
-        """Kind and id."""
+        """Return kind and id."""
         return self.item.kind.name, self.item.kind.ident(self.item.want)
 
     @property
@@ -68,16 +68,16 @@ class Comparison:
 
     @property
     def is_removed(self) -> bool:
-        """Whether it is removed, for good or to be added again."""
+        """Tell whether it is removed, for good or to be added again."""
         return self.have is not None and (not self.item.present or self.recreated)
 
     @property
     def is_added(self) -> bool:
-        """Whether it is added."""
+        """Tell whether it is added."""
         return self.item.present and (self.have is None or self.recreated)
 
     def not_changeable(self, vm: VM) -> List[Change]:
-        """The changes that can't be made while the thing is there."""
+        """Return the changes that can't be made while the thing is there."""
         if not self.changes or self.have is None:
             return []
         live = self.item.kind.changeable(vm, self.have)

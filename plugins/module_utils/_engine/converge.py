@@ -50,7 +50,7 @@ def converge(
     """Make the items so. Backends come before their frontends in ``items``; they are removed the other way round.
 
     Each has passed its kind's ``check``. ``last`` are steps that follow when all is there. If they let the guest run
-    (``runs``), they come before the first step that needs it to run. Raises Refusal for what reading tells can't be
+    (``runs``), they come before the first step that needs it to run. Raise Refusal for what reading tells can't be
     done, PlanFailed for a step that failed (and was undone), and the session's errors.
     """
     _read_many(items, vm)
@@ -89,7 +89,7 @@ def converge(
 def _plan(
     comparisons: List[Comparison], vm: VM, draft: Draft, check_mode: bool, last: Sequence[Step], runs: bool
 ) -> Plan:
-    """All steps in their order. Raises Refusal for what can be told not to work out."""
+    """Return all steps in their order. Raise Refusal for what can be told not to work out."""
     steps = _steps(comparisons, vm, draft)
     if steps:
         about = {comparison.name: comparison for comparison in comparisons}
@@ -115,7 +115,7 @@ def _read(item: Item, vm: VM) -> Comparison:
 
 
 def _settle(comparisons: List[Comparison], vm: VM, recreate: bool, draft: Draft) -> None:
-    """Decide what must be removed and added again: what has not_changeable changes, and what stands on such a thing."""
+    """Decide what must be removed and added again: what has changes that are not live, and what stands on such a thing."""
     for comparison in comparisons:
         not_changeable = comparison.not_changeable(vm)
         if not_changeable:
@@ -147,7 +147,7 @@ def _check_recreate(comparison: Comparison, vm: VM, not_changeable: List[Change]
 
 
 def _below(comparison: Comparison, vm: VM) -> Set[Tuple[str, str]]:
-    """What it shall stand on, and does."""
+    """Return its dependencies, wanted and current ones."""
     return comparison.item.kind.wanted_dependencies(comparison.item.want) | comparison.item.kind.current_dependencies(
         vm, comparison.item.want
     )
@@ -169,7 +169,7 @@ def _steps(comparisons: List[Comparison], vm: VM, draft: Draft) -> List[Step]:
 
 
 def _downwards(comparisons: List[Comparison], vm: VM) -> List[Comparison]:
-    """What goes, each before what it stands on now (which is not what was asked for), else backwards."""
+    """Return what goes, each before what it stands on now (which is not what was asked for), else backwards."""
     going = [comparison for comparison in reversed(comparisons) if comparison.is_removed]
     above: Dict[Tuple[str, str], List[Comparison]] = {}
     for comparison in going:
@@ -191,7 +191,7 @@ def _downwards(comparisons: List[Comparison], vm: VM) -> List[Comparison]:
 
 
 def _made(comparison: Comparison, vm: VM, draft: Draft) -> List[Step]:
-    """The steps that add or change it."""
+    """Return the steps that add or change it."""
     kind, want = comparison.item.kind, comparison.item.want
     steps: List[Step] = []
     if comparison.is_added:
@@ -234,7 +234,7 @@ def _diff(comparisons: Sequence[Comparison]) -> Dict[str, Any]:
 
 
 def _states(comparisons: List[Comparison], vm: VM, check_mode: bool) -> Dict[str, Dict[str, Any]]:
-    """Every item as it is now, by kind and id; in check mode as it would be."""
+    """Return every item as it is now, by kind and id; in check mode as it would be."""
     states: Dict[str, Dict[str, Any]] = {}
     for comparison in comparisons:
         kind, want = comparison.item.kind, comparison.item.want
@@ -247,7 +247,7 @@ def _states(comparisons: List[Comparison], vm: VM, check_mode: bool) -> Dict[str
 
 
 def _pending(comparisons: List[Comparison], vm: VM, check_mode: bool) -> bool:
-    """Whether something that was to go is still there, since the task did not wait for it."""
+    """Tell whether something that was to go is still there, since the task did not wait for it."""
     gone = [comparison.item for comparison in comparisons if comparison.is_removed and not comparison.item.present]
     return not check_mode and any(item.kind.read(vm, item.want) is not None for item in gone)
 

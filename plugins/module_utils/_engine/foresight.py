@@ -2,8 +2,10 @@
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to the collection: may change without notice.
-"""What is looked at before a plan's first step: that what it takes can be given back, and that nobody waits for a guest that
-does not run. In check mode too."""
+"""What is looked at before a plan's first step, in check mode too.
+
+What it takes can be given back, and nobody waits for a guest that does not run.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ _ADDS = ("blockdev-add", "chardev-add", "netdev_add", "object-add")
 
 
 def givable(steps: Sequence[Step], comparisons: Dict[Tuple[str, str], Comparison], vm: VM) -> List[Step]:
-    """The steps, that which nothing takes back last. Raises Refusal where there are two such, or it can't be the last.
+    """Return the steps with the one that nothing takes back last. Raise Refusal for two such, or where it can't be the last.
 
     What takes a removal back was made of what QEMU tells, and has to be something that it takes.
     """
@@ -58,7 +60,7 @@ def _coerced(back: Step, vm: VM) -> Step:
 
 
 def waits_for_guest(step: Step) -> bool:
-    """Whether the step ends when the guest has done its part."""
+    """Tell whether the step ends when the guest has done its part."""
     return step.wait is not None and step.wait.needs_guest and not step.wait.no_wait
 
 
@@ -86,7 +88,7 @@ def check_guest(
 
 
 def _named(step: Step) -> str:
-    """The thing that a step is about, with its place in a document."""
+    """Return the thing that a step is about, with its place in a document."""
     kind, ident = step.about
     name = kind if ident == kind else f"{kind} {ident}"
     return f"{step.place}: {name}" if step.place not in ("", name) else name

@@ -74,7 +74,7 @@ class Run:
         self.plan = plan
 
     def begin(self) -> None:
-        """Do the plan's first steps, all or nothing. Raises PlanFailed."""
+        """Do the plan's first steps, all or nothing. Raise PlanFailed."""
         if self.plan.steps:
             from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply
 
@@ -83,7 +83,7 @@ class Run:
     def send(self, step: Step, deadline: Deadline | None = None) -> None:
         """Send one of the plan's later steps, and wait for its end.
 
-        Raises CommandError when QEMU refuses, NotDoneInTime when it has not answered at the task's deadline.
+        Raise CommandError when QEMU refuses, NotDoneInTime when it has not answered at the task's deadline.
         """
         if not any(step is planned for planned in self.plan.later) and step.execute not in self.plan.on_failure:
             raise AssertionError(f"{step.execute} is not in the plan")

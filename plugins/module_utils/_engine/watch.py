@@ -36,7 +36,7 @@ def watch(
     """Call ``look`` until it says that the work is over, at once when one of ``events`` comes, and return what it found.
 
     ``look()`` asks the VM, whose memory was cleared, and returns what it found, whether that is the end, and the
-    progress. Raises NotDoneInTime at the VM's deadline, with what was found last; the session's errors; what ``look`` raises.
+    progress. Raise NotDoneInTime at the VM's deadline, with what was found last; the session's errors; what ``look`` raises.
     """
     found = None
     while True:

@@ -35,11 +35,11 @@ class Reached(Wait):
         self.tolerance = tolerance
 
     def is_done(self, vm: VM) -> bool:
-        """Whether the balloon is there, within the tolerance."""
+        """Tell whether the balloon is there, within the tolerance."""
         return bool(abs(vm.ask("query-balloon")["actual"] - self.size) <= self.tolerance)
 
     def timeout_error(self, vm: VM) -> Exception:
-        """Where it stands."""
+        """Return a Refusal that says how far the guest has got."""
         actual, status = vm.ask("query-balloon")["actual"], vm.status
         why = (
             "the guest gave no more within the timeout, or has no balloon driver"
@@ -62,7 +62,7 @@ class Balloon(Kind):
     }
 
     def check(self, want: Want) -> None:
-        """Sizes must be sizes."""
+        """Raise Refusal for what is not a size, and for none at all."""
         for option in ("size", "tolerance"):
             try:
                 human_size(want.get(option, 0))
@@ -72,7 +72,7 @@ class Balloon(Kind):
             raise Refusal("size: the guest can't be left with nothing")
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """What the guest has."""
+        """Return how many bytes the guest has."""
         try:
             return {"size": vm.ask("query-balloon")["actual"]}
         except errors.DeviceNotActive as exc:
@@ -81,20 +81,20 @@ class Balloon(Kind):
             ) from exc
 
     def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
-        """Near enough is there."""
+        """Return no change within the tolerance."""
         near = abs(have["size"] - want["size"]) <= want["tolerance"]
         return [] if near else [Change("size", have["size"], want["size"])], []
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """Bytes."""
+        """Return size and tolerance in bytes."""
         return {"size": human_size(want["size"]), "tolerance": _tolerance(want)}
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """That is what it is for."""
+        """Return the one option there is."""
         return frozenset(["size"])
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
-        """``balloon``. QEMU takes more than the VM has without a word, and never gets there."""
+        """Return the ``balloon`` command. QEMU takes more than the VM has without a word, and never gets there."""
         size = changes[0].after
         most = _most(vm, draft)
         if size > most:
@@ -105,7 +105,7 @@ class Balloon(Kind):
         return [Step("balloon", {"value": size}, wait=end, undo=[Step("balloon", {"value": have["size"]})])]
 
     def describe(self, vm: VM, want: Want) -> Dict[str, Any]:
-        """Where the guest stands, and what the task asks for. QEMU does not tell what it was asked before."""
+        """Return what the guest has, and what the task asks for. QEMU does not tell what it was asked before."""
         return {"actual": vm.ask("query-balloon")["actual"], "target": human_size(want["size"])}
 
 
@@ -125,12 +125,12 @@ def _tolerance(want: Want) -> int:
 
 
 def balloon(want: Want) -> List[Part]:
-    """The balloon alone."""
+    """Return the one part, the balloon."""
     return [Part(BALLOON, want)]
 
 
 def _most(vm: VM, draft: Draft) -> int:
-    """The bytes that the VM has, with what the same plan brings and without what it takes away."""
+    """Return the bytes that the VM has, with what the same plan brings and without what it takes away."""
     memory = vm.ask("query-memory-size-summary")
     most = int(memory["base-memory"] + memory.get("plugged-memory", 0))
     most += sum(other.get("size", 0) for (kind, _ident), other in draft.adding.items() if kind == "memory_device")

@@ -52,7 +52,7 @@ class Blockdev(Kind):
     }
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
-        """The id of a ``-drive`` stands for the node that it has, where nothing says what else to make under that name."""
+        """Return the node of a ``-drive`` for its id, where nothing says what else to make under that name."""
         name, made_of = self.ident(want), ("filename", "file", "options")
         if len(want) == 1 or any(option in want for option in made_of) or name in nodes(vm):
             return want
@@ -60,12 +60,12 @@ class Blockdev(Kind):
         return {**want, "node_name": drives[name]["node-name"]} if name in drives else want
 
     def check_ident(self, want: Want) -> None:
-        """QEMU's own names begin with a number sign: nobody can make such a node, but it may be there."""
+        """Let QEMU's own names pass, which begin with a number sign: nobody can make such a node, but it may be there."""
         if not self.ident(want).startswith("#"):
             super().check_ident(want)
 
     def check(self, want: Want) -> None:
-        """Also: QEMU's limit of 31 characters for node names, and options that contradict each other."""
+        """Raise Refusal also for more than QEMU's 31 characters in a node's name, and for options that contradict each other."""
         super().check(want)
         if len(self.ident(want)) > 31:
             raise Refusal(f"node_name: {self.ident(want)!r} has more than 31 characters, which QEMU does not take")
@@ -78,7 +78,7 @@ class Blockdev(Kind):
                 raise Refusal(f"size: {exc}") from exc
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Driver, place, cache mode and size, from ``query-named-block-nodes``.
+        """Return driver, place, cache mode and size, from ``query-named-block-nodes``.
 
         ``discard``, ``aio`` and locking can't be read back from any QEMU.
         """
@@ -107,14 +107,14 @@ class Blockdev(Kind):
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """A size counts in whole sectors, as QEMU does."""
+        """Return a size in whole sectors, as QEMU counts."""
         flat = super().wanted(vm, want)
         if "size" in flat:
             flat["size"] = sectors(flat["size"])
         return flat
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """Size always; how the file is opened where this QEMU has ``blockdev-reopen`` (6.1 and later).
+        """Return size always; how the file is opened where this QEMU has ``blockdev-reopen`` (6.1 and later).
 
         Not whether it can be written to while a device has it: QEMU lets no writer go on, and the guest would not notice.
         """
@@ -126,11 +126,11 @@ class Blockdev(Kind):
         return (_REOPENED | {"size"}).difference(kept)
 
     def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
-        """The nodes and the objects that its options name."""
+        """Return the nodes and the objects that its options name."""
         return references.layered(want.get("options", {})) | references.layered(want.get("file", {}))
 
     def current_dependencies(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
-        """The nodes below it, by the block graph, and the objects that it tells of."""
+        """Return the nodes below it, by the block graph, and the objects that it tells of."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
 
         name = self.ident(want)
@@ -138,25 +138,25 @@ class Blockdev(Kind):
         return told | {("blockdev", child) for child in blockdev_graph.children(vm, name).values()}
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``blockdev-add``, and ``block_resize`` where the image is smaller than wanted."""
+        """Return the ``blockdev-add``, and a ``block_resize`` where the image is smaller than wanted."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
 
         return blockdev_steps.create(vm, want)
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """The image, its format, and how it is opened."""
+        """Return it with the image, its format, and how that is opened."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
 
         return blockdev_steps.inherit(vm, want, have)
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
-        """``block_resize`` to grow (nothing takes that back), ``blockdev-reopen`` for the rest."""
+        """Return a ``block_resize`` to grow (nothing takes that back), and a ``blockdev-reopen`` for the rest."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
 
         return blockdev_steps.change(vm, want, have, changes)
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``blockdev-del``, refused here while something uses the node that does not go before it."""
+        """Return the ``blockdev-del``. Raise Refusal while something uses the node that does not go before it."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
 
         self.check_unused(vm, want, draft)
@@ -174,7 +174,7 @@ class Blockdev(Kind):
 
 
 def _nested(vm: VM, want: Want) -> State:
-    """What is told of the options that the task gives as QEMU has them, and of the layers in them."""
+    """Return what is told of the options that the task gives as QEMU has them, and of the layers in them."""
     tree = {**want.get("options", {}), **({"file": want["file"]} if "file" in want else {})}
     if not tree:
         return {}

@@ -2,8 +2,10 @@
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to the collection: may change without notice.
-"""Disks that are not this QEMU's to write to: their guest is elsewhere. Versions before 10.0 end themselves when they are told to
-write to one all the same, with whatever guest they have or wait for."""
+"""Disks that are not this QEMU's to write to: their guest is elsewhere.
+
+Versions before 10.0 end themselves when they are told to write to one all the same, with whatever guest they have or wait for.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Untold(Refusal):
 
 
 def told(vm: VM, name: str, want: Want) -> State:
-    """What QEMU tells of a node and, where ``want`` goes that deep, of those below it: flat, as ``blockdev-add`` has it.
+    """Return what QEMU tells of a node and, where ``want`` goes that deep, of those below it: flat, as ``blockdev-add`` has it.
 
     ``want``: the node's own options, those of the nodes below nested in them. What is not in here is not told.
     """
@@ -62,7 +62,7 @@ def told(vm: VM, name: str, want: Want) -> State:
 
 
 def _listed(vm: VM, below: Dict[str, str], role: str, wanted: Any) -> List[Any]:
-    """A list of nodes as ``wanted`` has it: by their names, or those that it describes by what is told of them."""
+    """Return a list of nodes as ``wanted`` has it: by their names, or those that it describes by what is told of them."""
     found = [below[key] for key in _members(role, below)]
     if not isinstance(wanted, list) or len(wanted) != len(found):
         return found
@@ -76,13 +76,13 @@ def _listed(vm: VM, below: Dict[str, str], role: str, wanted: Any) -> List[Any]:
 
 
 def _members(role: str, below: Dict[str, str]) -> List[str]:
-    """The roles of a list of nodes, in their order: ``children.0``, ``children.1``."""
+    """Return the roles of a list of nodes, in their order: ``children.0``, ``children.1``."""
     found = [key for key in below if key.startswith(f"{role}.")]
     return sorted(found, key=lambda key: int(key.rpartition(".")[2]))
 
 
 def options(vm: VM, name: str) -> Dict[str, Any] | None:
-    """The options of a node's own driver that matter for its content; None where QEMU does not tell them."""
+    """Return the options of a node's own driver that matter for its content; None where QEMU does not tell them."""
     node = nodes(vm)[name]
     text, driver = node.get("file", ""), node["drv"]
     encryption = node["image"].get("format-specific", {}).get("data", {}).get("encrypt", {})
@@ -104,7 +104,7 @@ def _is_below(key: str, value: Any) -> bool:
 
 
 def address(driver: str, text: str) -> Dict[str, Any] | None:
-    """The options of a driver that stands on no other, from the name or URL that QEMU shows; None where it does not tell.
+    """Return the options of a driver that stands on no other, from the name or URL that QEMU shows; None where it does not tell.
 
     What a URL has no place for is not in there: QEMU shows ``json:`` for that, save for the credentials of NBD over TLS.
     """
@@ -126,9 +126,9 @@ def address(driver: str, text: str) -> Dict[str, Any] | None:
 
 
 def definition(vm: VM, name: str) -> Dict[str, Any]:
-    """A node as ``blockdev-add`` takes it, without its name: its driver, its options, and the nodes below it.
+    """Return a node as ``blockdev-add`` takes it, without its name: its driver, its options, and the nodes below it.
 
-    Those that have names by these, the nameless ones in full, unless the image names them. Raises Untold.
+    Those that have names by these, the nameless ones in full, unless the image names them. Raise Untold.
     """
     text, made = nodes(vm)[name].get("file", ""), _own(vm, name)
     for role, below in references(vm, name).items():
@@ -140,7 +140,7 @@ def definition(vm: VM, name: str) -> Dict[str, Any]:
 
 
 def references(vm: VM, name: str) -> Dict[str, Any]:
-    """The nodes that a node stands on as its options name them: by role, a quorum's as a list."""
+    """Return the nodes that a node stands on as its options name them: by role, a quorum's as a list."""
     below = children(vm, name)
     found: Dict[str, Any] = {role: child for role, child in below.items() if role.partition(".")[0] not in _LISTS}
     lists = {role: [below[key] for key in _members(role, below)] for role in _LISTS}
@@ -161,9 +161,9 @@ def _whole(vm: VM, name: str) -> Any:
 
 
 def as_it_is(vm: VM, name: str, whole: bool = True) -> Want:
-    """A node as an entry that makes it again, as far as QEMU tells: options that matter for the content, no others.
+    """Return a node as an entry that makes it again, as far as QEMU tells: options that matter for the content, no others.
 
-    ``whole``: with the nodes below. Raises Untold.
+    ``whole``: with the nodes below. Raise Untold.
     """
     node, parts = nodes(vm)[name], definition(vm, name) if whole else _own(vm, name)
     made: Want = {

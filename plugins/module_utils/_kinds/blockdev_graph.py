@@ -46,7 +46,7 @@ _ALONE = _Links({}, [])
 
 
 def top(vm: VM, device: str) -> str:
-    """The top node of what a device has; empty where it has none, or is not there and has left none behind."""
+    """Return the top node of what a device has; empty where it has none, or is not there and has left none behind."""
     left = held(vm, device)
     if left:
         return children(vm, left)["file"]
@@ -55,7 +55,7 @@ def top(vm: VM, device: str) -> str:
 
 
 def chain(vm: VM, device: str) -> List[str]:
-    """The nodes that are a device's disk, from the top one down: overlays and what they stand on, and the filters between."""
+    """Return the nodes that are a device's disk, from the top one down: overlays, what they stand on, filters between."""
     found: List[str] = []
     node = top(vm, device)
     while node and node not in found:
@@ -67,24 +67,24 @@ def chain(vm: VM, device: str) -> List[str]:
 
 
 def above(vm: VM, device: str, node: str) -> List[str]:
-    """The nodes of a device's disk that lie over this one, from the top one down; none where it is not its disk."""
+    """Return the nodes of a device's disk that lie over this one, from the top one down; none where it is not its disk."""
     disk = chain(vm, device)
     return disk[: disk.index(node)] if node in disk else []
 
 
 def image(vm: VM, device: str) -> str:
-    """The first node of a device's disk that is no filter; empty where it has none."""
+    """Return the first node of a device's disk that is no filter; empty where it has none."""
     disk = chain(vm, device)
     return next((node for node in disk if nodes(vm)[node]["drv"] not in _FILTERS), disk[0] if disk else "")
 
 
 def held(vm: VM, device: str) -> str:
-    """That node where a run was stopped between a device's removal and its return; else empty."""
+    """Return the holding node where a run was stopped between a device's removal and its return; else an empty text."""
     return held_by(device) if device not in vm.peripherals() and held_by(device) in nodes(vm) else ""
 
 
 def goes_along(vm: VM, device: str, draft: Draft) -> str:
-    """The top node of a device's disk where QEMU may delete it with its device; empty where only the monitor does.
+    """Return the top node of a device's disk where QEMU may delete it with its device; empty where only the monitor does.
 
     It deletes the nodes of ``-drive``, and overlays that it made by itself for a snapshot. What a job works on stays, and
     what the plan deletes by name it also knows how to make again.
@@ -102,17 +102,17 @@ def goes_along(vm: VM, device: str, draft: Draft) -> str:
 
 
 def drive_id(vm: VM, device: str) -> str:
-    """The id of the ``-drive`` that a device has; empty where its disk was made otherwise."""
+    """Return the id of the ``-drive`` that a device has; empty where its disk was made otherwise."""
     return str((drive_of(vm, device) or {}).get("device", ""))
 
 
 def jobs_on(vm: VM, disk: List[str]) -> List[str]:
-    """The block jobs that work on any of these nodes."""
+    """Return the block jobs that work on any of these nodes."""
     return sorted({name for node in disk for kind, name in users(vm, node) if kind == "block job"})
 
 
 def users(vm: VM, node: str) -> List[tuple[str, str]]:
-    """Who holds a block node, as ``(kind, id)``: devices, other nodes, jobs, or exports."""
+    """Return who holds a block node, as ``(kind, id)``: devices, other nodes, jobs, or exports."""
     holders = vm.table("block graph", lambda: _graph(vm)).get(node, _ALONE).holders
     held = [_holder(vm, item["type"], item["name"]) for item in holders if item["name"]]
     if len(held) < len(holders):  # an export's hold has no name, nor has that of a device that is about to let go
@@ -121,24 +121,24 @@ def users(vm: VM, node: str) -> List[tuple[str, str]]:
 
 
 def attached(vm: VM, node: str) -> bool:
-    """Whether a device has the node, be it through nodes above it."""
+    """Tell whether a device has the node, be it through nodes above it."""
     return any(kind == "device" or (kind == "blockdev" and attached(vm, name)) for kind, name in users(vm, node))
 
 
 def outside(vm: VM, device: str, node: str) -> List[tuple[str, str]]:
-    """Who holds a node of a device's disk, or one above it, and is no node of that disk."""
+    """Return who holds a node of a device's disk, or one above it, and is no node of that disk."""
     disk = [*above(vm, device, node), node]
     return [user for part in disk for user in users(vm, part) if user not in [("blockdev", name) for name in disk]]
 
 
 def children(vm: VM, node: str) -> Dict[str, str]:
-    """The nodes that a block node stands on, by their role: ``file``, ``backing``."""
+    """Return the nodes that a block node stands on, by their role: ``file``, ``backing``."""
     links: _Links = vm.table("block graph", lambda: _graph(vm)).get(node, _ALONE)
     return links.children
 
 
 def _graph(vm: VM) -> Dict[str, _Links]:
-    """The block graph by node name."""
+    """Return the block graph by node name."""
     graph = vm.ask("x-debug-query-block-graph")
     known = {item["id"]: item for item in graph["nodes"]}
     links = {item["name"]: _Links({}, []) for item in graph["nodes"] if item["type"] == "block-driver"}
@@ -151,7 +151,7 @@ def _graph(vm: VM) -> Dict[str, _Links]:
 
 
 def tops(vm: VM) -> Dict[str, str]:
-    """The top nodes of what the devices have, by the device's name there: its ``-drive``, its id, or a path in it."""
+    """Return the top nodes of what the devices have, by the device's name there: its ``-drive``, its id, or a path in it."""
     return vm.table("block tops", lambda: _tops(vm))
 
 
@@ -162,7 +162,7 @@ def _tops(vm: VM) -> Dict[str, str]:
 
 
 def _holder(vm: VM, kind: str, name: str) -> tuple[str, str]:
-    """Kind and id of a holder; the id is empty for a device that has left the tree, and will let go in a moment."""
+    """Return kind and id of a holder; the id is empty for a device that has left the tree, and will let go in a moment."""
     if kind == "block-driver":
         return "blockdev", name
     if kind == "block-job":

@@ -17,7 +17,7 @@ _QCOW2 = struct.Struct(">4sIQIIQ")
 
 
 def virtual_size(path: str, driver: str) -> int | None:
-    """The size in bytes that a guest would see of the image, or None where this can't tell (other formats, no access)."""
+    """Return the size in bytes that a guest would see of the image, or None where this can't tell (other formats, no access)."""
     try:
         with safe_open.regular(path, links=True, devices=True) as image:
             if driver == "qcow2":

@@ -26,12 +26,12 @@ _URL = re.compile(r"[a-z][a-z0-9+-]*://")
 
 
 def nodes(vm: VM) -> Dict[str, Dict[str, Any]]:
-    """All block nodes by name; one command, whatever their number."""
+    """Return all block nodes by name; one command, whatever their number."""
     return vm.table("nodes", lambda: {node["node-name"]: node for node in vm.ask("query-named-block-nodes", flat=True)})
 
 
 def drive_of(vm: VM, device: str) -> Dict[str, Any] | None:
-    """``query-block``'s entry for what a device has, without ``inserted`` where nothing is in it; None where it tells of none."""
+    """Return ``query-block``'s entry for a device, without ``inserted`` where nothing is in it; None where it tells of none."""
     for drive in vm.ask("query-block"):
         holder = drive.get("qdev", "")  # a path within the device, or the bare id (scsi-hd)
         if holder == device or f"{holder}/".startswith(f"/machine/peripheral/{device}/"):
@@ -41,18 +41,18 @@ def drive_of(vm: VM, device: str) -> Dict[str, Any] | None:
 
 
 def node_of(vm: VM, device: str) -> str | None:
-    """The node that a device has, by ``query-block``; None where that does not tell."""
+    """Return the node that a device has, by ``query-block``; None where that does not tell."""
     drive = drive_of(vm, device) or {}
     return str(drive["inserted"]["node-name"]) if "inserted" in drive else None
 
 
 def held_by(device: str) -> str:
-    """The name of the node by which a disk outlives its device for as long as a plan may have to give it back."""
+    """Return the name of the node by which a disk outlives its device for as long as a plan may have to give it back."""
     return f"held-{device}"[:31]
 
 
 def same_file(one: Any, other: Any) -> bool:
-    """Whether two paths lead to one file, or to one device."""
+    """Tell whether two paths lead to one file, or to one device."""
     try:
         first, second = os.stat(one), os.stat(other)
     except (OSError, TypeError, ValueError):
@@ -66,12 +66,12 @@ def sectors(size: Any) -> int:
 
 
 def is_cut(text: str) -> bool:
-    """Whether QEMU had more to tell of a node than it tells: a text has 4095 bytes at the most."""
+    """Tell whether QEMU had more to tell of a node than it tells: a text has 4095 bytes at the most."""
     return len(text.encode("utf-8", "surrogatepass")) >= _LONGEST
 
 
 def layers(text: str) -> Dict[str, Any]:
-    """QEMU's ``file`` member: a plain name, or ``json:{...}`` (dotted or nested) where options matter for the content.
+    """Parse QEMU's ``file`` member: a plain name, or ``json:{...}`` (dotted or nested) where options matter for the content.
 
     Empty where it is cut.
     """

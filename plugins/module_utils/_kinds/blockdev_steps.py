@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def create(vm: VM, want: Want) -> List[Step]:
-    """``blockdev-add``, and ``block_resize`` where the image is smaller than wanted."""
+    """Return the ``blockdev-add``, and a ``block_resize`` where the image is smaller than wanted."""
     name = want["node_name"]
     if name.startswith("#"):
         raise Refusal(f"node_name: there is no block node {name}, and QEMU alone makes nodes with such names")
@@ -51,7 +51,7 @@ def create(vm: VM, want: Want) -> List[Step]:
 
 
 def inherit(vm: VM, want: Want, have: State) -> Want:
-    """What it is made of and how it is opened; of a node of another driver the image, where the new one takes any."""
+    """Return what it is made of and how it is opened; of a node of another driver the image, where the new one takes any."""
     try:
         was = as_it_is(vm, want["node_name"])
     except Untold as exc:
@@ -74,7 +74,7 @@ def _takes_image(vm: VM, driver: str) -> bool:
 
 
 def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]:
-    """``block_resize`` to grow (nothing takes that back), ``blockdev-reopen`` for the rest."""
+    """Return a ``block_resize`` to grow (nothing takes that back), and a ``blockdev-reopen`` for the rest."""
     name = want["node_name"]
     steps = []
     if any(change.key != "size" for change in changes):
@@ -105,36 +105,36 @@ def remove(vm: VM, want: Want) -> List[Step]:
 
 
 def hold(name: str, node: str) -> Step:
-    """The step that keeps a node in being, whatever becomes of its device."""
+    """Return the step that keeps a node in being, whatever becomes of its device."""
     made = {"driver": "raw", "node-name": name, "read-only": True, "file": node}
     return Step("blockdev-add", made, undo=[_delete(name)])
 
 
 def drop_hold(name: str) -> Step:
-    """The step that lets it go."""
+    """Return the step that lets a held node go."""
     return _delete(name)
 
 
 def release(name: str) -> Step:
-    """The same, when nothing has to be given back any more."""
+    """Return that step for the end of the plan, when nothing has to be given back any more."""
     return drop_hold(name).replace(last=True)
 
 
 def _over(was: Want, want: Want) -> Want:
-    """What was asked for, over what there is."""
+    """Lay what was asked for over what there is."""
     both = {part: {**was.get(part, {}), **want.get(part, {})} for part in ("cache", "options")}
     return {**was, **want, **{part: values for part, values in both.items() if values}}
 
 
 def _reopen(vm: VM, want: Want) -> Dict[str, Any]:
-    """``blockdev-reopen``'s arguments: the whole definition again, not the difference; the nodes below by their names."""
+    """Return ``blockdev-reopen``'s arguments: the whole definition, not the difference; the nodes below by their names."""
     plain = {key: value for key, value in want.items() if key not in ("file", "aio")}
     made = {**_definition(plain, None), **references(vm, want["node_name"])}
     return {"options": [vm.schema.coerce("blockdev-add", made)]}
 
 
 def _definition(want: Want, vm: VM | None) -> Dict[str, Any]:
-    """``blockdev-add``'s arguments. With ``vm`` the file must exist, as far as this host can tell."""
+    """Return ``blockdev-add``'s arguments. With ``vm`` the file must exist, as far as this host can tell."""
     driver = want.get("driver", "raw")
     made: Dict[str, Any] = {"node-name": want["node_name"], "driver": driver}
     below = made if driver in PROTOCOLS else {}
@@ -171,9 +171,9 @@ def _check_format(vm: VM, want: Want) -> None:
 
 
 def _grown(vm: VM, want: Want) -> Step:
-    """``block_resize`` of a new node, before anything uses it: sent where QEMU says that the image is smaller.
+    """Return the ``block_resize`` of a new node, before anything uses it: sent where QEMU says that the image is smaller.
 
-    The image is looked at here to foretell that, where this host is QEMU's. Raises Refusal for one that it would cut.
+    The image is looked at here to foretell that, where this host is QEMU's. Raise Refusal for one that it would cut.
     """
     name, size = want["node_name"], sectors(want["size"])
     now = _foretold(vm, want)
@@ -186,7 +186,7 @@ def _grown(vm: VM, want: Want) -> Step:
 
 
 def _foretold(vm: VM, want: Want) -> int | None:
-    """The size that a new node will have, as its file here tells, or None where only QEMU can tell."""
+    """Return the size that a new node will have, as its file here tells, or None where only QEMU can tell."""
     path = want.get("filename") or want.get("file", {}).get("filename")
     part = any(option in want.get("options", {}) for option in ("offset", "size"))
     return None if part or not vm.local or not isinstance(path, str) else virtual_size(path, want.get("driver", "raw"))
@@ -216,13 +216,13 @@ def check_free(vm: VM, node: str, device: str, draft: Draft, *, shared: bool) ->
 
 
 def _resize(vm: VM, name: str, size: int, read_only: bool, now: int | None) -> Step:
-    """``block_resize`` of a node that has ``now`` bytes, as far as that is known; it never shrinks one."""
+    """Return the ``block_resize`` of a node that has ``now`` bytes, as far as that is known; it never shrinks one."""
     if now is not None and _may_grow(name, size, read_only, now):
         check_active(vm, f"size: growing {name}", name)
     new = name not in nodes(vm)
 
     def due(vm: VM) -> bool:
-        """By QEMU's own word, at the moment in which it is sent."""
+        """Tell by QEMU's own word, at the moment in which it is sent."""
         node = nodes(vm).get(name)
         if node is None:
             raise Refusal(f"size: block node {name} is not there any more, so it was not grown")
@@ -235,7 +235,7 @@ def _resize(vm: VM, name: str, size: int, read_only: bool, now: int | None) -> S
 
 
 def _may_grow(name: str, size: int, read_only: bool, now: int) -> bool:
-    """Whether a node of ``now`` bytes must grow. Raises Refusal for one that can't, and for one that would shrink."""
+    """Tell whether a node of ``now`` bytes must grow. Raise Refusal for one that can't, and for one that would shrink."""
     if now > size:
         raise Refusal(f"size: {name} has {now} bytes; making it {size} would cut data off, and a disk is never shrunk")
     if now < size and read_only:
@@ -257,7 +257,7 @@ def _delete(name: str, undo: Sequence[Step] = (), final: str = "") -> Step:
 
 
 def _protocol(path: str, vm: VM | None) -> str:
-    """The driver for a path: QEMU's ``file`` takes regular files only, ``host_device`` devices only."""
+    """Return the driver for a path: QEMU's ``file`` takes regular files only, ``host_device`` devices only."""
     if not isinstance(path, str) or "\0" in path:
         raise Refusal(f"filename: {path!r} is not a valid path")
     if vm is not None and not os.path.isabs(path):

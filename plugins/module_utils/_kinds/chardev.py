@@ -50,7 +50,7 @@ class Chardev(Kind):
     alternatives = ((("path",), ("host", "port")),)
 
     def check(self, want: Want) -> None:
-        """Also: a socket has one address, and a server never makes QEMU wait."""
+        """Raise Refusal also for two addresses, and for a server that would make QEMU wait."""
         super().check(want)
         data = {**want, **want.get("options", {})}
         server = coercion.same(True, data.get("server", False))
@@ -69,7 +69,7 @@ class Chardev(Kind):
             raise Refusal("reconnect: only a client connects again; leave it out for a server")
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Type, and of a socket its address and side; of a pty its path. Nothing else of a chardev can be read back."""
+        """Return type, and of a socket address and side; of a pty its path. Nothing else of a chardev can be read back."""
         ident = self.ident(want)
         kind = chardevs(vm).get(ident)
         if kind is None:
@@ -86,14 +86,14 @@ class Chardev(Kind):
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """Whether to wait is about making it, not about what is there; port 0 becomes any port; a client connects again."""
+        """Return it without ``wait``, which is about making it, and without port 0, which is any; ``reconnect`` is a client's."""
         full = {**want, "server": False} if "reconnect" in want else want
         return {
             key: value for key, value in flatten(full).items() if key != "wait" and (key, str(value)) != ("port", "0")
         }
 
     def same(self, key: str, have: Any, want: Any) -> bool:
-        """A type has two names, a host several; the path of a pty may be a link to it."""
+        """Tell whether they are the same: a type has two names, a host several; the path of a pty may be a link to it."""
         if key == "type":
             return bool(have == _ALIASES.get(want, want))
         if key == "host" and have != want:
@@ -110,11 +110,11 @@ class Chardev(Kind):
         return super().complete(vm, want, {**told, **({"server": False} if "reconnect" in want else {})})
 
     def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
-        """The chardev below a multiplexer, and credentials."""
+        """Return the chardev below a multiplexer, and credentials."""
         return references.named(want.get("options", {}))
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``chardev-add``, after a look at the paths that QEMU would make or write to."""
+        """Return the ``chardev-add``. Raise Refusal for a path that QEMU must not make or write to."""
         step = self._adding(vm, want)
         _check_paths(vm, self.ident(want), step.arguments["backend"], draft)
         return [step]
@@ -129,7 +129,7 @@ class Chardev(Kind):
         return Step("chardev-add", arguments, undo=[_remove(ident)], hint=_hint)
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``chardev-remove``, refused here while a device or a netdev uses it that does not go before it."""
+        """Return the ``chardev-remove``. Raise Refusal while something uses it that does not go before it."""
         ident = self.ident(want)
         self.check_unused(vm, want, draft)
         return [_remove(ident).replace(capture_undo=lambda vm: self._recreate_steps(vm, want))]
@@ -150,7 +150,7 @@ class Chardev(Kind):
         return held + holders(vm, "chardev", ident)
 
     def _recreate_steps(self, vm: VM, want: Want) -> List[Step]:
-        """The ``chardev-add`` that makes it as it is, where that can be read. Whether a TCP socket has TLS can't."""
+        """Return the ``chardev-add`` that makes it as it is, where that can be read. Whether a TCP socket has TLS can't."""
         ident = self.ident(want)
         have = self.read(vm, {"id": ident}) or {}
         if have.get("type") == "socket" and "path" in have:
@@ -161,7 +161,7 @@ class Chardev(Kind):
 
 
 def _data(vm: VM, want: Want, kind: str) -> Dict[str, Any]:
-    """The backend's own members. Raises Refusal for an option that chardevs of this type don't have."""
+    """Return the backend's own members. Raise Refusal for an option that chardevs of this type don't have."""
     usable = _ADDRESSED.get(kind, ("path",) if kind in _PATHS else ())
     idle = [name for name in ("path", "host", "port", "server", "reconnect") if want.get(name) and name not in usable]
     if idle:
@@ -186,7 +186,7 @@ def _data(vm: VM, want: Want, kind: str) -> Dict[str, Any]:
 
 
 def chardevs(vm: VM) -> Dict[str, str]:
-    """Type by id of every character device; one command, whatever their number."""
+    """Return the type by id of every character device; one command, whatever their number."""
     return {name: kind[len("chardev-") :] for name, kind in vm.members(CHARDEVS).items()}
 
 
@@ -203,12 +203,12 @@ def check_free(vm: VM, ident: str, device: str, draft: Draft) -> None:
 
 
 def _printed(vm: VM, ident: str) -> str:
-    """What ``query-chardev`` calls its file name: ``disconnected:unix:/p,server=on``, ``pty:/dev/pts/0``."""
+    """Return what ``query-chardev`` calls its file name: ``disconnected:unix:/p,server=on``, ``pty:/dev/pts/0``."""
     return next((str(item["filename"]) for item in vm.ask("query-chardev") if item["label"] == ident), "")
 
 
 def _address(want: Want) -> Dict[str, Any]:
-    """The old, nested form of a socket's address, which is what ``chardev-add`` takes."""
+    """Return the old, nested form of a socket's address, which is what ``chardev-add`` takes."""
     if "path" in want:
         return {"type": "unix", "data": {"path": want["path"]}}
     if "host" in want or "port" in want:
@@ -217,7 +217,7 @@ def _address(want: Want) -> Dict[str, Any]:
 
 
 def _addresses(host: str) -> List[str]:
-    """What a host's name stands for here; nothing where it stands for nothing."""
+    """Return what a host's name stands for here; nothing where it stands for nothing."""
     import socket  # only where names differ
 
     try:

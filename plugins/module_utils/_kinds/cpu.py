@@ -46,7 +46,7 @@ class Unplugged(Wait):
         self.path = path
 
     def is_end(self, event: Event) -> bool:
-        """True for the guest's word on a CPU's ejection, which may be a refusal; the slot itself is looked at in between."""
+        """Tell whether it is the guest's refusal to eject the CPU; that the slot is empty is seen in between."""
         info = event.data.get("info", {})
         mine = f"{PERIPHERAL}/{info.get('device')}" == self.path
         return (
@@ -61,17 +61,17 @@ class Unplugged(Wait):
         )
 
     def is_done(self, vm: VM) -> bool:
-        """True when no slot holds it any more."""
+        """Tell whether no slot holds it any more."""
         return all(slot.get("qom-path") != self.path for slot in slots(vm))
 
     def classify(self, error: errors.CommandError) -> str:
-        """Gone meanwhile is done; asked before is pending."""
+        """Return "done" where it is gone meanwhile, "pending" where the guest was asked before."""
         if isinstance(error, errors.DeviceNotFound):
             return "done"
         return "pending" if qemu_texts.is_already_unplugging(error) else ""
 
     def timeout_error(self, vm: VM) -> Exception:
-        """Pending, with the likely reason."""
+        """Return a Pending with the likely reason."""
         status = vm.status
         why = "the guest has not given it back yet" if status == "running" else f"the VM is {status}"
         return Pending(f"removal of {self.path.rpartition('/')[2]} is pending: {why}; run the task again to finish it")
@@ -84,7 +84,7 @@ class Plugged(Wait):
         self.path = f"{PERIPHERAL}/{ident}"
 
     def is_done(self, vm: VM) -> bool:
-        """True when a slot holds it and it is among the running CPUs."""
+        """Tell whether a slot holds it and it is among the running CPUs."""
         paths = [cpu.get("qom-path", "") for cpu in vm.ask("query-cpus-fast")]
         return any(path == self.path or path.startswith(f"{self.path}/") for path in paths)
 
@@ -96,7 +96,7 @@ class Vcpus(Kind):
     keys = ()
 
     def check(self, want: Want) -> None:
-        """At least one."""
+        """Raise Refusal for less than one."""
         if want["vcpus"] < 1:
             raise Refusal(f"vcpus: {want['vcpus']} is not at least 1")
 
@@ -105,19 +105,19 @@ class Vcpus(Kind):
         return "vcpus"
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """The vCPUs of all slots that are taken."""
+        """Return the vCPUs of all slots that are taken."""
         return {"vcpus": sum(cpu["vcpus"] for cpu in described(vm))}
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """The number."""
+        """Return the number alone."""
         return {"vcpus": want["vcpus"]}
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """That is what it is for."""
+        """Return the one option there is."""
         return frozenset(["vcpus"])
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
-        """Free slots from the lowest up are filled, or plugged ones from the highest down emptied."""
+        """Return the steps that fill free slots from the lowest up, or empty plugged ones from the highest down."""
         number, wait = want["vcpus"] - have["vcpus"], want.get("wait", True)
         if number > 0:
             free = [slot for slot in reversed(slots(vm)) if "qom-path" not in slot]
@@ -127,7 +127,7 @@ class Vcpus(Kind):
         return [step for slot in _take(mine, -number, have, want) for step in unplug(vm, slot, wait, draft)]
 
     def describe(self, vm: VM, want: Want) -> Any:
-        """Every CPU."""
+        """Return every CPU, as ``described``."""
         return described(vm)
 
 
@@ -138,11 +138,11 @@ class CpuSlot(Kind):
     keys = ("slot",)
 
     def ident(self, want: Want) -> str:
-        """The ids as text."""
+        """Return the topology ids as text."""
         return ",".join(f"{name}={value}" for name, value in sorted(_ids(want).items()))
 
     def check(self, want: Want) -> None:
-        """Ids are numbers."""
+        """Raise Refusal for ids that are not numbers, and for none."""
         try:
             ids = _ids(want)
         except ValueError as exc:
@@ -151,28 +151,28 @@ class CpuSlot(Kind):
             raise Refusal("slot: it names no topology id, such as core-id: 2")
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Whether it is taken."""
+        """Tell whether it is taken."""
         return {"plugged": "qom-path" in self._slot(vm, want)}
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """Whether it shall be."""
+        """Tell whether it shall be."""
         return {"plugged": want.get("state", "present") == "present"}
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """That is what it is for."""
+        """Return the one option there is."""
         return frozenset(["plugged"])
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
-        """``device_add`` or ``device_del``."""
+        """Return the steps that fill it or empty it."""
         slot, wait = self._slot(vm, want), want.get("wait", True)
         return unplug(vm, slot, wait, draft) if have["plugged"] else plug(vm, slot, wait, draft, _taken_ids(vm, draft))
 
     def describe(self, vm: VM, want: Want) -> Any:
-        """Every CPU."""
+        """Return every CPU, as ``described``."""
         return described(vm)
 
     def _slot(self, vm: VM, want: Want) -> Slot:
-        """The one slot that has these ids. Raises Refusal for none or several."""
+        """Return the one slot that has these ids. Raise Refusal for none or several."""
         ids = _ids(want)
         found = [slot for slot in slots(vm) if ids.items() <= slot["props"].items()]
         if len(found) == 1:
@@ -184,7 +184,7 @@ class CpuSlot(Kind):
 
 
 def slots(vm: VM) -> List[Slot]:
-    """The machine's CPU slots, highest first, as QEMU lists them. Raises Refusal for a machine without CPU hot-plug."""
+    """Return the machine's CPU slots, highest first, as QEMU lists them. Raise Refusal for a machine without CPU hot-plug."""
     try:
         found: List[Slot] = vm.ask("query-hotpluggable-cpus")
     except errors.CommandError as exc:
@@ -193,7 +193,7 @@ def slots(vm: VM) -> List[Slot]:
 
 
 def described(vm: VM) -> List[Dict[str, Any]]:
-    """The VM's CPUs, lowest first: ``{slot, vcpus, type, id}``; only those that were hot-plugged have an id."""
+    """Return the VM's CPUs, lowest first: ``{slot, vcpus, type, id}``; only those that were hot-plugged have an id."""
     try:
         taken = [slot for slot in reversed(slots(vm)) if "qom-path" in slot]
     except Refusal:  # no hot-plug, but CPUs
@@ -221,7 +221,7 @@ def plug(vm: VM, slot: Slot, wait: bool, draft: Draft, taken: Set[str]) -> List[
 
 
 def unplug(vm: VM, slot: Slot, wait: bool, draft: Draft) -> List[Step]:
-    """The steps that empty a slot. Raises Refusal where that can't be."""
+    """Return the steps that empty a slot. Raise Refusal where that can't be."""
     if _stays(vm):
         raise Refusal("CPUs can't be unplugged on s390x: QEMU has no way to take one back from the guest")
     if not _hotplugged(slot):
@@ -238,7 +238,7 @@ def unplug(vm: VM, slot: Slot, wait: bool, draft: Draft) -> List[Step]:
 
 
 def _take(free: List[Slot], number: int, have: State, want: Want) -> List[Slot]:
-    """So many slots that their vCPUs come to ``number``. Raises Refusal where they don't."""
+    """Return so many slots that their vCPUs come to ``number``. Raise Refusal where they don't."""
     taken: List[Slot] = []
     for slot in free:
         if number > 0:
@@ -269,7 +269,7 @@ def _words(slot: Slot) -> str:
 
 
 def _free_id(vm: VM, slot: Slot, taken: Set[str]) -> str:
-    """``cpu`` and the slot's number from the bottom; another number where that id is taken."""
+    """Return ``cpu`` and the slot's number from the bottom; another number where that id is taken."""
     every = [other["props"] for other in reversed(slots(vm))]
     number = every.index(slot["props"])
     while f"cpu{number}" in taken:
@@ -283,12 +283,12 @@ def _taken_ids(vm: VM, draft: Draft) -> Set[str]:
 
 
 def _hotplugged(slot: Slot) -> bool:
-    """Also without an id, by somebody else."""
+    """Tell whether it was hot-plugged, be it without an id, by somebody else."""
     return str(slot.get("qom-path", "")).startswith(PERIPHERAL)
 
 
 def _id(slot: Slot) -> str:
-    """The device id, or nothing: ``device_del`` takes a path, too."""
+    """Return the device id, or nothing: ``device_del`` takes a path, too."""
     where, _slash, name = str(slot["qom-path"]).rpartition("/")
     return name if where == PERIPHERAL else ""
 
@@ -302,7 +302,7 @@ CPU_SLOT = CpuSlot()
 
 
 def cpu(want: Want) -> List[Part]:
-    """The number of vCPUs, or one slot. Raises Refusal for both, for none, and for a number that shall be absent."""
+    """Return the number of vCPUs, or one slot. Raise Refusal for both, for none, and for a number that shall be absent."""
     if ("vcpus" in want) == ("slot" in want):
         raise Refusal("one of vcpus and slot must be given, and only one")
     if "slot" in want:

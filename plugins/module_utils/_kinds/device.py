@@ -57,14 +57,14 @@ class Device(Kind):
         self.mark = mark
 
     def check(self, want: Want) -> None:
-        """Also: a PCI slot that YAML has read as another number than QEMU would."""
+        """Raise Refusal also for a PCI slot that YAML has read as another number than QEMU would."""
         super().check(want)
         for addr in (want.get("addr"), want.get("options", {}).get("addr")):
             if isinstance(addr, int) and addr > 9:
                 raise Refusal(f"addr: {addr}: QEMU reads slots as hexadecimal: write this one as a string, '{addr:#x}'")
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Driver, bus, address, and of the properties those that ``want`` names: QEMU has no query for all at once."""
+        """Return driver, bus, address, and of the properties those that ``want`` names: QEMU has no query for all at once."""
         ident = self.ident(want)
         driver = vm.peripherals().get(ident)
         if driver is None:
@@ -91,7 +91,7 @@ class Device(Kind):
         return have
 
     def _value(self, vm: VM, ident: str, driver: str, name: str) -> Any:
-        """A property's value, None where QEMU has it but can't read it. Raises Refusal for one that the driver lacks."""
+        """Return a property's value, None where QEMU has it but can't read it. Raise Refusal for one that the driver lacks."""
         path = f"{PERIPHERAL}/{ident}"
         try:
             return vm.ask("qom-get", path=path, property=name)
@@ -102,7 +102,7 @@ class Device(Kind):
         return vm.prop(path, property_name(known, driver, name))
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
-        """A disk's node that was not named is, where QEMU was started with the disk, the one that it has."""
+        """Return it with the disk's own node in place of a default name, where QEMU was started with the disk."""
         drive = want.get("options", {}).get("drive")
         if drive != f"{self.ident(want)}-node":
             return want
@@ -111,13 +111,13 @@ class Device(Kind):
         return {**want, "options": {**want["options"], "drive": device_drive.meant(vm, self.ident(want), drive)}}
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """Property values stay whole: some are structures."""
+        """Return it with each property's value whole: some are structures."""
         flat = {key: value for key, value in want.items() if key not in ("options", "wait")}
         flat.update({f"options.{name}": value for name, value in want.get("options", {}).items()})
         return flat
 
     def same(self, key: str, have: Any, want: Any) -> bool:
-        """Compared as the property's own type; an alias such as ``virtio-blk`` is its driver on this machine."""
+        """Compare as the property's own type; an alias such as ``virtio-blk`` is its driver on this machine."""
         if key == "driver":
             return bool(have in (want, ALIASES.get(want), f"{want}-pci", f"{want}-ccw", f"{want}-device"))
         if key == "addr":
@@ -125,12 +125,12 @@ class Device(Kind):
         return coercion.same(have, want)
 
     def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
-        """Its backend, and the device whose bus it sits on where that bears the device's id."""
+        """Return its backend, and the device whose bus it sits on where that bears the device's id."""
         below = references.named(want.get("options", {}))
         return below | {("device", name) for name in carriers(want.get("bus", ""))}
 
     def current_dependencies(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
-        """Its backends and its carrier, as its properties tell.
+        """Return its backends and the device that it sits on, as its properties tell.
 
         With a carrier that shares its slot, and with function 0 of one, the other functions, which go together with it.
         """
@@ -153,36 +153,36 @@ class Device(Kind):
         return below | {("device", name) for name in beside}
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """A medium is put into an empty drive."""
+        """Return the medium of an empty drive."""
         return frozenset(["options.drive"]) if have.get("options.drive") == "" else frozenset()
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
-        """A medium for an empty drive."""
+        """Return the steps that put a medium into an empty drive."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
 
         return device_drive.insert(vm, self.ident(want), want["options"]["drive"], draft)
 
     def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
-        """A device that can't be unplugged, one whose disk QEMU would delete, and a disk whose data is elsewhere now."""
+        """Return it for a device that can't be unplugged, a disk that QEMU would delete, and one whose data is elsewhere now."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
 
         return device_drive.lasting(vm, self.ident(want), want.get("options", {}).get("drive"), changes)
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """Its place and its properties; nothing of a device of another driver."""
+        """Return it with the device's place and properties; nothing of a device of another driver."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_steps
 
         differs = "driver" in want and not self.same("driver", have["driver"], want["driver"])
         return want if differs else device_steps.inherit(vm, want)
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
+        """Return the ``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
 
         return device_drive.give(vm, want, self.usual, self.ending(self.ident(want)), draft)
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest."""
+        """Return the ``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_steps
 
         ident = self.ident(want)
@@ -203,14 +203,14 @@ class Device(Kind):
         return [("device", name) for name in device_steps.devices_on(vm, self.ident(want))]
 
     def ending(self, ident: str) -> Wait:
-        """What ends a removal."""
+        """Return the Wait that ends a removal."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_steps import Unplugged
 
         return Unplugged(ident)
 
 
 def drive_as(vm: VM, ident: str, value: Any, wanted: Any) -> Any:
-    """What a device's disk is, beside the node that is wanted: that one where it is the disk, on top or below.
+    """Return what a device's disk is, beside the node that is wanted: that one where it is the disk, on top or below.
 
     Empty for a drive with nothing in it, None where it can't be told, else QEMU's own word (usb-storage has none, since
     it hands its drive on to a disk of its own).
@@ -227,7 +227,7 @@ def drive_as(vm: VM, ident: str, value: Any, wanted: Any) -> Any:
 
 
 def _plain_address(addr: Any) -> str:
-    """``5``, ``0x5``, ``05.0`` and ``5.0`` are one PCI address (QEMU reads hexadecimal); a CCW one has two dots more."""
+    """Return one form for ``5``, ``0x5``, ``05.0`` and ``5.0`` (QEMU reads hexadecimal); a CCW address has two dots more."""
     text = str(addr).lower()
     slot, _dot, function = text.partition(".")
     try:

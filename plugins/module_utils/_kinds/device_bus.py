@@ -59,7 +59,7 @@ def check_bus(vm: VM, want: Want, known: Dict[str, Any], draft: Draft) -> None:
 
 
 def bus_path(vm: VM, bus: str) -> str | None:
-    """A QOM path that names the bus, or None when there is no such bus.
+    """Return a QOM path that names the bus, or None when there is no such bus.
 
     QOM finds a partial path anywhere in its tree; a port's bus bears its port's id, so that one is tried first.
     A name that stands in two places is not missing: QEMU knows which one is a bus.
@@ -76,13 +76,13 @@ def bus_path(vm: VM, bus: str) -> str | None:
 
 
 def _in_tree(vm: VM, bus: str) -> str:
-    """The type of a bus that no path leads to, by ``info qtree``: a pxb's bears the name of a device beside it. Empty: none."""
+    """Return the type of a bus that no path leads to (a pxb's has the name of a device beside it); empty: there is none."""
     found = re.search(rf"^ *bus: {re.escape(bus)}\r?\n *type (\S+)", vm.monitor("info qtree"), re.MULTILINE)
     return found.group(1) if found else ""
 
 
 def hotpluggable(vm: VM, path: str) -> bool:
-    """Whether QEMU would take a device there: something handles hot-plug on the bus. True where there is no such bus.
+    """Tell whether QEMU would take a device there: something handles hot-plug on the bus. True where there is no such bus.
 
     The chipset's ACPI handler stands on every PCI bus in newer versions, but serves only those that it has numbered.
     """
@@ -97,7 +97,7 @@ def _is_port(vm: VM, bus: str) -> bool:
 
 
 def _port_holder(vm: VM, bus: str) -> str | None:
-    """The id of the device in a one-slot port, or None for a free port and for every other bus."""
+    """Return the id of the device in a one-slot port, or None for a free port and for every other bus."""
     if not _is_port(vm, bus):
         return None
     slots = [name for name in vm.children(f"{bus}/{bus}") if name.startswith("child[")]
@@ -105,13 +105,13 @@ def _port_holder(vm: VM, bus: str) -> str | None:
 
 
 def _apart(first: Any, addr: Any) -> bool:
-    """Whether a device may follow another into its slot: as another function of it, the zeroth coming last."""
+    """Tell whether a device may follow another into its slot: as another function of it, the zeroth coming last."""
     theirs = function(first)
     return theirs not in ("", "0") and function(addr) not in ("", theirs)
 
 
 def _free_ports(vm: VM) -> str:
-    """Text naming the ports that are free, to end a message with."""
+    """Return text that names the ports that are free, to end a message with."""
     free: List[str] = [
         ident for ident in sorted(vm.peripherals()) if _is_port(vm, ident) and _port_holder(vm, ident) is None
     ]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def give(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> List[Step]:
-    """``device_add``; of a disk that a stopped run has left held, with its top node, which then is let go."""
+    """Return the ``device_add``; of a disk that a stopped run has left held, with its top node, which then is let go."""
     ident, drive = str(want["id"]), want.get("options", {}).get("drive")
     if not drive or not blockdev_graph.held(vm, ident) or drive not in blockdev_graph.chain(vm, ident):
         return [device_steps.add(vm, want, usual, ending, draft)]
@@ -31,7 +31,7 @@ def give(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> L
 
 
 def lasting(vm: VM, ident: str, wanted: Any, changes: List[Change]) -> str:
-    """Why a device must not be removed and added again; empty where it may be."""
+    """Return why a device must not be removed and added again; an empty text where it may be."""
     drive = blockdev_graph.drive_id(vm, ident)
     if drive:
         return f"QEMU was started with drive {drive}, and would delete it together with device {ident}"
@@ -49,7 +49,7 @@ def lasting(vm: VM, ident: str, wanted: Any, changes: List[Change]) -> str:
 
 
 def moved(vm: VM, ident: str, wanted: Any) -> str:
-    """Why the disk that a device has is not given up for another node: its data may have been moved off that one.
+    """Return why the disk that a device has is not given up for another node: its data may have been moved off that one.
 
     A node that was there before, and the name that a disk's node has unless it is given, may stand for the disk as it once
     was: an image left by a mirror's end, say. QEMU does not tell. A new node under a new name is another disk, which may be
@@ -66,7 +66,7 @@ def moved(vm: VM, ident: str, wanted: Any) -> str:
 
 
 def insert(vm: VM, ident: str, node: str, draft: Draft) -> List[Step]:
-    """The steps that put a medium into an empty drive."""
+    """Return the steps that put a medium into an empty drive."""
     drive = drive_of(vm, ident) or {}
     blockdev_steps.check_free(vm, node, ident, draft, shared=True)
     there = {"id": drive.get("qdev") or ident}
@@ -81,7 +81,7 @@ def insert(vm: VM, ident: str, node: str, draft: Draft) -> List[Step]:
 
 
 def meant(vm: VM, device: str, node: str) -> str:
-    """The node of a disk: this one unless it is only the name that a disk's node has by default, and QEMU made the disk."""
+    """Return the node of a disk: this one unless it is only the name that a disk's node has by default, and QEMU made the disk."""
     there = device in vm.peripherals()
     if node != f"{device}-node" or (there and _drive(vm, device) == node) or node in nodes(vm):
         return node
@@ -92,5 +92,5 @@ def meant(vm: VM, device: str, node: str) -> str:
 
 
 def _drive(vm: VM, device: str) -> Any:
-    """What a device says that it has; one that hands its disk on (usb-storage) says nothing."""
+    """Return what a device says that it has; one that hands its disk on (usb-storage) says nothing."""
     return vm.prop(f"{PERIPHERAL}/{device}", "drive")

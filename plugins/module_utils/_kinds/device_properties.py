@@ -24,13 +24,13 @@ ALIASES = {"ahci": "ich9-ahci", "lsi": "lsi53c895a"}
 
 
 def spelled(known: Properties, name: str) -> str:
-    """A property's own name, empty for one that the driver lacks."""
+    """Return a property's own name, empty for one that the driver lacks."""
     names = (name, name.replace("_", "-"), name.replace("-", "_"))
     return next((candidate for candidate in names if candidate in known), "")
 
 
 def property_name(known: Properties, driver: str, name: str) -> str:
-    """The property's own name: ``num_queues`` is taken for ``num-queues``. Raises Refusal for an unknown one."""
+    """Return the property's own name: ``num_queues`` is taken for ``num-queues``. Raise Refusal for an unknown one."""
     real = spelled(known, name)
     if real:
         return real

@@ -53,7 +53,7 @@ def read_devices(vm: VM) -> None:
 
 
 def _enter(vm: VM, ident: str, bus: str) -> str:
-    """The path of a device on a bus. A virtio device without an id is the inner half of the one whose bus it sits on."""
+    """Return the path of a device on a bus. A virtio device without an id is the inner half of the one whose bus it sits on."""
     if ident:
         path = f"{PERIPHERAL}/{ident}"
         for name in ("addr", "dev_id"):
@@ -66,7 +66,7 @@ def _enter(vm: VM, ident: str, bus: str) -> str:
 
 
 def _learn(vm: VM, path: str, name: str, text: str) -> None:
-    """A property of a device; the inner half's are the outer one's too, unless that has one of the same name."""
+    """Return a property of a device; the inner half's are the outer one's too, unless that has one of the same name."""
     inner = path.endswith("/virtio-backend")
     place = _SLOT.match(text) if name == "addr" and not inner else None
     if place:
@@ -82,7 +82,7 @@ def _learn(vm: VM, path: str, name: str, text: str) -> None:
 
 
 def _value(text: str) -> Any:
-    """What ``qom-get`` would return, or None where the print does not tell."""
+    """Return what ``qom-get`` would return, or None where the print does not tell."""
     if text in ("true", "false"):
         return text == "true"
     if len(text) > 1 and text[0] == text[-1] == '"':

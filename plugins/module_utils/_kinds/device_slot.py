@@ -22,7 +22,7 @@ class Slot(NamedTuple):
 
 
 def address(vm: VM, path: str) -> str | None:
-    """Where the device sits: slot and function on PCI (``05.0``), the device number on CCW; elsewhere there is none.
+    """Return where the device sits: slot and function on PCI (``05.0``), the device number on CCW; elsewhere there is none.
 
     Which of both properties a driver has is asked once.
     """
@@ -38,22 +38,22 @@ def address(vm: VM, path: str) -> str | None:
 
 
 def on_pci(vm: VM, path: str) -> bool:
-    """Whether the device sits on a PCI bus. A DIMM, which sits on none, has an ``addr`` in memory."""
+    """Tell whether the device sits on a PCI bus. A DIMM, which sits on none, has an ``addr`` in memory."""
     return isinstance(vm.prop(path, "addr"), int) and bool(vm.prop(path, "parent_bus"))
 
 
 def carriers(bus: str) -> Set[str]:
-    """The ids that the device may have whose bus this is: a port's bus bears its id, a controller's ends in a number more."""
+    """Return the ids that the bus's device may have: a port's bus has the port's id, a controller's ends in a number more."""
     return {bus, bus.rpartition(".")[0]} - {""}
 
 
 def function(addr: object) -> str:
-    """The function in a PCI address, empty where none is named: ``1`` of ``00.1``."""
+    """Return the function in a PCI address, empty where none is named: ``1`` of ``00.1``."""
     return str(addr).partition(".")[2]
 
 
 def slot(vm: VM, ident: str) -> Slot | None:
-    """The slot that a device shares with other functions; None: it has a place of its own, or function 0 is not there.
+    """Return the slot that a device shares with other functions; None: it has a place of its own, or function 0 is not there.
 
     Without function 0 a guest sees none of them, and each can go alone. One that the machine made itself does not count.
     """

@@ -67,7 +67,7 @@ class Unplugged(Wait):
         self._gone = 0
 
     def is_end(self, event: Event) -> bool:
-        """True for the device's own ``DEVICE_DELETED``, and for the events of a guest that refuses."""
+        """Tell whether it is the device's own ``DEVICE_DELETED``, or the word of a guest that refuses."""
         mine = event.data.get("device") == self.ident or event.data.get("path") == f"{PERIPHERAL}/{self.ident}"
         return mine and (event.name == "DEVICE_DELETED" or event.name in _REFUSED)
 
@@ -77,18 +77,18 @@ class Unplugged(Wait):
             raise Refusal(f"the guest refused to give device {self.ident} back ({event.name}); it stays as it was")
 
     def is_done(self, vm: VM) -> bool:
-        """True when the id was missing at two looks in a row: it leaves the tree shortly before it is finished."""
+        """Tell whether the id was missing at two looks in a row: it leaves the tree shortly before it is finished."""
         self._gone = 0 if self.ident in vm.peripherals() else self._gone + 1
         return self._gone > 1
 
     def classify(self, error: errors.CommandError) -> str:
-        """Gone meanwhile is done; asked before, or a slot in the middle of something, is pending (QEMU gives no class)."""
+        """Return "done" where it is gone meanwhile, "pending" where the guest was asked before (QEMU gives no class)."""
         if isinstance(error, errors.DeviceNotFound):
             return "done"
         return "pending" if qemu_texts.is_already_unplugging(error) else ""
 
     def timeout_error(self, vm: VM) -> Exception:
-        """Pending, with the likely reason."""
+        """Return a Pending with the likely reason."""
         status = vm.status
         why = (
             "the guest has not answered: it may still be booting, have no driver for hot-unplug, or run no system"
@@ -108,21 +108,21 @@ class Emptied(Unplugged):
         self.left = {shared.zeroth, *shared.others}
 
     def is_end(self, event: Event) -> bool:
-        """True once each has its ``DEVICE_DELETED``, and for a guest that refuses."""
+        """Tell whether each has its ``DEVICE_DELETED`` now, or the guest refuses."""
         if event.name == "DEVICE_DELETED":
             self.left.discard(event.data.get("device", ""))
             return not self.left
         return super().is_end(event)
 
     def is_done(self, vm: VM) -> bool:
-        """True when none of them was there at two looks in a row."""
+        """Tell whether none of them was there at two looks in a row."""
         self.left &= set(vm.peripherals())
         self._gone = 0 if self.left else self._gone + 1
         return self._gone > 1
 
 
 def inherit(vm: VM, want: Want) -> Want:
-    """What was asked for and, for what it does not name, the place and the properties that the device has."""
+    """Return what was asked for and, for what it does not name, the place and the properties that the device has."""
     was = dict(_recreate_steps(vm, want["id"])[0].arguments)
     place: Want = {key: was.pop(key) for key in ("driver", "bus") if key in was}
     place["addr"] = was.pop("addr", was.pop("devno", None))
@@ -141,7 +141,7 @@ def inherit(vm: VM, want: Want) -> Want:
 
 
 def add(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> Step:
-    """``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
+    """Return the ``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
     ident = str(want["id"])
     driver, known = _driver(vm, ident, want.get("driver", usual))
     arguments: Dict[str, Any] = {"driver": driver, "id": ident}
@@ -170,7 +170,7 @@ def add(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> St
 
 
 def delete(vm: VM, want: Want, ending: Wait, draft: Draft) -> List[Step]:
-    """``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest.
+    """Return the ``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest.
 
     One request for all functions of a slot, which function 0 makes.
     A disk that QEMU would delete with its device is held until the end of the plan, so that it can be given back.
@@ -216,7 +216,7 @@ def _check_slot(vm: VM, ident: str, draft: Draft) -> None:
 
 
 def _driver(vm: VM, ident: str, name: str | None) -> Tuple[str, Properties]:
-    """The driver that a name stands for on this machine, and its properties.
+    """Return the driver that a name stands for on this machine, and its properties.
 
     QEMU's own aliases leave out the transport: CCW on s390x, PCI elsewhere; ``device-list-properties`` does not know them.
     """
@@ -270,7 +270,7 @@ def _check_rivals(vm: VM, ident: str, arguments: Dict[str, Any], draft: Draft) -
 
 
 def _shared(vm: VM, name: str, backend: str, devices: Sequence[Dict[str, Any]], draft: Draft) -> bool:
-    """Whether two devices may have one backend: a multiplexer, a node that is only read, or one that both share."""
+    """Tell whether two devices may have one backend: a multiplexer, a node that is only read, or one that both share."""
     if name == "chardev":
         return draft.adding.get((name, backend), {}).get("type", chardev.chardevs(vm).get(backend)) in ("mux", "hub")
     if name != "drive":
@@ -286,12 +286,12 @@ def _is_link(known: Properties, name: str) -> bool:
 
 
 def devices_on(vm: VM, ident: str) -> List[str]:
-    """The devices with ids that sit on a bus of this one."""
+    """Return the devices with ids that sit on a bus of this one."""
     return list(vm.table("devices_on", lambda: _riders(vm)).get(ident, []))
 
 
 def beside(vm: VM, ident: str) -> List[str]:
-    """The other functions of its slot, which go when it goes."""
+    """Return the other functions of its slot, which go when it goes."""
     shared = slot(vm, ident)
     return [name for name in (shared.zeroth, *shared.others) if name != ident] if shared else []
 
@@ -326,13 +326,13 @@ def check_hotplug(vm: VM, ident: str) -> None:
 
 
 def _asks_guest(vm: VM, ident: str) -> bool:
-    """Whether QEMU asks the guest to give the device back: on PCI, and for CPUs and memory, which sit on no bus."""
+    """Tell whether QEMU asks the guest to give the device back: on PCI, and for CPUs and memory, which sit on no bus."""
     path = f"{PERIPHERAL}/{ident}"
     return on_pci(vm, path) or not vm.prop(path, "parent_bus")
 
 
 def _recreate_steps(vm: VM, ident: str) -> List[Step]:
-    """The ``device_add`` that makes a device as it now is: every property that can be set and is not at its default."""
+    """Return the ``device_add`` that makes a device as it now is: every property that can be set and is not at its default."""
     path = f"{PERIPHERAL}/{ident}"
     driver = vm.peripherals()[ident]
     have: Dict[str, Any] = {"driver": driver, "id": ident}
@@ -358,5 +358,5 @@ def _recreate_steps(vm: VM, ident: str) -> List[Step]:
 
 
 def _settable(known: Dict[str, Any]) -> bool:
-    """Whether ``device_add`` would take the property: the list has some that only tell (a bus number), and does not say which."""
+    """Tell whether ``device_add`` would take the property: the list has some that only tell (a bus number)."""
     return "default-value" in known or known["type"].startswith(("str", "int", "uint", "link<"))

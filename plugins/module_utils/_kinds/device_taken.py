@@ -52,7 +52,7 @@ def check_migration(vm: VM, what: str, draft: Draft) -> None:
 
 
 def _check_slot(vm: VM, arguments: Dict[str, Any], draft: Draft) -> None:
-    """QEMU adds no other function either where function 0 is there already."""
+    """Raise Refusal for a slot that is taken. QEMU adds no other function either where function 0 is there already."""
     wanted, path = _place(arguments["addr"]), _pci(vm, arguments.get("bus"))
     if wanted is None or path is None:
         return
@@ -87,7 +87,7 @@ def _check_bootindex(vm: VM, arguments: Dict[str, Any], draft: Draft) -> None:
 
 
 def _coming(draft: Draft, ident: str) -> Iterator[Tuple[str, Dict[str, Any]]]:
-    """The other devices that the same plan adds, each with its options beside its bus."""
+    """Return the other devices that the same plan adds, each with its options beside its bus."""
     for (kind, name), want in draft.adding.items():
         if kind == "device" and name != ident:
             options = {key.replace("_", "-"): value for key, value in want.get("options", {}).items()}
@@ -95,7 +95,7 @@ def _coming(draft: Draft, ident: str) -> Iterator[Tuple[str, Dict[str, Any]]]:
 
 
 def _on_bus(vm: VM, path: str, draft: Draft) -> Iterator[str]:
-    """The paths of the devices on a bus, but for those that leave."""
+    """Return the paths of the devices on a bus, but for those that leave."""
     for child in vm.children(path):
         holder = str(vm.prop(path, child)) if child.startswith("child[") else ""
         if holder and not _goes(draft, holder):
@@ -103,13 +103,13 @@ def _on_bus(vm: VM, path: str, draft: Draft) -> Iterator[str]:
 
 
 def _pci(vm: VM, bus: str | None) -> str | None:
-    """A path of the PCI bus that is meant: without a name the machine's root."""
+    """Return a path of the PCI bus that is meant: without a name the machine's root."""
     found = (bus_path(vm, name) for name in ([bus] if bus else ["pci.0", "pcie.0"]))
     return next((path for path in found if path), None)
 
 
 def _place(addr: Any) -> Tuple[int, int] | None:
-    """Slot and function of a PCI address, both hexadecimal; None for what is no such address, or any (-1)."""
+    """Return slot and function of a PCI address, both hexadecimal; None for what is no such address, or any (-1)."""
     slot, _dot, function = str(addr).partition(".")
     try:
         return None if slot.startswith("-") else (int(slot, 16), int(function or "0", 16))

@@ -56,12 +56,12 @@ class DiskNode(Blockdev):
     kept_for_removal = ("device",)
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
-        """A node that was not named is, where QEMU was started with the disk, the one that the device has."""
+        """Return it with the device's own node in place of a default name, where QEMU was started with the disk."""
         name = meant(vm, want["device"], self.ident(want))
         return want if name == self.ident(want) else {**want, "node_name": name}
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Of the top node what the guest has: its size, and whether it may write."""
+        """Return of the top node what the guest has: its size, and whether it may write."""
         have = super().read(vm, want)
         top = _top(vm, want)
         if have is not None and top != self.ident(want):
@@ -70,11 +70,11 @@ class DiskNode(Blockdev):
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """Not whose disk it is, which nothing tells."""
+        """Return it without whose disk it is, which nothing tells."""
         return super().wanted(vm, {key: value for key, value in want.items() if key != "device"})
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
-        """What the guest has is changed on the top node, how the image is opened on its own."""
+        """Return steps for the top node where the guest sees the change, for its own where the image is opened in another way."""
         mine = {key: value for key, value in want.items() if key != "device"}
         top = _top(vm, want)
         if top == self.ident(want):
@@ -86,7 +86,7 @@ class DiskNode(Blockdev):
         return steps + (super().change(vm, {**above, "node_name": top}, have, of_top, draft) if of_top else [])
 
     def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
-        """A node that QEMU was started with, one with others on top, and one that its device has left."""
+        """Return it for a node that QEMU was started with, one with others on top, and one that its device has left."""
         device, name = want["device"], self.ident(want)
         if device not in vm.peripherals():
             return ""
@@ -99,15 +99,15 @@ class DiskNode(Blockdev):
         return (device_drive.moved(vm, device, name) if left else "") or device_drive.lasting(vm, device, name, [])
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """Of the node alone."""
+        """Pass on what is of the node alone."""
         return super().create(vm, {key: value for key, value in want.items() if key != "device"}, draft)
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """Of the node alone."""
+        """Pass on what is of the node alone."""
         return super().complete(vm, {key: value for key, value in want.items() if key != "device"}, have)
 
     def unconditional_steps(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """What a stopped run has held beside the device is let go."""
+        """Return the step that lets go what a stopped run has held beside the device."""
         name = held_by(want["device"])
         if name not in nodes(vm) or want["device"] not in vm.peripherals() or ("blockdev", name) in draft.removing:
             return []
@@ -116,7 +116,7 @@ class DiskNode(Blockdev):
         return [blockdev_steps.release(name)]
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """All that lies above it in what its device has, and then the node. QEMU deletes by itself what it has made."""
+        """Remove all that lies above it in what its device has, and then the node. QEMU deletes by itself what it has made."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, blockdev_steps
 
         name, device = self.ident(want), want["device"]
@@ -142,7 +142,7 @@ DISK_NODE = DiskNode()
 
 
 def _top(vm: VM, want: Want) -> str:
-    """The top node of the disk that this node is; the node itself where no device has it, nor a stopped run has left it held."""
+    """Return the top node of the disk that this node is; the node itself where it is no device's, and not held."""
     node, device = str(want["node_name"]), want["device"]
     if _drive(vm, device) == node if device in vm.peripherals() else held_by(device) not in nodes(vm):
         return node
@@ -152,7 +152,7 @@ def _top(vm: VM, want: Want) -> str:
 
 
 def disk(want: Want, present: bool) -> List[Part]:
-    """The two halves of a disk: first the node, then the device that stands on it."""
+    """Return the two halves of a disk: first the node, then the device that stands on it."""
     name = want.get("node_name", f"{want['id']}-node")
     node: Want = {key: want[key] for key in ("filename", "read_only", "cache", "discard", "size") if key in want}
     node.update({"node_name": name, "device": want["id"]})

@@ -98,13 +98,13 @@ def check_stream(vm: VM, option: str, path: str) -> None:
 
 
 def exists(vm: VM, option: str, path: str) -> bool | None:
-    """Whether QEMU finds something there; None where that can't be told."""
+    """Tell whether QEMU finds something there; None where that can't be told."""
     seen = _seen(vm, option, path)
     return None if seen is None else os.path.lexists(seen)
 
 
 def _claimed(vm: VM, option: str, path: str, owner: Thing, draft: Draft | None) -> str | None:
-    """The path as this process sees it, None: it can't. Raises Refusal where the same plan makes it for something else."""
+    """Return the path as this process sees it, None: it can't. Raise Refusal where the same plan makes it for something else."""
     kind, ident = owner if draft is None else draft.makes.setdefault(os.path.normpath(path), owner)
     if (kind, ident) != owner:
         raise Refusal(f"{option}: {kind} {ident} shall have {path} too: give another path")
@@ -112,7 +112,7 @@ def _claimed(vm: VM, option: str, path: str, owner: Thing, draft: Draft | None) 
 
 
 def _seen(vm: VM, option: str, path: str) -> str | None:
-    """Under which name this process finds what QEMU finds at ``path``; None: QEMU's files are not to be seen from here."""
+    """Return under which name this process finds what QEMU finds at ``path``; None: QEMU's files are not to be seen from here."""
     if not vm.local or path.startswith(_FDSET):
         return None
     where = f"/proc/{vm.session.process}"
@@ -124,7 +124,7 @@ def _seen(vm: VM, option: str, path: str) -> str | None:
 
 
 def _mode(option: str, path: str, seen: str, follow: bool = False) -> int | None:
-    """What is there; None: nothing. Raises Refusal where that can't be told, or where nothing can be made."""
+    """Return what is there; None: nothing. Raise Refusal where that can't be told, or where nothing can be made."""
     try:
         return (os.stat(seen) if follow else os.lstat(seen)).st_mode
     except FileNotFoundError:
@@ -138,7 +138,7 @@ def _mode(option: str, path: str, seen: str, follow: bool = False) -> int | None
 
 
 def _listener(seen: str) -> int | None:
-    """The process that listens at a socket, 0 where it can't be told which; None: nobody does. Raises OSError."""
+    """Return the process that listens at a socket, 0 where it can't be told which; None: nobody does. Raise OSError."""
     directory = os.open(os.path.dirname(seen) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with socket.socket(socket.AF_UNIX) as client:

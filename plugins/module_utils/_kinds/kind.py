@@ -89,23 +89,23 @@ class Kind:
                 raise Refusal(f"options: {name} has an option of its own: {name.replace('-', '_')}")
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
-        """``want`` with the name that QEMU has for what the user named in another way. Queries only."""
+        """Return ``want`` with the name that QEMU has for what the user named in another way. Queries only."""
         return want
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Its current state as far as ``want`` names it, or None when it isn't there. Queries only."""
+        """Return its current state as far as ``want`` names it, or None when it isn't there. Queries only."""
         raise NotImplementedError
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """``want`` in the form that ``read`` returns, so that the two can be compared key by key."""
+        """Return ``want`` in the form that ``read`` returns, so that the two can be compared key by key."""
         return flatten(want)
 
     def same(self, key: str, have: Any, want: Any) -> bool:
-        """Whether a current and a wanted value mean the same, whatever YAML made of the latter."""
+        """Tell whether a current and a wanted value mean the same, whatever YAML made of the latter."""
         return coercion.same(have, want)
 
     def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
-        """What differs, and the names of what was asked for but can't be read back.
+        """Return what differs, and the names of what was asked for but can't be read back.
 
         What is there in another of its ``alternatives`` differs; the change tells that one as a dictionary.
         """
@@ -122,16 +122,16 @@ class Kind:
         return changes, untold
 
     def _rivals(self, key: str) -> List[str]:
-        """The options that say in other ways what this one says."""
+        """Return the options that say in other ways what this one says."""
         ways = [ways for ways in self.alternatives if any(key in way for way in ways)]
         return [other for group in ways for way in group if key not in way for other in way]
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """The keys that this QEMU can change without removing the thing."""
+        """Return the keys that this QEMU can change without removing the thing."""
         return frozenset()
 
     def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
-        """Why it must not be removed and added again to bring such changes about; empty where it may be."""
+        """Return why it must not be removed and added again to bring such changes about; an empty text where it may be."""
         return ""
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
@@ -147,35 +147,35 @@ class Kind:
         return full
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """The steps that make it. Raises Refusal for what reading can tell will fail."""
+        """Return the steps that make it. Raise Refusal for what reading can tell will fail."""
         raise NotImplementedError
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
-        """The steps for these changes, all of them live ones. Raises Refusal (a disk is never shrunk, say)."""
+        """Return the steps for these changes, all of them live ones. Raise Refusal (a disk is never shrunk, say)."""
         return []
 
     def unconditional_steps(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """Steps for what was asked for and can't be compared, sent whenever it was asked for. Rare."""
+        """Return steps for what was asked for and can't be compared, sent whenever it was asked for. Rare."""
         return []
 
     def warnings(self, want: Want) -> List[str]:
-        """What a user should know about what was asked for."""
+        """Return what a user should know about what was asked for."""
         return []
 
     def secrets(self, want: Want) -> List[str]:
-        """The values in it that nobody may see."""
+        """Return the values in it that nobody may see."""
         return []
 
     def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
-        """What it stands on, as ``(kind, id)``: removing that means removing this first."""
+        """Return what it stands on, as ``(kind, id)``: removing that means removing this first."""
         return set()
 
     def current_dependencies(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
-        """What it stands on as it is, as ``(kind, id)``, whatever ``want`` says: that can only be removed after it."""
+        """Return what it stands on as it is, as ``(kind, id)``, whatever ``want`` says: that can only be removed after it."""
         return set()
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """The steps that remove it, each with the undo that makes it again. Raises Refusal naming who still uses it."""
+        """Return the steps that remove it, each with the undo that makes it again. Raise Refusal naming who still uses it."""
         raise NotImplementedError
 
     def list(self, vm: VM) -> Sequence[Want]:
@@ -195,7 +195,7 @@ class Kind:
             raise Refusal(f"{self.name} {self.ident(want)} is in use by {used}: remove that first")
 
     def describe(self, vm: VM, want: Want) -> Any:
-        """What the task returns for it: its state, nested as the options are; empty when it isn't there."""
+        """Return what the task returns for it: its state, nested as the options are; empty when it isn't there."""
         have = self.read(vm, want)
         return {} if have is None else nest(have)
 
@@ -208,12 +208,12 @@ class Part(NamedTuple):
 
 
 def properties(want: Want, names: Dict[str, str]) -> Dict[str, Any]:
-    """The options that stand for properties, under the properties' names."""
+    """Return the options that stand for properties, under the properties' names."""
     return {qemu: want[option] for option, qemu in names.items() if option in want}
 
 
 def flatten(tree: Dict[str, Any], prefix: str = "") -> State:
-    """Nested dictionaries as one, their keys joined with dots."""
+    """Return nested dictionaries as one, their keys joined with dots."""
     flat: State = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -224,7 +224,7 @@ def flatten(tree: Dict[str, Any], prefix: str = "") -> State:
 
 
 def nest(flat: State) -> Dict[str, Any]:
-    """The inverse of ``flatten``. ``{"a.b": 1}`` gives ``{"a": {"b": 1}}``."""
+    """Return the inverse of ``flatten``. ``{"a.b": 1}`` gives ``{"a": {"b": 1}}``."""
     tree: Dict[str, Any] = {}
     for key, value in flat.items():
         *parents, last = key.split(".")

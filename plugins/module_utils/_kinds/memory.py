@@ -55,13 +55,13 @@ class Backend(Object):
     """What a memory module is made of."""
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """Of a backend of another type the size."""
+        """Return it with the size, also of a backend of another type."""
         full = super().complete(vm, want, have)
         size = vm.prop(f"{OBJECTS}/{self.ident(want)}", "size")
         return {**full, "options": {"size": size, **full["options"]}}
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``object-add``."""
+        """Return the ``object-add``. Raise Refusal for a backend without a size."""
         if "size" not in want["options"]:
             raise _sizeless(want["id"])
         return super().create(vm, want, draft)
@@ -71,7 +71,7 @@ class Released(Unplugged):
     """The end of a module's ``device_del``. A guest that keeps it says so in ``ACPI_DEVICE_OST``."""
 
     def is_end(self, event: Event) -> bool:
-        """Also for an ejection (source 3) that was neither begun (132) nor done (0)."""
+        """Tell whether it is the end, or an ejection (source 3) that was neither begun (132) nor done (0)."""
         info = event.data.get("info", {})
         refused = info.get("device") == self.ident and info.get("source") == 3 and info.get("status") not in (0, 132)
         return super().is_end(event) or (event.name == "ACPI_DEVICE_OST" and refused)
@@ -96,11 +96,11 @@ class Resized(Wait):
         self.size = size
 
     def is_done(self, vm: VM) -> bool:
-        """Whether it has."""
+        """Tell whether it has."""
         return bool(vm.prop(f"{PERIPHERAL}/{self.ident}", "size") == self.size)
 
     def timeout_error(self, vm: VM) -> Exception:
-        """Where it stands."""
+        """Return a Refusal that says how far the guest has got."""
         now, status = vm.prop(f"{PERIPHERAL}/{self.ident}", "size"), vm.status
         why = "the guest went no further within the timeout" if status == "running" else f"the VM is {status}"
         return Refusal(f"requested_size: memory {self.ident} stands at {now} of {self.size} bytes: {why}")
@@ -112,11 +112,11 @@ class Module(Device):
     name = "memory_device"
 
     def ending(self, ident: str) -> Wait:
-        """The guest's word on its memory, too."""
+        """Return a Wait that hears the guest's word on its memory, too."""
         return Released(ident)
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """As any device, with the backend's size.
+        """Return what any device has, with the backend's size.
 
         What a ``virtio-mem`` device has counts as what was requested: a guest that stopped short is asked again. Where
         the task does not wait for it, the request itself is compared.
@@ -132,15 +132,15 @@ class Module(Device):
         return have
 
     def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
-        """Not the size, which is the backend's and compared there."""
+        """Compare all but the size, which is the backend's."""
         return super().compare(have, {key: value for key, value in want.items() if key != "size"})
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """What ``virtio-mem`` shall have."""
+        """Return the size that ``virtio-mem`` is to have."""
         return frozenset(["options.requested-size"])
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """Its size and slot too, but where in the guest's memory it comes is for QEMU to choose anew."""
+        """Return it with size and slot, too; where in the guest's memory it comes is for QEMU to choose anew."""
         size = vm.prop(vm.prop(f"{PERIPHERAL}/{want['id']}", "memdev", ""), "size")
         full = {"size": size, **super().complete(vm, want, have)}
         if "memaddr" not in want["options"]:
@@ -148,7 +148,7 @@ class Module(Device):
         return full
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``device_add``, and the request to a ``virtio-mem`` device. Room is checked before the backend is made."""
+        """Return the ``device_add``, and the request to a ``virtio-mem`` device. Room is checked before the backend is made."""
         ident, options = want["id"], dict(want["options"])
         if "size" not in want:
             raise _sizeless(ident)
@@ -167,14 +167,14 @@ class Module(Device):
         return [*steps, adding]
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
-        """``qom-set`` of the requested size."""
+        """Return the ``qom-set`` of the requested size."""
         path, size = f"{PERIPHERAL}/{want['id']}", want["options"]["requested-size"]
         block, most = vm.prop(path, "block-size", _ALIGNMENT), vm.prop(vm.prop(path, "memdev", ""), "size", size)
         _check_request(size, block, most)
         return [_request(want["id"], size, vm.prop(path, "requested-size"), want["wait"])]
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``device_del``; a ``virtio-mem`` device is emptied first, and an ``nvdimm`` stays."""
+        """Return the ``device_del``; a ``virtio-mem`` device is emptied first. Raise Refusal for an ``nvdimm``, which stays."""
         ident = self.ident(want)
         driver = vm.peripherals()[ident]
         if driver == "nvdimm":
@@ -193,7 +193,7 @@ class Module(Device):
         return steps + super().remove(vm, want, draft)
 
     def describe(self, vm: VM, want: Want) -> Any:
-        """As ``query-memory-devices`` has it, with its type and underscores in its names."""
+        """Return it as ``query-memory-devices`` does, with its type, and with underscores in its names."""
         for entry in vm.ask("query-memory-devices"):
             if entry["data"].get("id") == want["id"]:
                 return {"type": entry["type"], **{key.replace("-", "_"): value for key, value in entry["data"].items()}}
@@ -205,7 +205,7 @@ _MODULES = Module(usual=_DRIVERS["dimm"], mark="memdev")
 
 
 def memory(want: Want, present: bool) -> List[Part]:
-    """The two halves of a memory module: first the backend, then the device on it. Raises Refusal for a bad size."""
+    """Return the two halves of a memory module: first the backend, then the device on it. Raise Refusal for a bad size."""
     want = {**want, **{name: _size(name, want[name]) for name in _SIZES if name in want}}
     ident, kind, options = want["id"], want.get("kind", "dimm"), want.get("options", {})
     backend: Want = {"id": str(options.get("memdev", f"{ident}-mem")), "options": properties(want, _BACKEND)}

@@ -74,7 +74,7 @@ class Netdev(Kind):
     alternatives = ((("ifname",), ("bridge",), ("chardev",)),)
 
     def check(self, want: Want) -> None:
-        """Also: descriptors come from one place, and what they replace can't be given with them."""
+        """Raise Refusal also for descriptors from two places, or beside what they replace."""
         super().check(want)
         if want.get("pass_fds") and ("fds" in want or "vhostfds" in want):
             raise Refusal("pass_fds opens the descriptors itself: leave out fds and vhostfds")
@@ -86,7 +86,7 @@ class Netdev(Kind):
             raise Refusal(f"queues: {want['queues']} is not at least 1")
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Type and what ``info network`` prints for it; everything else of a netdev can't be read back."""
+        """Return type and what ``info network`` prints for it; everything else of a netdev can't be read back."""
         ident = self.ident(want)
         if not exists(vm, ident):
             return None
@@ -109,13 +109,13 @@ class Netdev(Kind):
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """``type`` is ``tap`` when a TAP's options are given; ``no`` for a script is QEMU's word ``no``."""
+        """Return it with type ``tap`` where a TAP's options are given; ``no`` for a script is QEMU's word ``no``."""
         full = {key: value for key, value in _complete(want).items() if key != "options"}
         full.update({f"options.{name}": value for name, value in _complete(want).get("options", {}).items()})
         return full
 
     def same(self, key: str, have: Any, want: Any) -> bool:
-        """``info network`` prints text: booleans as words, and a network without its mask."""
+        """Compare with printed text: ``info network`` has booleans as words, and a network without its mask."""
         if have in ("on", "off"):
             return coercion.same(have == "on", want)
         if key == f"options.{_FORWARDS}":
@@ -130,17 +130,17 @@ class Netdev(Kind):
         return str(have) == str(want)
 
     def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
-        """The character device of a vhost-user netdev, and what its options name: the netdev in a hub's port."""
+        """Return the character device of a vhost-user netdev, and what its options name: the netdev in a hub's port."""
         below = {("chardev", want["chardev"])} if "chardev" in want else set()
         return below | references.named(want.get("options", {}))
 
     def current_dependencies(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
-        """The same, of what it has."""
+        """Return the same of what it has."""
         info = wiring(vm).get(self.ident(want), _UNKNOWN).info
         return references.named({name: info[name] for name in ("chardev", "netdev") if name in info})
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``netdev_add``, after a ``getfd`` for each descriptor that goes with it."""
+        """Return the ``netdev_add``, after a ``getfd`` for each descriptor that goes with it."""
         full = _complete(want)
         ident = full["id"]
         if "type" not in full:
@@ -169,7 +169,7 @@ class Netdev(Kind):
         return [*steps, step]
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``netdev_del``, refused here while a NIC uses it: QEMU itself would pull it from under the NIC."""
+        """Return the ``netdev_del``. Raise Refusal while a NIC uses it: QEMU itself would pull it from under the NIC."""
         ident = self.ident(want)
         self.check_unused(vm, want, draft)
         return [Step("netdev_del", {"id": ident}, undo=self._recreate_steps(vm, ident), removes=True)]
@@ -203,7 +203,7 @@ class Netdev(Kind):
         return super().complete(vm, want, {**told, **({"options": options} if options else {})})
 
     def _recreate_steps(self, vm: VM, ident: str) -> List[Step]:
-        """The ``netdev_add`` that makes it as it was, where everything it was made of can be read."""
+        """Return the ``netdev_add`` that makes it as it was, where everything it was made of can be read."""
         have = self.read(vm, {"id": ident}) or {}
         info = wiring(vm).get(ident, _UNKNOWN).info
         if have.get("type") not in _RESTORABLE or "fd" in info or (have["type"] == "tap" and "helper" in info):
@@ -245,7 +245,7 @@ def _check_sockets(vm: VM, arguments: Dict[str, Any], draft: Draft) -> None:
 
 
 def exists(vm: VM, ident: str) -> bool:
-    """Whether the id is taken by a netdev. A NIC of that name is none, and can hide one from the query."""
+    """Tell whether the id is taken by a netdev. A NIC of that name is none, and can hide one from the query."""
     try:
         vm.ask("query-rx-filter", name=ident)
     except errors.CommandError as exc:
@@ -267,19 +267,19 @@ def check_free(vm: VM, ident: str, device: str, draft: Draft) -> None:
 
 
 def nic_of(vm: VM, ident: str) -> str | None:
-    """The id of the NIC that uses the netdev, or None."""
+    """Return the id of the NIC that uses the netdev, or None."""
     line = wiring(vm).get(ident)
     return line.nic if line else None
 
 
 def wired(vm: VM, ident: str, nic: str) -> bool:
-    """Whether the NIC really has the netdev that its property names: QEMU lets a netdev go while a NIC uses it."""
+    """Tell whether the NIC really has the netdev that its property names: QEMU lets a netdev go while a NIC uses it."""
     line = wiring(vm).get(ident)
     return exists(vm, ident) and line is not None and line.nic == nic and not line.loose
 
 
 def wiring(vm: VM) -> Dict[str, Line]:
-    """Every netdev in ``info network``, by id: its own line, or its lines below the NIC (or hub) that it is wired to."""
+    """Return every netdev in ``info network``, by id: its own line, or its lines below the NIC (or hub) that it is wired to."""
     found: Dict[str, Line] = {}
     nic: str | None = None
     hub = ""
@@ -304,7 +304,7 @@ def wiring(vm: VM) -> Dict[str, Line]:
 
 
 def _plug(found: Dict[str, Line], port: str, hub: str, peer: str) -> None:
-    """A hub's port, printed as ``port: netdev: settings`` or as its name alone. A NIC can be its peer as well."""
+    """Take in a hub's port, printed as ``port: netdev: settings`` or as its name alone. A NIC can be its peer as well."""
     found[port] = Line({"type": "hubport", "hubid": hub}, 1, None, False)
     name, colon, settings = peer.partition(": ")
     if not colon:
@@ -317,7 +317,7 @@ def _plug(found: Dict[str, Line], port: str, hub: str, peer: str) -> None:
 
 
 def _settings(text: str) -> Dict[str, str]:
-    """``index=0,type=user,net=10.0.2.0,restrict=off`` as a dictionary; ``vhost-user0 to c0`` names the chardev."""
+    """Parse ``index=0,type=user,net=10.0.2.0,restrict=off``; ``vhost-user0 to c0`` names the chardev."""
     info = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
     wired = re.search(r"vhost-user\d+ to (\S+)", text)
     if wired:
@@ -326,14 +326,14 @@ def _settings(text: str) -> Dict[str, str]:
 
 
 def _user_options(vm: VM, ident: str) -> Dict[str, Any]:
-    """What QEMU tells of a user network, as options that make it so."""
+    """Return what QEMU tells of a user network, as options that make it so."""
     rules = forwards(vm, ident)
     told: Dict[str, Any] = {"restrict": wiring(vm).get(ident, _UNKNOWN).info.get("restrict") == "on"}
     return {**told, _FORWARDS: [{"str": rule} for rule in rules]} if rules else told
 
 
 def _texts(name: str, value: Any) -> Any:
-    """A list of texts as QEMU takes it, structures with a ``str`` each, where a text or several were given."""
+    """Return a list of texts as QEMU takes it, structures with a ``str`` each, where a text or several were given."""
     if name not in _LISTS:
         return value
     return [
@@ -342,7 +342,7 @@ def _texts(name: str, value: Any) -> Any:
 
 
 def _complete(want: Want) -> Want:
-    """What was asked for with what it implies."""
+    """Return what was asked for with what it implies."""
     full = dict(want)
     if "type" not in full and (full.get("pass_fds") or "ifname" in full or "fds" in full):
         full["type"] = "tap"
@@ -355,7 +355,7 @@ def _complete(want: Want) -> Want:
 
 
 def _descriptors(full: Want) -> tuple[List[Descriptor], List[Descriptor]]:
-    """What is opened here and passed: one TAP descriptor a queue, and as many for vhost where it is wanted."""
+    """Return what is opened here and passed: one TAP descriptor a queue, and as many for vhost where it is wanted."""
     if not full.get("pass_fds"):
         return [Descriptor(path) for path in full.get("fds", [])], [
             Descriptor(path) for path in full.get("vhostfds", [])

@@ -18,7 +18,7 @@ _ANY = ("", "*", "0.0.0.0")
 
 
 def forwards(vm: VM, ident: str) -> List[str]:
-    """The rules of a user netdev, as ``hostfwd`` takes them, from ``info usernet``."""
+    """Return the rules of a user netdev, as ``hostfwd`` takes them, from ``info usernet``."""
     rules: List[str] = []
     mine = False
     for text in vm.monitor("info usernet").splitlines():
@@ -33,7 +33,7 @@ def forwards(vm: VM, ident: str) -> List[str]:
 
 
 def same_rules(have: List[str], want: List[Any]) -> bool:
-    """Whether the wanted rules are those that are there, in any order. What a rule leaves open fits all: a guest, port 0."""
+    """Tell whether the wanted rules are those that are there, in any order. What a rule leaves open fits all: a guest, port 0."""
     left = [_parts(rule) for rule in have]
     for rule in want:
         wanted = _parts(rule)
@@ -45,7 +45,7 @@ def same_rules(have: List[str], want: List[Any]) -> bool:
 
 
 def _parts(rule: Any) -> Tuple[str, ...]:
-    """Protocol, host, its port, guest, its port; of what is no such rule the text alone."""
+    """Return protocol, host, its port, guest, its port; of what is not such a rule the text alone."""
     found = _RULE.match(str(rule))
     if not found:
         return (str(rule),)

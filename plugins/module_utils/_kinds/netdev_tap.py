@@ -21,7 +21,7 @@ _IFF_MULTI_QUEUE = 0x0100
 
 
 def tap_descriptor(ifname: str, *, multi_queue: bool) -> Descriptor:
-    """A descriptor of the TAP ``ifname``, with virtio headers as QEMU wants them.
+    """Return a descriptor of the TAP ``ifname``, with virtio headers as QEMU wants them.
 
     Opening creates the interface if it isn't there (it then lives as long as QEMU holds it); that takes CAP_NET_ADMIN.
     """

@@ -28,15 +28,15 @@ class Link(Kind):
     options = {"link": Option("str", choices=["up", "down"])}
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Nothing can be read."""
+        """Return the id: nothing can be read."""
         return {"id": want["id"]}
 
     def unconditional_steps(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``set_link``."""
+        """Return the ``set_link``."""
         return [Step("set_link", {"name": want["id"], "up": want["link"] == "up"})]
 
     def warnings(self, want: Want) -> List[str]:
-        """Why a run with ``link`` is never unchanged."""
+        """Return why a run with ``link`` is never unchanged."""
         return [f"link: QEMU does not tell whether a link is up, so set_link is sent for {want['id']} at every run"]
 
 
@@ -58,15 +58,15 @@ class Card(Device):
     """The device; a channel subsystem's has no vectors."""
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """As any device."""
+        """Pass on what fits the machine."""
         return super().read(vm, self._fitting(vm, want))
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """As any device."""
+        """Pass on what fits the machine."""
         return super().wanted(vm, self._fitting(vm, want))
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``device_add``. A card without a backend would be of no use, so a new one names it."""
+        """Return the ``device_add``. Raise Refusal for a new card without a backend, which would be of no use."""
         if "netdev" not in want["options"]:
             raise Refusal(f"netdev: NIC {want['id']} does not exist yet, and to add it its netdev must be given")
         return super().create(vm, self._fitting(vm, want), draft)
@@ -85,7 +85,7 @@ _DEVICE = Card(usual="virtio-net", mark="netdev")
 
 
 def nic(want: Want, present: bool) -> List[Part]:
-    """The backend (where the task names one, or when it goes), the card, and the link where it is given."""
+    """Return the backend (where the task names one, or when it goes), the card, and the link where it is given."""
     backend: Want = {"id": f"{want['id']}-netdev", **want.get("netdev", {})}
     queues = want.get("queues", 0)
     if queues < 0 or ("queues" in want and queues < 1):

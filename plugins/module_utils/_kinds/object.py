@@ -70,7 +70,7 @@ class Object(Kind):
     reserved_options = frozenset(["id", "qom-type"])
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Type, and of the properties those that ``want`` names; of a secret only whether it is the wanted one."""
+        """Return type, and of the properties those that ``want`` names; of a secret only whether it is the wanted one."""
         ident = self.ident(want)
         kind = objects(vm).get(ident)
         if kind is None:
@@ -85,37 +85,37 @@ class Object(Kind):
         return have
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """Property values stay whole; those that are secret are only said to be there."""
+        """Return it with each property's value whole; of a secret only that it is there."""
         flat = {key: value for key, value in want.items() if key != "options"}
         for name, value in want.get("options", {}).items():
             flat[f"options.{name}"] = redacted_as(True) if name in SECRET else value
         return flat
 
     def same(self, key: str, have: Any, want: Any) -> bool:
-        """As the property's own type; of a structure only the members that were named."""
+        """Compare as the property's own type; of a structure only the members that were named."""
         if isinstance(have, dict) and isinstance(want, dict):
             return all(coercion.same(have.get(name), value) for name, value in want.items())
         return coercion.same(have, want)
 
     def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
-        """What a structure will be is what was named of it, with the rest as it is."""
+        """Return changes that lead to whole structures: what was named of one, with the rest as it is."""
         changes, unverifiable = super().compare(have, want)
         return [change._replace(after=_merged(change.before, change.after)) for change in changes], unverifiable
 
     def secrets(self, want: Want) -> List[str]:
-        """The values of secret properties, also of options that Ansible has not parsed."""
+        """Return the values of secret properties, also of options that Ansible has not parsed."""
         options = want.get("options") or {}
         if not isinstance(options, dict):
             return [str(options)]
         return [text for name, value in options.items() if name in SECRET for text in quoted_forms(value)]
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """What ``qom-set`` changes in an object in use."""
+        """Return what ``qom-set`` changes in an object in use."""
         names = next((names for start, names in _LIVE.items() if have["qom_type"].startswith(start)), frozenset())
         return frozenset(f"options.{name}" for name in names) | {f"options.{name.replace('-', '_')}" for name in names}
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """Its type, and where that reads back whole, its properties; nothing of an object of another type."""
+        """Return it with its type and, where that reads back whole, its properties; nothing of an object of another type."""
         kind, named = have["qom_type"], want.get("options", {})
         if want.get("qom_type", kind) != kind:
             return want
@@ -128,7 +128,7 @@ class Object(Kind):
         return {**want, "qom_type": kind, "options": {**was, **named}}
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``object-add`` in the flat form, which every QEMU from 5.0 on takes."""
+        """Return the ``object-add`` in the flat form, which every QEMU from 5.0 on takes."""
         ident = self.ident(want)
         if "qom_type" not in want:
             raise Refusal(f"qom_type: object {ident} does not exist yet, and to add it its qom_type must be named")
@@ -148,7 +148,7 @@ class Object(Kind):
         return [Step("object-add", arguments, undo=[_delete(ident)], retry=busy, secret=tuple(SECRET))]
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
-        """``qom-set`` for each property that differs."""
+        """Return a ``qom-set`` for each property that differs."""
         path = f"{OBJECTS}/{self.ident(want)}"
         known = _known(vm, have["qom_type"])
         steps = []
@@ -163,11 +163,11 @@ class Object(Kind):
         return steps
 
     def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
-        """What its properties name: a filter's netdev, the chardev of a source of randomness."""
+        """Return what its properties name: a filter's netdev, the chardev of a source of randomness."""
         return references.named(want.get("options", {}))
 
     def current_dependencies(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
-        """The same, of what it has."""
+        """Return the same of what it has."""
         return _below(vm, self.ident(want))
 
     def list(self, vm: VM) -> List[Want]:
@@ -185,7 +185,7 @@ class Object(Kind):
         return held + _exports_in(vm, ident)
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``object-del``, refused here while something uses it that does not go before it (QEMU guards few of them)."""
+        """Return the ``object-del``. Raise Refusal while something uses it that does not go before it (QEMU guards few of them)."""
         ident = self.ident(want)
         exports = _exports_in(vm, ident)
         if exports:
@@ -200,7 +200,7 @@ class Object(Kind):
 
 
 def objects(vm: VM) -> Dict[str, str]:
-    """QOM type by id of every object; one command, whatever their number."""
+    """Return the QOM type by id of every object; one command, whatever their number."""
     return vm.members(OBJECTS)
 
 
@@ -212,12 +212,12 @@ def _exports_in(vm: VM, ident: str) -> List[Thing]:
 
 
 def holders(vm: VM, kind: str, ident: str) -> List[Tuple[str, str]]:
-    """The objects that stand on a thing, as ``(kind, id)``."""
+    """Return the objects that stand on a thing, as ``(kind, id)``."""
     return [("object", name) for name in objects(vm) if name != ident and (kind, ident) in _below(vm, name)]
 
 
 def _below(vm: VM, ident: str) -> Set[Tuple[str, str]]:
-    """What an object's properties name."""
+    """Return what an object's properties name."""
     path = f"{OBJECTS}/{ident}"
     known = _known(vm, objects(vm)[ident])
     values = {name: vm.prop(path, name) for name in known if name.replace("_", "-") in references.PROPERTIES}
@@ -226,7 +226,7 @@ def _below(vm: VM, ident: str) -> Set[Tuple[str, str]]:
 
 
 def _nodes_on(vm: VM, ident: str) -> List[str]:
-    """The block nodes that use an object themselves: QEMU tells of a node the layers of those below it, too."""
+    """Return the block nodes that use an object themselves: QEMU tells of a node the layers of those below it, too."""
     held = [name for name, node in nodes(vm).items() if ("object", ident) in _layered(name, node)]
     if len(held) < 2:
         return held
@@ -252,7 +252,7 @@ def _layered(name: str, node: Dict[str, Any]) -> Set[Tuple[str, str]]:
 
 
 def _links(vm: VM, driver: str) -> List[str]:
-    """The properties by which devices of this driver can hold an object."""
+    """Return the properties by which devices of this driver can hold an object."""
     try:
         known = vm.device_properties(driver)
     except errors.CommandError:
@@ -261,14 +261,14 @@ def _links(vm: VM, driver: str) -> List[str]:
 
 
 def _named(link: Any) -> List[str]:
-    """The objects that a link names: it reads as a path; a mapping of queues as a list of structures."""
+    """Return the objects that a link names: it reads as a path; a mapping of queues as a list of structures."""
     if isinstance(link, list):
         return [item["iothread"] for item in link]
     return [link[len(OBJECTS) + 1 :]] if isinstance(link, str) and link.startswith(f"{OBJECTS}/") else []
 
 
 def redacted_as(same: bool) -> str:
-    """What stands for a secret: that it is there, and where it is not the wanted one, that it is another."""
+    """Return what stands for a secret: that it is there, and where it is not the wanted one, that it is another."""
     return REDACTED if same else f"{REDACTED} (another)"
 
 
@@ -277,7 +277,7 @@ def _merged(before: Any, after: Any) -> Any:
 
 
 def _known(vm: VM, kind: str) -> Dict[str, Dict[str, Any]]:
-    """The type's properties by name. Raises Refusal for a type that this QEMU does not have."""
+    """Return the type's properties by name. Raise Refusal for a type that this QEMU does not have."""
     if kind in _FATAL:
         return {name: {"name": name, "type": what} for name, what in _FATAL[kind].items()}
     try:
@@ -294,7 +294,7 @@ def _property(known: Dict[str, Any], kind: str, name: str) -> str:
 
 
 def _recreate_steps(vm: VM, ident: str) -> List[Step]:
-    """The ``object-add`` that makes it as it is, for the types that read back whole."""
+    """Return the ``object-add`` that makes it as it is, for the types that read back whole."""
     kind = objects(vm).get(ident, "")
     if not kind.startswith(_RESTORABLE):
         return []

@@ -35,18 +35,18 @@ class Qom(Kind):
     }
 
     def check(self, want: Want) -> None:
-        """A path is no id: QEMU judges it."""
+        """Let every path pass: QEMU judges it."""
 
     def ident(self, want: Want) -> str:
         """Return path and property. A path has slashes of its own."""
         return f"{want['path']}.{want['property']}"
 
     def secrets(self, want: Want) -> List[str]:
-        """The value of a property that is secret."""
+        """Return the value of a property that is secret."""
         return list(quoted_forms(want.get("value"))) if want.get("property") in SECRET else []
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Its value, of a secret only whether it is the wanted one."""
+        """Return its value, of a secret only whether it is the wanted one."""
         value = _value(vm, want)
         if want["property"] == "drive" and value != want.get("value", value):
             from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
@@ -60,17 +60,17 @@ class Qom(Kind):
         return {"value": value}
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """The value alone."""
+        """Return the value alone."""
         if "value" in want and want["property"] in SECRET:
             return {"value": redacted_as(True)}
         return {"value": want["value"]} if "value" in want else {}
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """QEMU says whether it can be set."""
+        """Return the value: QEMU says whether it can be set."""
         return frozenset(["value"])
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
-        """``qom-set``, the value in the type that the property has now."""
+        """Return the ``qom-set``, the value in the type that the property has now."""
         where, now = {"path": want["path"], "property": want["property"]}, _value(vm, want)
         try:
             value = coercion.like(want["value"], now)
@@ -81,13 +81,13 @@ class Qom(Kind):
         return [Step("qom-set", {**where, "value": value}, undo=undo, secret=secret)]
 
     def describe(self, vm: VM, want: Want) -> Any:
-        """The value itself."""
+        """Return the value itself."""
         value = _value(vm, want)
         return REDACTED if want["property"] in SECRET else value
 
 
 def _value(vm: VM, want: Want) -> Any:
-    """The property's value. Raises Refusal for a path or a property that isn't there."""
+    """Return the property's value. Raise Refusal for a path or a property that isn't there."""
     path, name = want["path"], want["property"]
     try:
         return vm.ask("qom-get", path=path, property=name)

@@ -26,13 +26,13 @@ _LAYERS = {
 
 
 def named(options: Dict[str, Any]) -> Set[Tuple[str, str]]:
-    """What the properties of a thing name, as ``(kind, id)``."""
+    """Return what the properties of a thing name, as ``(kind, id)``."""
     kinds = ((PROPERTIES.get(name.replace("_", "-")), value) for name, value in options.items())
     return {(kind, value) for kind, value in kinds if kind and isinstance(value, str) and value}
 
 
 def layered(options: Dict[str, Any]) -> Set[Tuple[str, str]]:
-    """What the options of a block node name, those of the layers inside it too."""
+    """Return what the options of a block node name, those of the layers inside it too."""
     found: Set[Tuple[str, str]] = set()
     for name, value in options.items():
         if isinstance(value, dict):

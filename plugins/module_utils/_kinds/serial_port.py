@@ -32,7 +32,7 @@ class Port(Device):
     """A port, which sits on the bus of a controller."""
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``device_add``. Without ``bus``, QEMU takes the first controller with room."""
+        """Return the ``device_add``. Without ``bus``, QEMU takes the first controller with room."""
         steps = super().create(vm, want, draft)
         return [*steps[:-1], steps[-1].replace(hint=qemu_texts.serial_bus_hint)]
 
@@ -41,7 +41,7 @@ _DEVICE = Port(usual="virtserialport", mark="chardev")
 
 
 def serial_port(want: Want, present: bool) -> List[Part]:
-    """The character device (where the task names one, or when it goes), and the port."""
+    """Return the character device (where the task names one, or when it goes), and the port."""
     backend: Want = {"id": f"{want['id']}-chardev", **want.get("chardev", {})}
     device: Want = {key: want[key] for key in ("id", "bus") if key in want}
     device["options"] = properties(want, {"name": "name"})

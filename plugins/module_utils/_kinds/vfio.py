@@ -36,7 +36,7 @@ class Vfio(Device):
     """A device that stands for one of the host's."""
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """All but a second name of the host's device: QEMU makes a ``sysfsdev`` of each ``host``, and prefers that."""
+        """Return it with one name of the host's device: QEMU makes a ``sysfsdev`` of each ``host``, and prefers that."""
         full = super().complete(vm, want, have)
         options = dict(full["options"])
         if options.get("host") and "sysfsdev" not in want["options"]:
@@ -46,7 +46,7 @@ class Vfio(Device):
         return {**full, "options": options}
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``device_add``, unless another driver holds the host's device. What only QEMU's host has, QEMU judges."""
+        """Return the ``device_add``. Raise Refusal where another driver holds the host's device, if that is this host."""
         options, driver = want["options"], want.get("driver", self.usual)
         if not options.get("host") and not options.get("sysfsdev"):
             raise Refusal(f"host: device {want['id']} does not exist yet, and to add it host or sysfsdev must be given")
@@ -66,7 +66,7 @@ _DEVICE = Vfio(usual="vfio-pci")
 
 
 def vfio(want: Want, present: bool) -> List[Part]:
-    """One device. Raises Refusal where both names for the host's device are given, or no address is one."""
+    """Return the one part, the device. Raise Refusal for both names of the host's device, and for an address that is not valid."""
     if "host" in want and "sysfsdev" in want:
         raise Refusal("host and sysfsdev both name the host's device: give one of them")
     device: Want = {key: want[key] for key in ("id", "driver", "bus", "addr") if key in want}
@@ -77,7 +77,7 @@ def vfio(want: Want, present: bool) -> List[Part]:
 
 
 def _pci_address(text: str) -> str:
-    """As QEMU and sysfs write it: ``0000:01:00.0``."""
+    """Return it as QEMU and sysfs write it: ``0000:01:00.0``."""
     found = _PCI_ADDRESS.match(text.lower())
     if not found:
         raise Refusal(

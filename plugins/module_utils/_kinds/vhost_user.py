@@ -32,7 +32,7 @@ class VhostUser(Device):
     """A device whose backend is another process, which must see the guest's memory."""
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``device_add``. Without shared memory QEMU makes the device all the same, and it never works: refused here."""
+        """Return the ``device_add``. Raise Refusal without shared memory: QEMU makes it all the same, and it never works."""
         private = [name for name in sorted(_memory(vm)) if vm.prop(f"/objects/{name}", "share") is False]
         if private:
             raise Refusal(
@@ -47,7 +47,7 @@ _DEVICE = VhostUser(mark="chardev")
 
 
 def vhost_user(want: Want, present: bool) -> List[Part]:
-    """The socket, of which QEMU is the client, and the device."""
+    """Return the socket, of which QEMU is the client, and the device."""
     name = f"{want['id']}-chardev"
     socket: Want = {key: want[key] for key in ("path", "reconnect") if key in want}
     device: Want = {key: want[key] for key in ("id", "driver", "bus", "addr") if key in want}
@@ -58,7 +58,7 @@ def vhost_user(want: Want, present: bool) -> List[Part]:
 
 
 def on_machine(vm: VM, driver: str) -> str:
-    """The driver with the machine's transport where its name leaves that out: ``vhost-user-blk`` on PCI or CCW."""
+    """Return the driver with the machine's transport where its name leaves that out: ``vhost-user-blk`` on PCI or CCW."""
     if driver.endswith(("-pci", "-ccw")):
         return driver
     full = f"{driver}-{'ccw' if vm.ask('query-target')['arch'] == 's390x' else 'pci'}"
@@ -70,7 +70,7 @@ def on_machine(vm: VM, driver: str) -> str:
 
 
 def _memory(vm: VM) -> Set[str]:
-    """The backends that the guest's memory is made of: the machine's own, and those that are mapped or plugged in."""
+    """Return the backends that the guest's memory is made of: the machine's own, and those that are mapped or plugged in."""
     own = os.path.basename(vm.prop("/machine", "memory-backend") or "")
     found = {own} if own else set()
     for name, kind in vm.members("/objects").items():

@@ -34,23 +34,23 @@ class Vsock(Device):
     """The device, with the descriptor that it works on."""
 
     def check(self, want: Want) -> None:
-        """Also: context ids up to 2 are the host's own."""
+        """Raise Refusal also for context ids up to 2, which are the host's own."""
         super().check(want)
         cid = want.get("options", {}).get("guest-cid")
         if isinstance(cid, int) and not 2 < cid < 2**32 - 1:
             raise Refusal(f"guest_cid: {cid} is not a guest's: it must be greater than 2 and less than 4294967295")
 
     def wanted(self, vm: VM, want: Want) -> State:
-        """Which file the descriptor came from can't be told afterwards."""
+        """Return it without the descriptor's file, which can't be told afterwards."""
         return super().wanted(vm, {key: value for key, value in want.items() if key != "vhostfd"})
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
-        """All but the descriptor, which goes with the device."""
+        """Return it with all but the descriptor, which goes with the device."""
         full = super().complete(vm, want, have)
         return {**full, "options": {name: value for name, value in full["options"].items() if name != "vhostfd"}}
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``getfd``, then ``device_add`` with the descriptor's name. Over TCP nothing can be handed over: QEMU opens it."""
+        """Return a ``getfd``, then ``device_add`` with the descriptor's name. Over TCP QEMU opens it by itself."""
         from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vhost_user import on_machine
 
         if "guest-cid" not in want["options"]:
@@ -71,7 +71,7 @@ class Vsock(Device):
         return [*steps, *super().create(vm, plain, draft)]
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """``device_del``. To take that back needs a new descriptor."""
+        """Return the ``device_del``. To take that back needs a new descriptor."""
         step = super().remove(vm, want, draft)[0]
         recall = step.capture_undo
 
@@ -88,7 +88,7 @@ _DEVICE = Vsock(mark="guest-cid")
 
 
 def vsock(want: Want, present: bool) -> List[Part]:
-    """One device."""
+    """Return the one part, the device."""
     device: Want = {key: want[key] for key in ("id", "driver", "bus", "addr", "vhostfd") if key in want}
     device["options"] = {**properties(want, _PROPERTIES), **want.get("options", {})}
     return [Part(_DEVICE, device)]

@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 def entries(params: Dict[str, Any]) -> List[Entry]:
-    """The document's entries, each checked alone and against the others. Raises Refusal, which names the place."""
+    """Return the document's entries, each checked alone and against the others. Raise Refusal, which names the place."""
     found = [
         _entry(name, number, written) for name in SECTIONS for number, written in enumerate(params.get(name) or [])
     ]
@@ -77,7 +77,7 @@ def _entry(name: str, number: int, written: Dict[str, Any]) -> Entry:
 
 
 def _validated(place: str, options: Dict[str, Option], written: Any) -> Dict[str, Any]:
-    """The entry as Ansible makes a module's parameters of it. Raises Refusal with Ansible's own words."""
+    """Return the entry as Ansible makes a module's parameters of it. Raise Refusal with Ansible's own words."""
     from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
     if not isinstance(written, dict):
@@ -93,7 +93,7 @@ def _validated(place: str, options: Dict[str, Option], written: Any) -> Dict[str
 
 
 def _unknown(options: Dict[str, Option], path: List[str]) -> str:
-    """What to say of an option that isn't there, or of one inside another."""
+    """Return what to say of an option that isn't there, or of one inside another."""
     for name in path[:-1]:
         options = options[name].fields["options"]
     instead = suggestion(path[-1], options) or f". There are: {', '.join(sorted(options))}"
@@ -112,7 +112,7 @@ def _check_unique(found: Iterable[Entry]) -> None:
 
 
 def ordered(items: List[Item]) -> List[Item]:
-    """The items, each after what it stands on, else in the document's order. Raises Refusal for a circle, naming it."""
+    """Return the items, each after what it stands on, else in the document's order. Raise Refusal for a circle, naming it."""
     by_name = {item.kind.thing(item.want): item for item in reversed(items)}
     result: List[Item] = []
     done: Set[int] = set()

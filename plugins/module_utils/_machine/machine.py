@@ -33,7 +33,7 @@ MACHINE = {
 
 
 def work(task: Task) -> Dict[str, Any]:
-    """The result of a task. Raises Refusal, PlanFailed and the session's errors."""
+    """Return the result of a task. Raise Refusal, PlanFailed and the session's errors."""
     params = task.params
     document = entries(params)
     vm = task.connect()
@@ -52,7 +52,7 @@ def work(task: Task) -> Dict[str, Any]:
 
 
 def _power(vm: VM, params: Dict[str, Any]) -> tuple[List[Step], str]:
-    """The steps to the wanted run state, and the one they lead to."""
+    """Return the steps to the wanted run state, and the one they lead to."""
     if params["power"] is None:
         return [], vm.status
     wanted = {"state": params["power"], "wait": True, "force": False, "force_after": None, "timeout": params["timeout"]}
@@ -64,7 +64,7 @@ def _power(vm: VM, params: Dict[str, Any]) -> tuple[List[Step], str]:
 
 
 def _result(outcome: Outcome, document: List[Entry], power: List[Step], before: str, after: str) -> Dict[str, Any]:
-    """``plan`` has an entry for each thing of the document that changes; ``summary`` counts all."""
+    """Return the result. ``plan`` has an entry for each thing of the document that changes; ``summary`` counts all."""
     comparisons = {id(comparison.asked): comparison for comparison in outcome.comparisons}
     plan: List[Dict[str, Any]] = []
     summary = {"add": 0, "change": 0, "remove": 0, "unchanged": 0}
@@ -99,7 +99,7 @@ def _result(outcome: Outcome, document: List[Entry], power: List[Step], before: 
 
 
 def _verdict(comparisons: List[Comparison]) -> tuple[str, Dict[str, Any]]:
-    """What happens to an entry, and which of its properties change: ``{name: {before, after}}``."""
+    """Return what happens to an entry, and which of its properties change: ``{name: {before, after}}``."""
     changes = {
         change.key: {"before": change.before, "after": change.after}
         for comparison in comparisons
@@ -115,7 +115,7 @@ def _verdict(comparisons: List[Comparison]) -> tuple[str, Dict[str, Any]]:
 
 
 def secrets(params: Dict[str, Any]) -> List[str]:
-    """The values of secret properties of the document's objects."""
+    """Return the values of secret properties of the document's objects."""
     objects = params.get("objects")
     if not isinstance(objects, list):
         return []

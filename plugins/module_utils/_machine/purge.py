@@ -36,7 +36,7 @@ _CONFIGURED = ("-readconfig", "--readconfig")
 
 
 def unnamed(vm: VM, params: Dict[str, Any], document: Sequence[Entry]) -> List[Entry]:
-    """Entries that remove what ``document`` does not name. Raises Refusal where it can't be told what the VM started with."""
+    """Return entries that remove what ``document`` does not name. Raise Refusal where it can't be told what the VM started with."""
     listed = {name for name in SECTIONS if params.get(name) is not None}
     known = {item.kind.thing(item.want) for entry in document for item in entry.items}
     found = list(_devices(vm, listed, known))
@@ -55,7 +55,7 @@ def unnamed(vm: VM, params: Dict[str, Any], document: Sequence[Entry]) -> List[E
 
 
 def _unused(vm: VM, document: Sequence[Entry], found: List[Entry]) -> List[Entry]:
-    """``found`` without what something uses that stays; one that stays can itself be such a user."""
+    """Return ``found`` without what something uses that stays; one that stays can itself be such a user."""
     named = {item.kind.thing(item.want): item for entry in document for item in entry.items}
     while True:
         leaving = {
@@ -70,7 +70,7 @@ def _unused(vm: VM, document: Sequence[Entry], found: List[Entry]) -> List[Entry
 
 
 def _free(vm: VM, item: Item, leaving: Set[Thing], named: Dict[Thing, Item]) -> bool:
-    """Whether all its users leave, or are wanted on something else, and the other functions of its slot leave."""
+    """Tell whether all its users leave, or are wanted on something else, and the other functions of its slot leave."""
     key = item.kind.thing(item.want)
     if key[0] == "device" and not leaving.issuperset(("device", name) for name in beside(vm, key[1])):
         return False
@@ -79,7 +79,7 @@ def _free(vm: VM, item: Item, leaving: Set[Thing], named: Dict[Thing, Item]) -> 
 
 
 def _parts_with(vm: VM, user: Item, used: Thing) -> bool:
-    """Whether what is asked of a user takes it off what it uses now: another one in its place, or another thing itself."""
+    """Tell whether what is asked of a user takes it off what it uses now: another one in its place, or another thing itself."""
     needs = user.kind.wanted_dependencies(user.want)
     if used in needs or (used[0] == "blockdev" and _is_its_disk(vm, user, needs)):
         return False
@@ -91,21 +91,21 @@ def _parts_with(vm: VM, user: Item, used: Thing) -> bool:
 
 
 def _is_its_disk(vm: VM, user: Item, needs: Set[Thing]) -> bool:
-    """Whether a device is to have the disk that it has, though that is named by a node below the one it uses."""
+    """Tell whether a device is to have the disk that it has, though that is named by a node below the one it uses."""
     if not isinstance(user.kind, Device):
         return False
     return any(("blockdev", node) in needs for node in blockdev_graph.chain(vm, user.kind.ident(user.want)))
 
 
 def _takes(vm: VM, item: Item) -> Set[Thing]:
-    """What goes with an entry: a disk's node takes along all that lies above it."""
+    """Return what goes with an entry: a disk's node takes along all that lies above it."""
     kind, ident = item.kind.thing(item.want)
     over = blockdev_graph.above(vm, item.want["device"], ident) if "device" in item.want else []
     return {(kind, ident), *(("blockdev", node) for node in over)}
 
 
 def _held(vm: VM, document: Sequence[Entry]) -> Set[Thing]:
-    """The disks that a stopped run has left held, and which devices of the document take up again."""
+    """Return the disks that a stopped run has left held, and which devices of the document take up again."""
     found: Set[Thing] = set()
     for item in (item for entry in document for item in entry.items if item.present and isinstance(item.kind, Device)):
         ident = item.kind.ident(item.want)
@@ -120,7 +120,7 @@ def _held(vm: VM, document: Sequence[Entry]) -> Set[Thing]:
 
 
 def _without(items: Sequence[Item], keep: Set[Thing]) -> List[Item]:
-    """The items but for backends that stay."""
+    """Return the items but for backends that stay."""
     return [item for item in items if isinstance(item.kind, Device) or not _stays(item, keep)]
 
 
@@ -132,7 +132,7 @@ def _stays(item: Item, keep: Set[Thing]) -> bool:
 
 
 def _devices(vm: VM, listed: Set[str], known: Set[Thing]) -> Iterator[Entry]:
-    """The hot-plugged devices of the listed kinds that nobody named, with the backends that they stand on."""
+    """Return the hot-plugged devices of the listed kinds that nobody named, with the backends that they stand on."""
     for ident, driver in vm.peripherals().items():
         name, backend = _section(vm, ident, driver)
         if (
@@ -149,7 +149,7 @@ def _devices(vm: VM, listed: Set[str], known: Set[Thing]) -> Iterator[Entry]:
 
 
 def _section(vm: VM, ident: str, driver: str) -> Tuple[str, str]:
-    """Which list a device belongs to, and the backend that it stands on. CPUs belong to none."""
+    """Return which list a device belongs to, and the backend that it stands on. CPUs belong to none."""
     path = f"{PERIPHERAL}/{ident}"
     if driver.endswith("-cpu") or "-cpu-" in driver or "cpu-core" in driver:
         return "", ""
@@ -166,7 +166,7 @@ def _section(vm: VM, ident: str, driver: str) -> Tuple[str, str]:
 
 
 def _identity(name: str, ident: str, backend: str) -> Dict[str, Any]:
-    """As much of an entry as its removal needs."""
+    """Return as much of an entry as its removal needs."""
     where: Dict[str, Dict[str, Any]] = {
         "disks": {"node_name": backend},
         "nics": {"netdev": {"id": backend}},
@@ -186,7 +186,7 @@ def _backends(vm: VM, kinds: Sequence[Kind], keep: Set[Thing]) -> Iterator[Entry
 
 
 def _started_with(vm: VM) -> FrozenSet[str]:
-    """The ids on QEMU's command line. Raises Refusal where that can't be read, or doesn't tell all."""
+    """Return the ids on QEMU's command line. Raise Refusal where that can't be read, or doesn't tell all."""
     pid = vm.session.process
     arguments = command_line(pid) if pid is not None else []
     if not arguments:
@@ -207,7 +207,7 @@ def _started_with(vm: VM) -> FrozenSet[str]:
 
 
 def _is_its_own(vm: VM, arguments: List[str], names: FrozenSet[str]) -> bool:
-    """Whether it can be this QEMU's command line: it makes a monitor, and names devices that were there at the start.
+    """Tell whether it can be this QEMU's command line: it makes a monitor, and names devices that were there at the start.
 
     Not all of them: some have a name that QEMU itself has given them (``-debugcon``).
     """
@@ -221,7 +221,7 @@ def _is_its_own(vm: VM, arguments: List[str], names: FrozenSet[str]) -> bool:
 
 
 def _names(argument: str) -> Iterator[str]:
-    """The ids and node names in an option's value, be it JSON or ``key=value``."""
+    """Return the ids and node names in an option's value, be it JSON or ``key=value``."""
     if argument.startswith("{"):
         try:
             tree = json.loads(argument)
