@@ -163,7 +163,7 @@ def test_what_would_stop_qemu_is_refused(chardev: Life) -> None:
     given: dict[str, Any] = {"id": "c0", "type": "socket", "path": path}
     for more in ({"server": True, "wait": True}, {"server": True, "options": {"wait": "on"}}):
         chardev.refused("wait", "QEMU would stop", "monitors", **given, **more)
-    chardev.refused("wait", "no server", **given, wait=True)
+    chardev.refused("wait", "not a server", **given, wait=True)
 
 
 def test_a_path_that_another_chardev_serves_is_not_taken_over(chardev: Life) -> None:

@@ -250,7 +250,7 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
         ({"nics": [{"id": "a", "netdev": {"type": "user"}, "bus": "rp0", "options": {"netdev": {}}}]}, ("netdev: {}",)),
         (
             {"devices": [{"id": "a", "driver": "virtio-rng-pci", "bus": "rp0", "options": {"rng": ["x"]}}]},
-            ("devices[0] a", "rng: ['x'] is no id"),
+            ("devices[0] a", "rng: ['x'] is not a valid id"),
         ),
         ({"disks": [{"id": "a", "filename": "/x", "blockdev": {1: 2}}]}, ("disks[0] a", "1 is no name")),
         ({"devices": [{"id": "a", "driver": "no-such"}]}, ("devices[0] a", "no-such")),

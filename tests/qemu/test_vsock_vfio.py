@@ -397,7 +397,7 @@ def test_what_vfio_is_refused_for(paused_vm: VM) -> None:
     for words, options in (
         (("must be given",), {}),
         (("both", "host and sysfsdev"), {"host": "ff:1f.7", "sysfsdev": "/sys/x"}),
-        (("'60.0'", "no PCI address", "quotes"), {"host": 60.0}),
+        (("'60.0'", "not a valid PCI address", "quotes"), {"host": 60.0}),
         (("only vfio-pci", "sysfsdev"), {"host": "ff:1f.7", "driver": "vfio-ccw"}),
         (("addr", "vfio-ap"), {"sysfsdev": "/sys/x", "driver": "vfio-ap", "addr": "1"}),
         (("romfile", "vfio-ap"), {"sysfsdev": "/sys/x", "driver": "vfio-ap", "romfile": ""}),

@@ -58,7 +58,7 @@ class Chardev(Kind):
             raise Refusal(
                 f"wait: QEMU would stop, all its monitors with it, until a client connects to chardev {want['id']}: leave wait off"
                 if server
-                else f"wait: chardev {want['id']} is no server, and only a server waits for its client: leave wait off"
+                else f"wait: chardev {want['id']} is not a server, and only a server waits for its client: leave wait off"
             )
         if "path" in want and ("host" in want or "port" in want):
             raise Refusal("path and host are two addresses: give one of them")

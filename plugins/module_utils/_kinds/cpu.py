@@ -179,7 +179,7 @@ class CpuSlot(Kind):
             return found[0]
         there = "; ".join(_words(slot) for slot in (found or slots(vm)))
         raise Refusal(
-            f"slot: {self.ident(want)} {'means several slots' if found else 'is no slot of this machine'}: {there}"
+            f"slot: {self.ident(want)} {'means several slots' if found else 'is not a slot of this machine'}: {there}"
         )
 
 

@@ -233,14 +233,14 @@ def _driver(vm: VM, ident: str, name: str | None) -> Tuple[str, Properties]:
             return f"{name}-{suffix}", vm.device_properties(f"{name}-{suffix}")
         except errors.CommandError:
             pass
-    raise Refusal(f"driver: {name!r} is no device that this QEMU can make ({why})")
+    raise Refusal(f"driver: {name!r} is not a device that this QEMU can make ({why})")
 
 
 def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Properties, draft: Draft) -> None:
     """Raise Refusal for a backend that isn't there, or that another device holds. QEMU says so too, but not in check mode."""
     for name, value in arguments.items():
         if (name in _BACKENDS or _is_link(known, name)) and not isinstance(value, str):
-            raise Refusal(f"options: {name}: {value!r} is no id")
+            raise Refusal(f"options: {name}: {value!r} is not a valid id")
     _check_rivals(vm, ident, arguments, draft)
     if arguments.get("drive"):
         blockdev_steps.check_free(vm, arguments["drive"], ident, draft, shared=arguments.get("share-rw", False))

@@ -84,7 +84,7 @@ class Kind:
         self.check_ident(want)
         for name in want.get("options", {}):
             if not isinstance(name, str):
-                raise Refusal(f"options: {name!r} is no name of an option")
+                raise Refusal(f"options: {name!r} is not the name of an option")
             if name in self.reserved_options or name.replace("_", "-") in self.reserved_options:
                 raise Refusal(f"options: {name} has an option of its own: {name.replace('-', '_')}")
 

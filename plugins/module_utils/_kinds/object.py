@@ -283,7 +283,7 @@ def _known(vm: VM, kind: str) -> Dict[str, Dict[str, Any]]:
     try:
         return {item["name"]: item for item in vm.ask("qom-list-properties", typename=kind)}
     except errors.CommandError as exc:
-        raise Refusal(f"qom_type: {kind!r} is no object that this QEMU can make ({exc.desc})") from exc
+        raise Refusal(f"qom_type: {kind!r} is not an object that this QEMU can make ({exc.desc})") from exc
 
 
 def _property(known: Dict[str, Any], kind: str, name: str) -> str:

@@ -81,7 +81,7 @@ def _pci_address(text: str) -> str:
     found = _PCI_ADDRESS.match(text.lower())
     if not found:
         raise Refusal(
-            f"host: {text!r} is no PCI address such as '0000:01:00.0' (in quotes: YAML takes some addresses for numbers)"
+            f"host: {text!r} is not a valid PCI address such as '0000:01:00.0' (in quotes: YAML takes some addresses for numbers)"
         )
     domain, bus, slot, function = (int(part or "0", 16) for part in found.groups())
     return f"{domain:04x}:{bus:02x}:{slot:02x}.{function}"

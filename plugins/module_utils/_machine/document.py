@@ -81,7 +81,7 @@ def _validated(place: str, options: Dict[str, Option], written: Any) -> Dict[str
     from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
     if not isinstance(written, dict):
-        raise Refusal(f"{place}: {written!r} is no dictionary of options")
+        raise Refusal(f"{place}: {written!r} is not a dictionary of options")
     checked = ArgumentSpecValidator(argument_spec(options)).validate(written)
     if checked.unsupported_parameters:
         paths = sorted([name] if isinstance(name, str) else list(name) for name in checked.unsupported_parameters)
