@@ -131,7 +131,7 @@ def logfiles(arguments: Sequence[str]) -> Iterator[str]:
                 yield path.replace(",,", ",")
 
 
-def hide(arguments: Sequence[str]) -> List[str]:
+def redact(arguments: Sequence[str]) -> List[str]:
     """The same with passwords and the data of secret objects replaced."""
     shown = []
     for before, text in zip(["", *arguments], arguments):
@@ -146,7 +146,7 @@ def hide(arguments: Sequence[str]) -> List[str]:
 
 
 def secrets(arguments: Any) -> Iterator[str]:
-    """What ``hide`` hides in the user's ``arguments``, right or wrong ones, as QEMU's messages and Ansible quote it."""
+    """What ``redact`` hides in the user's ``arguments``, right or wrong ones, as QEMU's messages and Ansible quote it."""
     if isinstance(arguments, dict):
         is_secret = str(arguments.get("qom-type", "")).startswith("secret")
         for key, value in arguments.items():

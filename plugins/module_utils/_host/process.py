@@ -11,8 +11,6 @@ import errno
 import os
 import signal
 import socket
-import stat
-import struct
 import subprocess
 import tempfile
 import time
@@ -80,20 +78,6 @@ def read_pidfile(path: str) -> int | None:
     return int(text) if text else None
 
 
-def listener(address: Address) -> int | None:
-    """The pid of the process that listens at a UNIX socket, where the kernel tells; None also for TCP."""
-    if address.path is None:
-        return None
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(address.sun_path)
-            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        except OSError:
-            return None
-        return int(struct.unpack("3i", credentials)[0]) or None
-
-
 def is_free(address: Address) -> bool:
     """Whether nothing listens there: no socket, or one that a dead process left. A doubt counts as a no."""
     family = socket.AF_INET if address.path is None else socket.AF_UNIX
@@ -105,16 +89,8 @@ def is_free(address: Address) -> bool:
                 probe.setblocking(False)
                 probe.connect(address.sun_path)
     except OSError as exc:
-        return exc.errno in (errno.ENOENT, errno.ECONNREFUSED) and not is_file(address)
+        return exc.errno in (errno.ENOENT, errno.ECONNREFUSED) and not address.is_file(follow=False)
     return False
-
-
-def is_file(address: Address) -> bool:
-    """Whether something else than a socket has the path: connecting is refused there, too, and QEMU would delete it."""
-    try:
-        return _has_path(address) and not stat.S_ISSOCK(os.lstat(address.path or "").st_mode)
-    except OSError:
-        return False
 
 
 def _has_path(address: Address) -> bool:
@@ -141,30 +117,6 @@ def remove_stale_files(address: Address, pidfile: str, name: str) -> None:
     with contextlib.suppress(OSError):  # QEMU can overwrite it, and says so if it can't
         if not in_use:
             os.unlink(pidfile)
-
-
-def wait_gone(pid: int | None, name: str, address: Address, deadline: Deadline) -> bool:
-    """Whether the process ended, or if its pid is unknown, nothing listens any more, before the deadline."""
-    while runs(pid, name) if pid is not None else not is_free(address):
-        if deadline.expired:
-            return False
-        time.sleep(POLL)
-    # Its memory goes, and with it its command line, before its files, locks and sockets do.
-    end = time.monotonic() + _ZOMBIE_SECONDS
-    while pid is not None and not command_line(pid) and not is_dead(pid) and time.monotonic() < end:
-        time.sleep(POLL)
-    return True
-
-
-def is_dead(pid: int) -> bool:
-    """Whether all of a process has ended, noticed or not by its parent (a container's init may never look)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state = file.read().rpartition(b") ")[2][:1]
-        # the first thread can end before the others, which go on using the files
-        return state in b"ZX" and len(os.listdir(f"/proc/{pid}/task")) == 1
-    except OSError:
-        return True
 
 
 def new_mark() -> str:
