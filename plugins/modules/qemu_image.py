@@ -199,9 +199,9 @@ stderr:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._provision.image import IMAGE, work
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.image import OPTIONS, run
 
-MODULE = Module(IMAGE, work, monitor=False)
+MODULE = Module(OPTIONS, run, monitor=False)
 main = MODULE.main
 
 if __name__ == "__main__":

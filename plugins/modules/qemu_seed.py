@@ -104,9 +104,9 @@ commands:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._provision.seed import SEED, work
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.seed import OPTIONS, run
 
-MODULE = Module(SEED, work, monitor=False)
+MODULE = Module(OPTIONS, run, monitor=False)
 main = MODULE.main
 
 if __name__ == "__main__":

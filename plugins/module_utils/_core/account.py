@@ -35,7 +35,3 @@ class Account:
     def drop(self, owner: object) -> None:
         """Strike out a step that QEMU did not take, or that was taken back."""
         self._entries = [entry for entry in self._entries if entry.owner is not owner]
-
-    def did(self, command: List[str]) -> None:
-        """Enter what was done on the host, as a command line."""
-        self._entries.append(_Entry(None, command))

@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 import struct
-from typing import Iterator
+from typing import Callable, Iterator
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
@@ -87,6 +87,30 @@ def remove(path: str) -> None:
             os.unlink(name, dir_fd=directory)
     except OSError as exc:
         raise Refusal(f"can't remove {path}: {exc.strerror}") from exc
+
+
+class NewFile:
+    """A file that is made whole or not at all, and removed again only as long as it is the one that was made."""
+
+    def __init__(self, path: str, mode: int, replace: bool = False) -> None:
+        """``mode``: until somebody gives it another. ``replace``: what has its name already is replaced."""
+        self._path = path
+        self._mode = mode
+        self._replace = replace
+        self._made: os.stat_result | None = None
+
+    def make(self, fill: Callable[[int], None]) -> None:
+        """Make it: ``fill`` writes to the open file. Raise TaskError, with nothing left behind."""
+        with new_part("path", self._path, self._mode) as file:
+            fill(file)
+            move_into_place("path", self._path, replace=self._replace, kept=False)
+            self._made = os.fstat(file)
+
+    def remove(self) -> None:
+        """Remove it, if it is there. Raise Refusal where that is not allowed."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._made is not None and os.path.samestat(self._made, os.lstat(self._path)):
+                remove(self._path)
 
 
 @contextlib.contextmanager
