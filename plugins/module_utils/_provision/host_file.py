@@ -17,6 +17,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
@@ -28,7 +29,7 @@ UNUSED = {"socket": Option("str"), "connect_timeout": Option("float", default=10
 class HostFile(Kind):
     """A file that a VM is made of. Subclasses say what is in it."""
 
-    key = "path"
+    keys = ("path",)
     returned = False
     in_diff: Tuple[str, ...] = ("path",)
     """What of its state a diff has, whether it changes or not."""
@@ -57,12 +58,12 @@ class HostFile(Kind):
         """Return what of a file can change."""
         return frozenset(("owner", "mode"))
 
-    def change(self, host: Host, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, host: Host, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return the steps that give it away."""
         found = part_file.existing("path", want["path"])
         return [] if found is None else ownership.owner(want).steps(found, want["path"])
 
-    def remove(self, host: Host, want: Want) -> List[Step]:
+    def remove(self, host: Host, want: Want, draft: Draft) -> List[Step]:
         """Return the step that removes it, which nothing takes back."""
         path = want["path"]
         part_file.check_itself("path", path)
@@ -117,14 +118,14 @@ def converge_file(kind: HostFile, task: Task, host: Host) -> Tuple[Comparison, D
 
 def _diff(kind: HostFile, comparison: Comparison) -> Dict[str, Any]:
     """Return Ansible's ``{before, after}``, each the file's own state."""
+    have, want = comparison.have or {}, comparison.want
+    changes = {change.key: change.after for change in comparison.changes}
+    names = (*kind.in_diff, *changes) if comparison.item.present else ("path", "file_size")
     gone = {"path": comparison.item.want["path"], "state": "absent"}
-    have = {**(comparison.have or {})}
-    changed = {change.key: change.after for change in comparison.changes}
-    names = [*kind.in_diff, *changed]
     before = {name: have[name] for name in names if have.get(name) is not None}
-    after = {**before, **(comparison.want if comparison.is_added else changed)}
-    after = {name: after[name] for name in (*names, "owner", "mode") if name in after}
+    if comparison.is_added:
+        changes = {name: want[name] for name in (*names, "mode", "owner") if name in want}
     return {
-        "before": gone if comparison.have is None else {**before, "state": "present"},
-        "after": gone if comparison.is_removed else {**after, "state": "present"},
+        "before": {**before, "state": "present"} if have else gone,
+        "after": {**before, **changes, "state": "present"} if comparison.item.present else gone,
     }

@@ -28,6 +28,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 
@@ -127,9 +128,9 @@ class Image(HostFile):
         if key == "backing_format":
             return "qemu-img rebase changes that"
         now = coercion.to_text(before)
-        return f"it stays {now}: qemu-img convert or amend would change it, or a new image in its place"
+        return f"{key.partition('.')[2]} stays {now}: qemu-img convert or amend would change it, or a new image in its place"
 
-    def create(self, host: Host, want: Want) -> List[Step]:
+    def create(self, host: Host, want: Want, draft: Draft) -> List[Step]:
         """Return the step that makes it. Raise Refusal for what looking tells can't be made."""
         path, new = want["path"], self.wanted(host, want)
         binary, part = QemuImg(want["qemu_img"], host.deadline).binary, part_file.part_path(path)
@@ -146,14 +147,14 @@ class Image(HostFile):
         _check_options(QemuImg(binary, host.deadline), new["format"], part, options)
         return [step]
 
-    def change(self, host: Host, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, host: Host, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return the step that resizes it, which nothing takes back, and those that give it away."""
         steps = [_resize_step(host, want, have) for change in changes if change.key == "virtual_size"]
-        return [*steps, *super().change(host, want, have, changes)]
+        return [*steps, *super().change(host, want, have, changes, draft)]
 
-    def remove(self, host: Host, want: Want) -> List[Step]:
+    def remove(self, host: Host, want: Want, draft: Draft) -> List[Step]:
         """Return the step that removes it. Raise Refusal while it is in use."""
-        steps = super().remove(host, want)
+        steps = super().remove(host, want, draft)
         if in_use(want["path"]):
             raise Refusal(f"path: {want['path']} is in use, by a running virtual machine it seems, and is not removed")
         return steps

@@ -26,6 +26,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._provision.host_file impo
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
@@ -72,16 +73,16 @@ class Seed(HostFile):
         """Return what can change: all of it."""
         return super().changeable(host, have) | {"sha256"}
 
-    def create(self, host: Host, want: Want) -> List[Step]:
+    def create(self, host: Host, want: Want, draft: Draft) -> List[Step]:
         """Return the step that writes it. Raise Refusal where no file can be made."""
         return [_write_step(want["path"], _content(want), owner(want))]
 
-    def change(self, host: Host, want: Want, have: State, changes: List[Change]) -> List[Step]:
+    def change(self, host: Host, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return the step that writes a new one in its place, or those that give it away."""
         path = want["path"]
         found = part_file.existing("path", path)
         if found is None or not any(change.key == "sha256" for change in changes):
-            return super().change(host, want, have, changes)
+            return super().change(host, want, have, changes, draft)
         part_file.check_itself("path", path)
         before = Ownership(str(found.st_uid), found.st_uid, found.st_mode & 0o777)
         put_back = _write_step(path, _read(path), before, replace=True)
