@@ -85,6 +85,6 @@ class Plan:
         return bool(self.steps or self.later) if self._changed is None else self._changed
 
     @property
-    def commands(self) -> List[Dict[str, Any]]:
+    def commands(self) -> List[Any]:
         """What the result shows."""
         return [command for step in (*self.steps, *self.later) for command in step.commands]
