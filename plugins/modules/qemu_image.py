@@ -188,6 +188,11 @@ commands:
   sample:
     - [/usr/bin/qemu-img, create, -q, -f, qcow2, /srv/images/data.qcow2.part, '21474836480']
     - [mv, --no-clobber, /srv/images/data.qcow2.part, /srv/images/data.qcow2]
+rolled_back:
+  description: The command lines of what took back what had been done before the task failed.
+  returned: when something was taken back
+  type: list
+  elements: list
 rc:
   description: The exit status of C(qemu-img).
   returned: when it failed

@@ -32,7 +32,7 @@ class Descriptor:
         self.setup = setup
 
     def open(self) -> int:
-        """The open descriptor's number; the caller closes it. Raises Refusal when it can't be opened or prepared."""
+        """Return the open descriptor's number; the caller closes it. Raise Refusal when it can't be opened or prepared."""
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as exc:
@@ -68,18 +68,18 @@ class Wait:
         """Look at what must be seen before the command is sent."""
 
     def is_end(self, event: Event) -> bool:
-        """True when this event is the end, a good or a bad one."""
+        """Return whether this event is the end, a good or a bad one."""
         return False
 
     def raise_if_refused(self, event: Event) -> None:
         """Raise Refusal when the event that was heard says that the guest refused."""
 
     def is_done(self, vm: VM) -> bool:
-        """True when a query shows the end, event or not."""
+        """Return whether a query shows the end, event or not."""
         return False
 
     def classify(self, error: CommandError) -> str:
-        """What QEMU's refusal of the command means: "done", "pending" (asked before: go on waiting), or "" (a failure)."""
+        """Return what QEMU's refusal of the command means: "done", "pending" (asked before: go on waiting), or "" (a failure)."""
         return ""
 
     def timeout_error(self, vm: VM) -> Exception:
@@ -145,7 +145,7 @@ class Step(NamedTuple):
 
     @property
     def commands(self) -> List[Any]:
-        """What results show of it: the command, or the command lines. Empty for a hidden step."""
+        """Return what results show of it: the command, or the command lines. Empty for a hidden step."""
         if self.hidden:
             return []
         return [list(words) for words in self.command_lines] if self.do else [self.public()]
@@ -169,7 +169,7 @@ class Step(NamedTuple):
 
 
 def pass_descriptors(ident: str, what: str, descriptors: Sequence[Descriptor]) -> Tuple[List[Step], str]:
-    """A ``getfd`` for each descriptor, and their names joined as QEMU's properties take them.
+    """Return a ``getfd`` for each descriptor, and their names joined as QEMU's properties take them.
 
     QEMU keeps such names for the monitor, not the connection, until ``closefd`` or a command that takes them, and
     replaces a name that comes twice: so they are unique, and start with a letter, as they must.

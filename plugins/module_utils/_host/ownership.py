@@ -33,7 +33,7 @@ class Ownership(NamedTuple):
 
     @property
     def state(self) -> Dict[str, str]:
-        """The options as ``state_of`` has them, so that the two can be compared."""
+        """Return the options as ``state_of`` has them, so that the two can be compared."""
         state = {} if self.mode is None else {"mode": f"{self.mode:04o}"}
         return state if self.uid is None else {**state, "owner": _user(self.uid)}
 

@@ -37,12 +37,12 @@ def check_absolute(option: str, path: str) -> None:
 
 
 def part_path(path: str) -> str:
-    """The name under which ``path`` is written until it is whole."""
+    """Return the name under which ``path`` is written until it is whole."""
     return path + _SUFFIX
 
 
 def existing(option: str, path: str) -> os.stat_result | None:
-    """What is at ``path``; None: nothing. Raises Refusal for what is no regular file, or can't be looked at."""
+    """Return what is at ``path``; None: nothing. Raise Refusal for what is not a regular file, or can't be looked at."""
     try:
         with safe_open.reached(path) as file:
             found = os.fstat(file)
@@ -64,7 +64,7 @@ def check_itself(option: str, path: str) -> None:
 
 
 def check_leftover(option: str, path: str) -> os.stat_result | None:
-    """What is at the name beside ``path``; None: nothing. Raises Refusal for what no earlier run can have left."""
+    """Return what is under the name beside ``path``; None: nothing. Raise Refusal for what no earlier run can have left."""
     part = part_path(path)
     if os.path.islink(part):
         raise Refusal(f"{option}: {part}, under which it would be written first, is a symbolic link: remove it")
@@ -81,7 +81,7 @@ def check_directory(option: str, path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file, if it is there. Raises Refusal where that is not allowed."""
+    """Remove a file, if it is there. Raise Refusal where that is not allowed."""
     try:
         with contextlib.suppress(FileNotFoundError), safe_open.parent(path) as (directory, name):
             os.unlink(name, dir_fd=directory)
@@ -115,9 +115,9 @@ class NewFile:
 
 @contextlib.contextmanager
 def new_part(option: str, path: str, mode: int) -> Iterator[int]:
-    """A new and empty file beside ``path``, to be written by its descriptor and then placed; removed if that fails.
+    """Yield a new and empty file beside ``path``, to be written by its descriptor and then placed; removed if that fails.
 
-    Raises Refusal where it can't be made, and while another task makes one for the same path.
+    Raise Refusal where it can't be made, and while another task makes one for the same path.
     """
     part = part_path(path)
     try:
@@ -174,7 +174,7 @@ def _has_name(file: int, directory: int, name: str) -> bool:
 
 
 def move_into_place(option: str, path: str, *, replace: bool, kept: bool = True) -> None:
-    """Give what was written beside ``path`` its name. Raises Refusal, with the file left where it is, if that fails.
+    """Give what was written beside ``path`` its name. Raise Refusal, with the file left where it is, if that fails.
 
     Without ``replace`` a file that has come to be meanwhile is kept. ``kept``: whether the new one is, too.
     """
@@ -205,7 +205,7 @@ def _is_there(directory: int, name: str) -> bool:
 
 
 def _linked(directory: int, part: str, name: str) -> bool:
-    """A rename that never overwrites; False where the file system has no links, or the kernel protects the file's."""
+    """Rename without ever overwriting. Return False where the file system has no links, or the kernel protects the file's."""
     try:
         os.link(part, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
     except FileExistsError:

@@ -37,7 +37,7 @@ _ENVIRONMENT = (
 
 
 def command_line(pid: int) -> List[str]:
-    """The command line of a process; empty if there is none, or it has ended and nobody has noticed."""
+    """Return the command line of a process; empty if there is none, or it has ended and nobody has noticed."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return [os.fsdecode(text) for text in file.read().split(b"\0")[:-1]]
@@ -46,12 +46,12 @@ def command_line(pid: int) -> List[str]:
 
 
 def runs(pid: int | None, name: str) -> bool:
-    """Whether the process is there and is the QEMU of the VM ``name``: a pid alone may be anybody's by now."""
+    """Return whether the process is there and is the QEMU of the VM ``name``: a pid alone may be anybody's by now."""
     return pid is not None and guest_name(command_line(pid)) == name
 
 
 def other_binary(pid: int, binary: str) -> str | None:
-    """The program that the process runs if it is another one than ``binary``; None if it is that, or can't be told."""
+    """Return the program that the process runs if it is another one than ``binary``; None if it is that, or can't be told."""
     try:
         with open(binary, "rb") as file:
             if file.read(4) != b"\x7fELF":
@@ -65,7 +65,7 @@ def other_binary(pid: int, binary: str) -> str | None:
 
 
 def read_pidfile(path: str) -> int | None:
-    """The process id in a file; None if there is no file. Raises Refusal if it holds anything else."""
+    """Return the process id in a file; None if there is no file. Raise Refusal if it holds anything else."""
     try:
         with safe_open.regular(path) as file:
             text = file.read(64).strip()
@@ -79,7 +79,7 @@ def read_pidfile(path: str) -> int | None:
 
 
 def is_free(address: Address) -> bool:
-    """Whether nothing listens there: no socket, or one that a dead process left. A doubt counts as a no."""
+    """Return whether nothing listens there: no socket, or one that a dead process left. A doubt counts as a no."""
     family = socket.AF_INET if address.path is None else socket.AF_UNIX
     try:
         if family == socket.AF_INET:
@@ -105,7 +105,7 @@ def wait_until_socket_closed(address: Address) -> None:
 
 
 def remove_stale_files(address: Address, pidfile: str, name: str) -> None:
-    """Delete the socket that nobody listens at, and the pidfile whose process is gone. Raises Refusal."""
+    """Delete the socket that nobody listens at, and the pidfile whose process is gone. Raise Refusal."""
     with contextlib.suppress(FileNotFoundError):
         try:
             if _has_path(address) and is_free(address):
@@ -125,14 +125,14 @@ def new_mark() -> str:
 
 
 def environment() -> Dict[str, str]:
-    """What QEMU gets of the task's environment: it lasts as long as QEMU does, and a password has no place in it."""
+    """Return what QEMU gets of the task's environment: it lasts as long as QEMU does, and a password has no place in it."""
     return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
 
 
 def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[[], str]) -> str:
     """Start QEMU, which returns as soon as the VM runs on its own (``-daemonize``). Its stderr, mostly empty.
 
-    ``logged()``: what it wrote to its log by then. Raises Refusal with QEMU's own words if it fails, or isn't through by
+    ``logged()``: what it wrote to its log by then. Raise Refusal with QEMU's own words if it fails, or isn't through by
     the deadline. Whatever is raised, the caller ends what was started with ``kill(mark)``.
     """
     # A file and no pipe: the end of a pipe would come only when every process that inherited it has ended.
@@ -172,7 +172,7 @@ def _sentence(text: str, *details: str) -> str:
 
 
 def tail(file: IO[bytes]) -> str:
-    """The end of what QEMU said."""
+    """Return the end of what QEMU said."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _STDERR_BYTES))
     return file.read().decode(errors="replace").strip()
@@ -191,7 +191,7 @@ def kill(mark: str) -> None:
 
 
 def _marked(mark: str) -> Iterator[int]:
-    """The processes that have the mark in their environment."""
+    """Yield the processes that have the mark in their environment."""
     wanted = os.fsencode(f"{_MARK}={mark}")
     for entry in os.listdir("/proc"):
         with contextlib.suppress(OSError, ValueError), open(f"/proc/{int(entry)}/environ", "rb") as file:

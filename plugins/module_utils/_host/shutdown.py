@@ -109,7 +109,7 @@ def stop_steps(name: str, status: str, process: Process, seconds: float, warn: C
     _check_can_shut_down(name, status)
 
     def is_answered(vm: VM) -> bool:
-        """Always true: QEMU is ended at last. Warns of a guest that ignored the button, and refuses one that stopped."""
+        """Return true: QEMU is ended at last. Warn of a guest that ignored the button; raise Refusal for one that stopped."""
         try:
             now = vm.status
         except errors.Disconnected:

@@ -83,7 +83,7 @@ class Instance:
             longest = f"the {UNIX_LONGEST} bytes that a UNIX socket's path may have"
             raise Refusal(f"socket: {self.address} is {len(self._path())} bytes long, more than {longest}")
         if self.address.is_file(follow=False):
-            raise Refusal(f"socket: {self.address} is there and is no socket; QEMU would delete it")
+            raise Refusal(f"socket: {self.address} is there and is not a socket; QEMU would delete it")
         self.pidfile = self._pidfile()
         for option, path in (("pidfile", self.pidfile), ("log", self.params.get("log"))):
             if path:
@@ -94,7 +94,7 @@ class Instance:
         self.warnings: List[str] = []
 
     def _path(self) -> bytes:
-        """The socket's name as QEMU will use it, empty for TCP."""
+        """Return the socket's name as QEMU will use it, empty for TCP."""
         path = self.address.path or "@"
         return self.address.sun_path if path.startswith("@") else os.fsencode(os.path.abspath(path))
 
@@ -147,7 +147,7 @@ class Instance:
         return ["-run-with", f"user={user}"] if "user=" in entry else ["-runas", user]
 
     def look(self) -> Running | None:
-        """The running VM, None if there is none. Raises Refusal if the socket is another VM's, or the VM elsewhere."""
+        """Return the running VM, None if there is none. Raise Refusal if the socket is another VM's, or the VM elsewhere."""
         try:
             self.vm = self.task.connect()
         except (errors.MonitorBusy, errors.NegotiationError):
@@ -187,7 +187,7 @@ class Instance:
             time.sleep(process.POLL)
 
     def differs(self, running: Running, wanted: List[str]) -> bool:
-        """Whether it would have to be restarted to be what is wanted."""
+        """Return whether it would have to be restarted to be what is wanted."""
         if running.pid is None or not running.command_line:
             self.warnings.append(f"{self.name}: its process can't be told, so changed arguments can't be seen")
             return False
@@ -262,7 +262,7 @@ class Instance:
         self._clear(deadline)
 
     def _reconnect(self) -> VM:
-        """A session with the QEMU that was just started."""
+        """Return a session with the QEMU that was just started."""
         if self.vm is None:
             self.vm = self.task.connect()
         else:
@@ -272,7 +272,7 @@ class Instance:
         return self.vm
 
     def _log_state(self) -> Tuple[int, int] | None:
-        """What changes when the log is written to."""
+        """Return what changes when the log is written to."""
         try:
             found = os.stat(self.params.get("log") or os.devnull)
             return found.st_mtime_ns, found.st_size
@@ -280,7 +280,7 @@ class Instance:
             return None
 
     def _logged(self, before: Tuple[int, int] | None) -> str:
-        """The end of the log, if it was written to: with one, QEMU's errors are not on its stderr."""
+        """Return the end of the log, if it was written to: with one, QEMU's errors are not on its stderr."""
         if self._log_state() == before:
             return ""
         try:
@@ -328,7 +328,7 @@ def _diff_side(running: Running | None, wanted: List[str]) -> Dict[str, Any]:
 
 
 def _patience(params: Dict[str, Any]) -> float:
-    """Seconds that the guest has to shut down. Raises Refusal for more than the whole task has."""
+    """Return the seconds that the guest has to shut down. Raise Refusal for more than the whole task has."""
     given, whole = params.get("shutdown_timeout"), params["timeout"]
     if given is None:
         return float(min(_SHUTDOWN_SECONDS, whole / 2))

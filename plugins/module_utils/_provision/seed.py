@@ -108,7 +108,7 @@ def _digest(content: bytes) -> str:
 
 
 def _text(name: str, value: Any) -> bytes:
-    """A file's content: a text as it is, a mapping as JSON, which is YAML. Raises Refusal."""
+    """Return a file's content: a text as it is, a mapping as JSON, which is YAML. Raise Refusal."""
     if isinstance(value, dict):
         head = "#cloud-config\n" if name in _CLOUD_CONFIG else ""
         value = f"{head}{json.dumps(value, indent=2, default=str)}\n"
@@ -122,7 +122,7 @@ def _text(name: str, value: Any) -> bytes:
 
 
 def _read(path: str) -> bytes:
-    """What is there. Raises Refusal for what is not such a volume, and so not replaced: a disk's image, say."""
+    """Return what is there. Raise Refusal for what is not such a volume, and so not replaced: a disk's image, say."""
     try:
         with safe_open.regular(path, links=True) as file:  # whose links they are has been looked at
             head = file.read(HEAD)
