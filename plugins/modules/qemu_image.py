@@ -188,6 +188,11 @@ commands:
   sample:
     - [/usr/bin/qemu-img, create, -q, -f, qcow2, /srv/images/data.qcow2.part, '21474836480']
     - [mv, --no-clobber, /srv/images/data.qcow2.part, /srv/images/data.qcow2]
+rolled_back:
+  description: The command lines of what took back what had been done before the task failed.
+  returned: when something was taken back
+  type: list
+  elements: list
 rc:
   description: The exit status of C(qemu-img).
   returned: when it failed
@@ -199,9 +204,9 @@ stderr:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._provision.image import IMAGE, work
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.image import OPTIONS, run
 
-MODULE = Module(IMAGE, work, monitor=False)
+MODULE = Module(OPTIONS, run, monitor=False)
 main = MODULE.main
 
 if __name__ == "__main__":

@@ -219,9 +219,9 @@ commands:
 
 from ansible_collections.vmm.qemu.plugins.module_utils._host.command_line import secrets
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._provision.instance import OPTIONS, work
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.instance import OPTIONS, run
 
-MODULE = Module(OPTIONS, work, secrets=lambda params: list(secrets(params.get("arguments"))))
+MODULE = Module(OPTIONS, run, secrets=lambda params: list(secrets(params.get("arguments"))))
 main = MODULE.main
 
 if __name__ == "__main__":

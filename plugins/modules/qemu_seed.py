@@ -101,12 +101,17 @@ commands:
   sample:
     - [mv, /var/lib/vm1/seed.iso.part, /var/lib/vm1/seed.iso]
     - [chmod, '0600', /var/lib/vm1/seed.iso]
+rolled_back:
+  description: The command lines of what took back what had been done before the task failed.
+  returned: when something was taken back
+  type: list
+  elements: list
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._provision.seed import SEED, work
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.seed import OPTIONS, run
 
-MODULE = Module(SEED, work, monitor=False)
+MODULE = Module(OPTIONS, run, monitor=False)
 main = MODULE.main
 
 if __name__ == "__main__":

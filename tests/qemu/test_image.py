@@ -335,7 +335,7 @@ def test_what_an_image_calls_its_data_file_is_not_resized_unless_the_task_calls_
     victim.write_bytes(b"mine" * (MIB // 2))
     refused(path, "its data are in", format="qcow2", size="4M")
     refused(path, "its data are in", format="qcow2", size="1M", shrink=True)
-    refused(path, "options: data_file", **own, size="4M")
+    refused(path, "options.data_file is", **own, size="4M")
     assert victim.read_bytes() == b"mine" * (MIB // 2)
     step(path, format="qcow2", size="2M")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.power import PoweredDown
+from ansible_collections.vmm.qemu.plugins.module_utils._host.shutdown import PoweredDown
 from support.life import names
 from support.modules import ModuleFailed, run_module
 from support.observer import Observer

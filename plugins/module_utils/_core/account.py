@@ -30,14 +30,10 @@ class Account:
         """The public forms, in their order: ``{execute, arguments}``, or the words of a command line."""
         return [entry.command for entry in self._entries]
 
-    def add(self, owner: object, command: Any) -> None:
-        """Enter a command that is sent now; ``owner``: the step that it is part of."""
-        self._entries.append(_Entry(owner, command))
+    def add(self, owner: object, *commands: Any) -> None:
+        """Enter commands that are sent or done now; ``owner``: the step that they are part of."""
+        self._entries += [_Entry(owner, command) for command in commands]
 
     def drop(self, owner: object) -> None:
         """Strike out a step that QEMU did not take, or that was taken back."""
         self._entries = [entry for entry in self._entries if entry.owner is not owner]
-
-    def did(self, command: List[str]) -> None:
-        """Enter what was done on the host, as a command line."""
-        self._entries.append(_Entry(None, command))

@@ -32,7 +32,7 @@ class Draft:
 class PlanFailed(Exception):
     """A step failed. ``cause`` is the first error, ``rolled_back`` the commands that undid what was done before it."""
 
-    def __init__(self, step: Step, cause: Exception, rolled_back: List[Dict[str, Any]], stuck: List[str]) -> None:
+    def __init__(self, step: Step, cause: Exception, rolled_back: List[Any], stuck: List[str]) -> None:
         """``stuck``: sentences about what could not be taken back."""
         super().__init__(str(cause))
         self.step = step
@@ -85,6 +85,6 @@ class Plan:
         return bool(self.steps or self.later) if self._changed is None else self._changed
 
     @property
-    def commands(self) -> List[Dict[str, Any]]:
+    def commands(self) -> List[Any]:
         """What the result shows."""
-        return [step.public() for step in (*self.steps, *self.later) if not step.hidden]
+        return [command for step in (*self.steps, *self.later) for command in step.commands]

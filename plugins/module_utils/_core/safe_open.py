@@ -22,7 +22,7 @@ _MOST_LINKS = 40
 
 
 def regular(path: str, *, links: bool = False, devices: bool = False) -> IO[bytes]:
-    """Return a regular file, to be read; never blocks. Raises OSError, and for anything else one that says what it is.
+    """Return a regular file, to be read; never blocks. Raise OSError, and for anything else one that says what it is.
 
     ``links``: whether the path may be a symbolic link; ``devices``: whether a block device is as good.
     """
@@ -43,7 +43,7 @@ def regular(path: str, *, links: bool = False, devices: bool = False) -> IO[byte
 
 @contextmanager
 def reached(path: str) -> Iterator[int]:
-    """Yield what an absolute path leads to, as a descriptor for looking at it (``O_PATH``). Raises OSError.
+    """Yield what an absolute path leads to, as a descriptor for looking at it (``O_PATH``). Raise OSError.
 
     Symbolic links count only if root made them, or the user that runs the task: who made another one can change where it
     leads at any time.
@@ -57,7 +57,7 @@ def reached(path: str) -> Iterator[int]:
 
 @contextmanager
 def parent(path: str) -> Iterator[Tuple[int, str]]:
-    """Yield the directory that an absolute path is in, as ``reached`` has it, and the name in it. Raises OSError."""
+    """Yield the directory that an absolute path is in, as ``reached`` has it, and the name in it. Raise OSError."""
     with reached(os.path.dirname(path)) as directory:
         yield directory, os.path.basename(path)
 
@@ -99,7 +99,7 @@ def _walk(path: str) -> int:
 
 
 def _target(link: int, name: str, path: str) -> str:
-    """Return where an open symbolic link leads. Raises OSError for one that a stranger made."""
+    """Return where an open symbolic link leads. Raise OSError for one that a stranger made."""
     whose = os.fstat(link).st_uid
     if whose not in (0, os.geteuid()):
         raise OSError(

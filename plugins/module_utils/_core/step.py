@@ -2,7 +2,7 @@
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to the collection: may change without notice.
-"""A step of a plan: one QMP command, what finishes it, and what takes it back. Pure data; only the engine sends it."""
+"""A step of a plan: a QMP command or work on the host, what finishes it, and what takes it back. Only the engine does it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refus
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
 
@@ -31,7 +32,7 @@ class Descriptor:
         self.setup = setup
 
     def open(self) -> int:
-        """The open descriptor's number; the caller closes it. Raises Refusal when it can't be opened or prepared."""
+        """Return the open descriptor's number; the caller closes it. Raise Refusal when it can't be opened or prepared."""
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as exc:
@@ -56,35 +57,48 @@ class Wait:
     """The task does not wait for the end; ``classify`` still tells what a refusal means."""
     resend_every = 0.0
     """Seconds after which the command is sent once more (a booting guest loses requests); 0: never."""
+    seconds: float | None = None
+    """How long the end is waited for at most; None: until the plan's deadline."""
+    optional = False
+    """The plan goes on when the time is up."""
+    loses_connection = False
+    """QEMU may close the connection on the way to the end. ``is_done`` is asked then, too."""
+
+    def begin(self, vm: VM) -> None:
+        """Look at what must be seen before the command is sent."""
 
     def is_end(self, event: Event) -> bool:
-        """True when this event is the end, a good or a bad one."""
+        """Return whether this event is the end, a good or a bad one."""
         return False
 
     def raise_if_refused(self, event: Event) -> None:
         """Raise Refusal when the event that was heard says that the guest refused."""
 
     def is_done(self, vm: VM) -> bool:
-        """True when a query shows the end, event or not."""
+        """Return whether a query shows the end, event or not."""
         return False
 
     def classify(self, error: CommandError) -> str:
-        """What QEMU's refusal of the command means: "done", "pending" (asked before: go on waiting), or "" (a failure)."""
+        """Return what QEMU's refusal of the command means: "done", "pending" (asked before: go on waiting), or "" (a failure)."""
         return ""
 
     def timeout_error(self, vm: VM) -> Exception:
-        """The error to raise when the deadline passed: a Pending with the likely reason."""
+        """Return the error to raise when the time is up: a Pending with the likely reason."""
         return Refusal("not done in time")
 
 
 class Step(NamedTuple):
-    """One command that changes the VM: what is sent, how its end is waited for, and what takes it back.
+    """One command that changes the VM, or one piece of work on the host: how its end is waited for, and what takes it back.
 
-    ``commands`` in every result are the steps' public forms, the same in check mode and in the real run.
+    ``commands`` in every result are the steps' own, the same in check mode and in the real run.
     """
 
-    execute: str
+    execute: str = ""
     arguments: Dict[str, Any] = {}
+    do: Callable[[Deadline], None] | None = None
+    """The work on the host, in the place of a command: all of it until the deadline, or nothing and a TaskError."""
+    command_lines: Sequence[Sequence[str]] = ()
+    """The command lines that show what ``do`` does, each as its words."""
     fds: Sequence[Descriptor] = ()
     """What is handed over with it."""
     oob: bool = False
@@ -129,6 +143,21 @@ class Step(NamedTuple):
     undoes: Any = None
     """Set by the engine: the step that this one takes back."""
 
+    @property
+    def commands(self) -> List[Any]:
+        """Return what results show of it: the command, or the command lines. Empty for a hidden step."""
+        if self.hidden:
+            return []
+        return [list(words) for words in self.command_lines] if self.do else [self.public()]
+
+    @property
+    def title(self) -> str:
+        """Its name in a message: the command and what it is about, or the first command line."""
+        if self.do:
+            return " ".join(next(iter(self.command_lines), ()))
+        about = self.arguments.get("id") or self.arguments.get("node-name") or ""
+        return f"{self.execute} {about}".strip()
+
     def public(self) -> Dict[str, Any]:
         """Return ``{execute, arguments, socket?}`` with secret values replaced."""
         shown = {key: REDACTED if key in self.secret else value for key, value in self.arguments.items()}
@@ -140,7 +169,7 @@ class Step(NamedTuple):
 
 
 def pass_descriptors(ident: str, what: str, descriptors: Sequence[Descriptor]) -> Tuple[List[Step], str]:
-    """A ``getfd`` for each descriptor, and their names joined as QEMU's properties take them.
+    """Return a ``getfd`` for each descriptor, and their names joined as QEMU's properties take them.
 
     QEMU keeps such names for the monitor, not the connection, until ``closefd`` or a command that takes them, and
     replaces a name that comes twice: so they are unique, and start with a letter, as they must.

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Callable, Dict
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.account import Account
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
-    Option,
-)
+from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import parse
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
@@ -97,6 +96,10 @@ class Task:
             self._vm = VM(session, self.deadline, local=local, reopen=self._session, account=self.account)
             self._vm.connect_to = self.connect_to
         return self._vm
+
+    def host(self) -> Host:
+        """Return the host, for what needs no monitor. Nothing is connected."""
+        return Host(self.deadline, self.account)
 
     def connect_to(self, address: str) -> VM:
         """Return another VM that the task has to do with, at a monitor of its own; the caller closes its session."""

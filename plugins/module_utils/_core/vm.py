@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.account import Account
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.account import Account
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
     from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
@@ -30,7 +31,7 @@ _NODES = "query-named-block-nodes"
 _NODES_LINE = re.compile(r"\s*info\s+block\s+\S")
 
 
-class VM:
+class VM(Host):
     """Reads through a session, remembering answers until ``forget()``."""
 
     connect_to: Callable[[str], VM]
@@ -50,21 +51,19 @@ class VM:
         ``reopen(seconds)`` connects once more, for when the connection broke and what was done must be taken back.
         ``account``: where each step that is sent is entered.
         """
+        super().__init__(deadline, account)
         self.session = session
         self.reopen = reopen
-        self.deadline = deadline
         self.local = local
-        self.account = account or Account()
         self._answers: Dict[_Question, Any] = {}
-        self._tables: Dict[str, Dict[str, Any]] = {}
         self._schema: Schema | None = None
         self.streams = True
         """Whether there may be jobs that stream."""
 
     def forget(self) -> None:
         """Drop what was read: the VM has changed since."""
+        super().forget()
         self._answers.clear()
-        self._tables.clear()
 
     def ask(self, query: str, **arguments: Any) -> Any:
         """The ``return`` of a query, asked at most once. Arguments are text, numbers and truth values, the underscores
@@ -114,12 +113,6 @@ class VM:
     def answers(self, query: str) -> List[Tuple[Dict[str, Any], Any]]:
         """All that is known of a query: its arguments and the answer to each."""
         return [(_wire(dict(asked)), answer) for (name, asked), answer in self._answers.items() if name == query]
-
-    def table(self, name: str, make: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
-        """What ``make`` makes of answers, made once until ``forget()``: each of many things is looked up in it."""
-        if name not in self._tables:
-            self._tables[name] = make()
-        return self._tables[name]
 
     def children(self, path: str) -> Dict[str, str]:
         """Names and types of what lies at a QOM path (``qom-list``); raises DeviceNotFound where there is no such path."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Any, List, Sequence, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal, TaskError
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import OperationFailed, TaskError
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import PlanFailed
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
@@ -64,7 +64,7 @@ def _keep_account(step: Step, takes_back: List[Step], undo: List[Step], kept: Li
     """Put what takes a step back before what takes back the earlier ones, or note that nothing does."""
     undo[:0] = [back.replace(about=step.about, needs=step.needs, undoes=step) for back in takes_back]
     if not takes_back and not step.hidden:
-        kept.append(_named(step))
+        kept.append(step.title)
 
 
 def _takes_back(step: Step, vm: VM, last: bool) -> List[Step]:
@@ -76,7 +76,7 @@ def _takes_back(step: Step, vm: VM, last: bool) -> List[Step]:
 
 
 def may_have_run(exc: Exception) -> bool:
-    """Return whether QEMU may carry out, or have carried out, a command that it has not answered."""
+    """Tell whether QEMU may carry out, or have carried out, a command that it has not answered."""
     if isinstance(exc, errors.Disconnected):
         return exc.outcome_unknown
     return isinstance(exc, (errors.CommandTimeout, errors.Cancelled)) and exc.phase == "reply"
@@ -96,12 +96,18 @@ def _transact(step: Step, vm: VM, deadline: Deadline) -> None:
 
 
 def _send_until_accepted(step: Step, vm: VM, deadline: Deadline) -> int | None:
-    """Send one step: the number of the first event that may end it, None if there is nothing to wait for."""
+    """Send one step. Return the number of the first event that may end it, None if there is nothing to wait for."""
     patience = time.monotonic() + _RETRY_SECONDS
-    mark = vm.session.event_count
+    mark = 0 if step.do else vm.session.event_count
+    if step.wait:
+        step.wait.begin(vm)
     while True:
         try:
             _enter(step, vm, deadline)
+            return mark
+        except errors.Disconnected:
+            if not (step.wait and step.wait.loses_connection):
+                raise
             return mark
         except errors.CommandError as exc:
             meaning = step.wait.classify(exc) if step.wait else ""
@@ -117,8 +123,7 @@ def _send_until_accepted(step: Step, vm: VM, deadline: Deadline) -> int | None:
 
 def _enter(step: Step, vm: VM, deadline: Deadline) -> None:
     """Send a step, which is in the account from before that until it is certain that QEMU has not taken it."""
-    if not step.hidden:
-        vm.account.add(step, step.public())
+    vm.account.add(step, *step.commands)
     try:
         _send(step, vm, deadline)
     except (errors.QMPError, TaskError) as exc:
@@ -134,6 +139,9 @@ def _is_there(step: Step, vm: VM) -> bool:
 
 
 def _send(step: Step, vm: VM, deadline: Deadline) -> None:
+    if step.do:
+        step.do(deadline)
+        return
     opened: List[int] = []
     try:
         opened.extend(descriptor.open() for descriptor in step.fds)
@@ -148,31 +156,55 @@ def _wait_for_end(step: Step, vm: VM, deadline: Deadline, mark: int | None) -> N
     wait = step.wait
     if mark is None or wait is None or wait.no_wait:
         return
+    if wait.seconds is not None:
+        deadline = Deadline(min(wait.seconds, deadline.remaining() or 0.0))
     again = time.monotonic() + wait.resend_every
     while True:
-        try:
-            event = vm.session.wait_event(wait.is_end, since=mark, timeout=wait.poll_every, deadline=deadline)
-        except errors.CommandTimeout:
-            vm.forget()
-        else:
+        event = _next_event(wait, vm, mark, deadline)
+        if event is not None:
             _raise_if_refused(step, wait, event, vm)
             return
-        if deadline.expired:
-            raise _timeout_error(step, wait, vm)
+        resend = wait.resend_every > 0 and time.monotonic() >= again
+        again += wait.resend_every if resend else 0.0
         try:
-            if wait.is_done(vm):
+            if deadline.expired:
+                return _time_is_up(step, wait, vm)
+            if _is_over(step, wait, vm, deadline, resend):
                 return
-            if wait.resend_every and time.monotonic() >= again:
-                again = time.monotonic() + wait.resend_every
-                _send(step, vm, deadline)
-        except errors.CommandTimeout as exc:
-            raise _timeout_error(step, wait, vm) from exc
-        except errors.CommandError as exc:
-            meaning = wait.classify(exc)
-            if meaning == "done":
-                return
-            if not meaning:
-                raise
+        except errors.CommandTimeout:
+            return _time_is_up(step, wait, vm)
+
+
+def _is_over(step: Step, wait: Wait, vm: VM, deadline: Deadline, resend: bool) -> bool:
+    """Return whether a look at the VM shows the step's end. ``resend``: send the command once more where it does not."""
+    try:
+        if wait.is_done(vm):
+            return True
+        if resend:
+            _send(step, vm, deadline)
+    except errors.Disconnected:
+        if not wait.loses_connection:
+            raise
+    except errors.CommandError as exc:
+        meaning = wait.classify(exc)
+        if not meaning:
+            raise
+        return meaning == "done"
+    return False
+
+
+def _next_event(wait: Wait, vm: VM, mark: int, deadline: Deadline) -> Event | None:
+    """Return the event that ends a step; None if it does not come within a moment."""
+    try:
+        return vm.session.wait_event(wait.is_end, since=mark, timeout=wait.poll_every, deadline=deadline)
+    except errors.CommandTimeout:
+        pass
+    except errors.Disconnected:
+        if not wait.loses_connection:
+            raise
+        time.sleep(wait.poll_every)
+    vm.forget()
+    return None
 
 
 def _raise_if_refused(step: Step, wait: Wait, event: Event, vm: VM) -> None:
@@ -184,34 +216,34 @@ def _raise_if_refused(step: Step, wait: Wait, event: Event, vm: VM) -> None:
         raise
 
 
-def _timeout_error(step: Step, wait: Wait, vm: VM) -> Exception:
-    """Return the error that says why the step's end has not come, after one short look, in which QEMU may not answer at all."""
+def _time_is_up(step: Step, wait: Wait, vm: VM) -> None:
+    """Raise why the step's end has not come, after one short look, in which QEMU may not answer at all."""
+    if wait.optional:
+        return
     deadline, vm.deadline = vm.deadline, Deadline(_LOOK_SECONDS)
     try:
         try:
-            vm.ask("query-status")
+            if not vm.session.closed:
+                vm.ask("query-status")
         except errors.CommandTimeout:
             vm.know({"status": "stuck (QEMU does not answer)", "running": False}, "query-status")
-        return wait.timeout_error(vm)
+        error = wait.timeout_error(vm)
     except errors.CommandTimeout:
-        return Refusal(f"{step.execute} was sent, but QEMU does not answer any more: what came of it is not known")
-    except errors.QMPError as exc:
-        return exc
+        error = OperationFailed(
+            f"{step.execute} was sent, but QEMU does not answer any more: what came of it is not known"
+        )
     finally:
         vm.deadline = deadline
+    raise error
 
 
-def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[Dict[str, Any]], List[str]]:
-    """Take back, newest first: what was done, and the steps that could not be (``kept``: those that nothing takes back)."""
+def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[Any], List[str]]:
+    """Take back what was done, newest first. Return what that took, and what is left (``kept``: what nothing takes back)."""
     left = (vm.deadline.end or 0.0) - time.monotonic()  # below 0 where saying why has taken its time
     vm.deadline = Deadline(max(min(left, UNDO_AT_MOST), UNDO_SECONDS + min(left, 0.0)))
-    done: List[Dict[str, Any]] = []
+    done: List[Any] = []
     stuck: List[str] = []
-    if vm.session.closed and undo:
-        try:
-            vm.session = vm.reopen(UNDO_SECONDS / 2)
-        except errors.QMPError as exc:
-            return [], [*kept, *(f"{_named(step)} ({exc})" for step in undo if not step.hidden)]
+    lost = _reconnect(vm) if any(step.do is None for step in undo) else None
     needed: Set[Tuple[str, str]] = set()
     standing: Set[int] = set()  # by id(): the steps whose undo failed
     whole = vm.deadline
@@ -219,12 +251,14 @@ def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[
         # a guest that gives one thing back late, or never, leaves time for the others
         vm.deadline = Deadline((whole.remaining() or 0.0) * _SHARE) if step.wait else whole
         try:
+            if lost is not None and step.do is None:
+                raise lost
             if not _is_there(step, vm):
                 continue
             if step.removes and step.about in needed:  # what a stuck thing stands on must stay: a NIC's netdev, say
                 needed |= step.needs
                 standing.add(id(step.undoes))
-                stuck.append(_named(step))
+                stuck.append(step.title)
                 continue
             _transact(step, vm, vm.deadline)
         except (errors.QMPError, TaskError) as exc:
@@ -233,12 +267,21 @@ def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[
             needed |= step.needs
             standing.add(id(step.undoes))
             if not step.hidden:
-                stuck.append(f"{_named(step)} ({exc})")
+                stuck.append(f"{step.title} ({exc})")
             continue
-        if not step.hidden:
-            done.append(step.public())
+        done += step.commands
     _strike_out(undo, standing, vm)
     return done, [*kept, *stuck]
+
+
+def _reconnect(vm: VM) -> errors.QMPError | None:
+    """Connect once more where the connection was lost. Return the error where that fails."""
+    try:
+        if vm.session.closed:
+            vm.session = vm.reopen(UNDO_SECONDS / 2)
+    except errors.QMPError as exc:
+        return exc
+    return None
 
 
 def _strike_out(undo: Sequence[Step], standing: Set[int], vm: VM) -> None:
@@ -246,8 +289,3 @@ def _strike_out(undo: Sequence[Step], standing: Set[int], vm: VM) -> None:
     for step in undo:
         if step.undoes is not None and id(step.undoes) not in standing:
             vm.account.drop(step.undoes)
-
-
-def _named(step: Step) -> str:
-    name = step.arguments.get("id") or step.arguments.get("node-name") or ""
-    return f"{step.execute} {name}".strip()

@@ -47,12 +47,12 @@ def check_name(name: str) -> None:
     """Raise Refusal unless ``name`` can be a VM's name and part of a file's."""
     if not _NAME.match(name) or len(name) > 200:
         raise Refusal(
-            f"{name!r} is no name for a VM: letters, digits, and . _ + @ : - or a space after the first, at most 200"
+            f"{name!r} is not a valid name for a VM: letters, digits, and . _ + @ : - or a space after the first, at most 200"
         )
 
 
 def find_binary(given: str | None) -> str:
-    """The absolute path of the QEMU to run; without ``given`` the one of this host's architecture. Raises Refusal."""
+    """Return the absolute path of the QEMU to run; without ``given`` the one of this host's architecture. Raise Refusal."""
     machine = platform.machine()
     machine = "arm" if machine.startswith("armv") else _ARCHITECTURES.get(machine, machine)
     names = [given] if given else [f"qemu-system-{machine}", *_ELSEWHERE]
@@ -68,7 +68,7 @@ def find_binary(given: str | None) -> str:
 
 
 def monitor(address: Address) -> List[str]:
-    """The options that make the QMP monitor at ``address``."""
+    """Return the options that make the QMP monitor at ``address``."""
     if address.path is None:
         where = {"host": address.host, "port": str(address.port)}
     elif address.path.startswith("@"):
@@ -86,7 +86,7 @@ def enclose(name: str, own: Sequence[str], arguments: Sequence[str]) -> List[str
 
 
 def same(wanted: Sequence[str], running: Sequence[str]) -> bool:
-    """Whether a process that runs with ``running`` was started with the options ``wanted``.
+    """Return whether a process that runs with ``running`` was started with the options ``wanted``.
 
     A wrapper may put options of its own before and behind; both ends of ``wanted`` are marks, so a part of a longer
     command line is not taken for all of it. How its guest began makes no other machine.
@@ -97,7 +97,7 @@ def same(wanted: Sequence[str], running: Sequence[str]) -> bool:
 
 
 def _without_beginning(arguments: Sequence[str]) -> List[str]:
-    """The options but for those by which a guest begins: stopped, or as one that comes from elsewhere."""
+    """Return the options but for those by which a guest begins: stopped, or as one that comes from elsewhere."""
     return [
         text
         for before, text in zip(["", *arguments], arguments)
@@ -106,14 +106,14 @@ def _without_beginning(arguments: Sequence[str]) -> List[str]:
 
 
 def core(running: Sequence[str]) -> List[str]:
-    """The options of a running process that ``enclose`` made, or all of them if it was started in another way."""
+    """Return the options of a running process that ``enclose`` made, or all of them if it was started in another way."""
     last = len(running) - 1 - list(reversed(running)).index(_LAST) if _LAST in running else -1
     first = running.index("-name") if "-name" in running else len(running)
     return list(running[first : last + 1]) or list(running[1:])
 
 
 def guest_name(running: Sequence[str]) -> str | None:
-    """The VM's name on a command line, None if it has none."""
+    """Return the VM's name on a command line, None if it has none."""
     for option, value in zip(running, running[1:]):
         if option in ("-name", "--name"):
             for part in value.split(","):
@@ -124,15 +124,15 @@ def guest_name(running: Sequence[str]) -> str | None:
 
 
 def logfiles(arguments: Sequence[str]) -> Iterator[str]:
-    """Where character devices write down what they say: QEMU makes these files as the user that starts it."""
+    """Yield where character devices write down what they say: QEMU makes these files as the user that starts it."""
     for before, text in zip(["", *arguments], arguments):
         if before.lstrip("-") == "chardev":
             for path in _LOGFILE.findall(text):
                 yield path.replace(",,", ",")
 
 
-def hide(arguments: Sequence[str]) -> List[str]:
-    """The same with passwords and the data of secret objects replaced."""
+def redact(arguments: Sequence[str]) -> List[str]:
+    """Return the same with passwords and the data of secret objects replaced."""
     shown = []
     for before, text in zip(["", *arguments], arguments):
         if before.lstrip("-") == "object" and "secret" in text:
@@ -146,7 +146,7 @@ def hide(arguments: Sequence[str]) -> List[str]:
 
 
 def secrets(arguments: Any) -> Iterator[str]:
-    """What ``hide`` hides in the user's ``arguments``, right or wrong ones, as QEMU's messages and Ansible quote it."""
+    """Yield what ``redact`` hides in the user's ``arguments``, right or wrong ones, as QEMU's messages and Ansible quote it."""
     if isinstance(arguments, dict):
         is_secret = str(arguments.get("qom-type", "")).startswith("secret")
         for key, value in arguments.items():
@@ -177,7 +177,7 @@ def _spelled(secret: Any) -> Iterator[str]:
 
 
 def expand(arguments: Any) -> List[str]:
-    """The option strings of the user's ``arguments``: a list as it is, or a dict. Raises Refusal."""
+    """Return the option strings of the user's ``arguments``: a list as it is, or a dict. Raise Refusal."""
     if arguments is None:
         return []
     if isinstance(arguments, dict):
@@ -206,7 +206,7 @@ def _option(name: str, value: Any) -> Iterator[str]:
     """One entry of a dict: a flag, an option with its value, or one option for each element."""
     plain = name.lstrip("-")
     if not _OPTION.match(plain):
-        raise Refusal(f"arguments: {name!r} is no name of a QEMU option")
+        raise Refusal(f"arguments: {name!r} is not a valid name of a QEMU option")
     if value is False:
         return
     values = value if isinstance(value, list) else [value]
@@ -231,13 +231,13 @@ def _pairs(option: str, prefix: str, values: Dict[str, Any]) -> Iterator[str]:
 
 
 def _scalar(where: str, value: Any, switch: bool) -> str:
-    """``value`` as text; a boolean is on or off where ``switch`` allows it. Raises Refusal."""
+    """Return ``value`` as text; a boolean is on or off where ``switch`` allows it. Raise Refusal."""
     if isinstance(value, bool) and switch:
         return "on" if value else "off"
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
     hint = "; quote on, off, yes and no" if isinstance(value, bool) else ""
-    raise Refusal(f"arguments: {where} is {value!r}, which is no string{hint}")
+    raise Refusal(f"arguments: {where} is {value!r}, which is not a string{hint}")
 
 
 def _escape(text: str) -> str:

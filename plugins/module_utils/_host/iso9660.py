@@ -35,7 +35,7 @@ class _File(NamedTuple):
 
 
 def volume(label: str, files: Dict[str, bytes]) -> bytes:
-    """The volume. Names are of letters, digits and ``-``; it has one directory. Raises ValueError if that is too small."""
+    """Return the volume. Names are of letters, digits and ``-``; it has one directory. Raise ValueError if that is too small."""
     placed, sector = [], _FILES
     for name, content in sorted(files.items()):
         placed.append(_File(name, sector, len(content)))
@@ -51,7 +51,7 @@ def volume(label: str, files: Dict[str, bytes]) -> bytes:
 
 
 def label(start: bytes) -> str | None:
-    """A volume's label, from its first HEAD bytes; None: it is no ISO 9660 volume."""
+    """Return a volume's label, from its first HEAD bytes; None for anything else."""
     descriptor = start[_DESCRIPTORS * SECTOR :]
     return descriptor[40:72].decode("ascii", "replace").rstrip() if descriptor[:6] == b"\x01CD001" else None
 
@@ -65,7 +65,7 @@ def _padded(content: bytes) -> bytes:
 
 
 def _both(value: int) -> bytes:
-    """A number in both byte orders, as most are written."""
+    """Return a number in both byte orders, as most are written."""
     return struct.pack("<I", value) + struct.pack(">I", value)
 
 
@@ -74,7 +74,7 @@ def _both16(value: int) -> bytes:
 
 
 def _record(identifier: bytes, first: int, length: int, flags: int = 0) -> bytes:
-    """A directory's entry; always of an even length."""
+    """Return a directory's entry; always of an even length."""
     body = b"\0" + _both(first) + _both(length) + _RECORD_TIME + bytes([flags, 0, 0]) + _both16(1)
     body += bytes([len(identifier)]) + identifier
     body += bytes((len(body) + 1) % 2)
@@ -82,7 +82,7 @@ def _record(identifier: bytes, first: int, length: int, flags: int = 0) -> bytes
 
 
 def _directory(sector: int, files: List[_File], joliet: bool) -> bytes:
-    """The root directory: itself, its parent (which is itself) and the files."""
+    """Return the root directory: itself, its parent (which is itself) and the files."""
     records = [_record(name, sector, SECTOR, _DIRECTORY) for name in (b"\0", b"\1")]
     named: List[Tuple[bytes, _File]] = [(_identifier(file.name, joliet), file) for file in files]
     records += [_record(name, file.first, file.length) for name, file in sorted(named)]
@@ -102,7 +102,7 @@ def _path_table(sector: int, order: str) -> bytes:
 
 
 def _descriptor(label: str, sectors: int, joliet: bool) -> bytes:
-    """The primary volume descriptor, or Joliet's supplementary one."""
+    """Return the primary volume descriptor, or Joliet's supplementary one."""
     codec = "utf-16-be" if joliet else "ascii"
 
     def text(value: str, length: int) -> bytes:

@@ -9,71 +9,90 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from typing import Any, Callable, Dict, List, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import OperationFailed, Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 
 OWNER = {"owner": Option("str"), "mode": Option("str")}
 _MOST = 0o777
-
-Did = Callable[[List[str]], None]
 
 
 class Ownership(NamedTuple):
     """The options ``owner`` and ``mode``; None where the task names none."""
 
-    owner: str | None
-    uid: int | None
-    mode: int | None
+    owner: str | None = None
+    uid: int | None = None
+    mode: int | None = None
 
-    def commands(self, found: os.stat_result | None, path: str) -> List[List[str]]:
-        """What makes ``path`` so, as command lines to show; ``found``: what is there, None for a file yet to be made.
+    @property
+    def state(self) -> Dict[str, str]:
+        """Return the options as ``state_of`` has them, so that the two can be compared."""
+        state = {} if self.mode is None else {"mode": f"{self.mode:04o}"}
+        return state if self.uid is None else {**state, "owner": _user(self.uid)}
 
-        Raises Refusal for what may be another file than it looks.
-        """
-        lines = self._lines(found, path)
-        if lines and found is not None:
+    def command_lines(self, path: str) -> List[List[str]]:
+        """Return what makes a new file so, as command lines to show."""
+        lines = [] if self.mode is None else [["chmod", f"{self.mode:04o}", path]]
+        return lines if self.owner is None else [*lines, ["chown", self.owner, path]]
+
+    def steps(self, found: os.stat_result, path: str) -> List[Step]:
+        """Return what makes a file that is there so. Raise Refusal for what may be another file than it looks."""
+        before = Ownership(str(found.st_uid), found.st_uid, stat.S_IMODE(found.st_mode))
+        pairs = []
+        if self.mode not in (None, before.mode):
+            pairs.append((Ownership(mode=self.mode), Ownership(mode=before.mode)))
+        if self.uid not in (None, before.uid):
+            pairs.append((self._replace(mode=None), before._replace(mode=None)))
+        if pairs:
             _must_be_itself(found, path)
-        return lines
+        return [new._step(path, undo=[old._step(path)]) for new, old in pairs]
 
-    def _lines(self, found: os.stat_result | None, path: str) -> List[List[str]]:
-        lines = []
-        if self.mode is not None and (found is None or stat.S_IMODE(found.st_mode) != self.mode):
-            lines.append(["chmod", f"{self.mode:04o}", path])
-        if self.uid is not None and self.owner is not None and (found is None or found.st_uid != self.uid):
-            lines.append(["chown", self.owner, path])
-        return lines
+    def _step(self, path: str, undo: Sequence[Step] = ()) -> Step:
+        return Step(do=partial(self._give, path), command_lines=self.command_lines(path), undo=undo)
 
-    def apply(self, file: int, path: str, did: Did = lambda command: None) -> None:
-        """Make it so for an open file; ``did`` is called with each command line whose work is done. Raises Refusal."""
+    def apply(self, file: int, path: str) -> None:
+        """Make it so for an open file, ``path`` being its name. Raise OperationFailed."""
         try:
-            for command in self._lines(os.fstat(file), path):
-                if command[0] == "chmod":
-                    os.chmod(safe_open.by_number(file), self.mode or 0)
-                else:
-                    os.chown(safe_open.by_number(file), -1 if self.uid is None else self.uid, -1)
-                did(command)
+            if self.mode is not None:
+                os.chmod(safe_open.by_number(file), self.mode)
+            if self.uid is not None:
+                os.chown(safe_open.by_number(file), self.uid, -1)
         except OSError as exc:
-            raise Refusal(
+            raise OperationFailed(
                 f"owner, mode: {path} can't be given to {self.owner or 'nobody else'}: {exc.strerror}"
             ) from exc
 
-    def apply_to_existing(self, path: str, did: Did) -> None:
-        """Make it so for a file that was there before; ``did`` as ``give`` has it. Raises Refusal."""
-        if self.uid is None and self.mode is None:
-            return
+    def _give(self, path: str, deadline: Deadline) -> None:
+        """Make it so for a file that was there before. Raise TaskError."""
         try:
             with safe_open.parent(path) as (directory, name):
                 file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         except OSError as exc:
-            raise Refusal(f"owner, mode: can't look at {path}: {exc.strerror}") from exc
+            raise OperationFailed(f"owner, mode: can't look at {path}: {exc.strerror}") from exc
         try:
-            if self.commands(os.fstat(file), path):
-                self.apply(file, path, did)
+            _must_be_itself(os.fstat(file), path)
+            self.apply(file, path)
         finally:
             os.close(file)
+
+
+def state_of(found: os.stat_result) -> Dict[str, str]:
+    """Return mode and owner of what is there."""
+    return {"mode": f"{stat.S_IMODE(found.st_mode):04o}", "owner": _user(found.st_uid)}
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _must_be_itself(found: os.stat_result, path: str) -> None:
@@ -91,8 +110,8 @@ def _must_be_itself(found: os.stat_result, path: str) -> None:
 
 
 def owner(params: Dict[str, Any]) -> Ownership:
-    """The options, checked. Raises Refusal for a user that is not there, and a mode that is none."""
-    name, text = params["owner"], params["mode"]
+    """Return the options, checked. Raise Refusal for an unknown user, and for what is not a valid mode."""
+    name, text = params.get("owner"), params.get("mode")
     try:
         uid = None if name is None else pwd.getpwnam(name).pw_uid
     except KeyError:

@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 import struct
-from typing import Iterator
+from typing import Callable, Iterator
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
@@ -38,12 +38,12 @@ def check_absolute(option: str, path: str) -> None:
 
 
 def part_path(path: str) -> str:
-    """The name under which ``path`` is written until it is whole."""
+    """Return the name under which ``path`` is written until it is whole."""
     return path + _SUFFIX
 
 
 def existing(option: str, path: str) -> os.stat_result | None:
-    """What is at ``path``; None: nothing. Raises Refusal for what is no regular file, or can't be looked at."""
+    """Return what is at ``path``; None: nothing. Raise Refusal for what is not a regular file, or can't be looked at."""
     try:
         with safe_open.reached(path) as file:
             found = os.fstat(file)
@@ -65,7 +65,7 @@ def check_itself(option: str, path: str) -> None:
 
 
 def check_leftover(option: str, path: str) -> os.stat_result | None:
-    """What is at the name beside ``path``; None: nothing. Raises Refusal for what no earlier run can have left."""
+    """Return what is under the name beside ``path``; None: nothing. Raise Refusal for what no earlier run can have left."""
     part = part_path(path)
     if os.path.islink(part):
         raise Refusal(f"{option}: {part}, under which it would be written first, is a symbolic link: remove it")
@@ -82,7 +82,7 @@ def check_directory(option: str, path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file, if it is there. Raises Refusal where that is not allowed."""
+    """Remove a file, if it is there. Raise Refusal where that is not allowed."""
     try:
         with contextlib.suppress(FileNotFoundError), safe_open.parent(path) as (directory, name):
             os.unlink(name, dir_fd=directory)
@@ -90,11 +90,35 @@ def remove(path: str) -> None:
         raise Refusal(f"can't remove {path}: {exc.strerror}") from exc
 
 
+class NewFile:
+    """A file that is made whole or not at all, and removed again only as long as it is the one that was made."""
+
+    def __init__(self, path: str, mode: int, replace: bool = False) -> None:
+        """``mode``: until somebody gives it another. ``replace``: what has its name already is replaced."""
+        self._path = path
+        self._mode = mode
+        self._replace = replace
+        self._made: os.stat_result | None = None
+
+    def make(self, fill: Callable[[int], None]) -> None:
+        """Make it: ``fill`` writes to the open file. Raise TaskError, with nothing left behind."""
+        with new_part("path", self._path, self._mode) as file:
+            fill(file)
+            move_into_place("path", self._path, replace=self._replace, kept=False)
+            self._made = os.fstat(file)
+
+    def remove(self) -> None:
+        """Remove it, if it is there. Raise Refusal where that is not allowed."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._made is not None and os.path.samestat(self._made, os.lstat(self._path)):
+                remove(self._path)
+
+
 @contextlib.contextmanager
 def new_part(option: str, path: str, mode: int) -> Iterator[int]:
-    """A new and empty file beside ``path``, to be written by its descriptor and then placed; removed if that fails.
+    """Yield a new and empty file beside ``path``, to be written by its descriptor and then placed; removed if that fails.
 
-    Raises Refusal where it can't be made, and while another task makes one for the same path.
+    Raise Refusal where it can't be made, and while another task makes one for the same path.
     """
     part = part_path(path)
     try:
@@ -168,7 +192,7 @@ def _has_name(file: int, directory: int, name: str) -> bool:
 
 
 def move_into_place(option: str, path: str, *, replace: bool, kept: bool = True) -> None:
-    """Give what was written beside ``path`` its name. Raises Refusal, with the file left where it is, if that fails.
+    """Give what was written beside ``path`` its name. Raise Refusal, with the file left where it is, if that fails.
 
     Without ``replace`` a file that has come to be meanwhile is kept. ``kept``: whether the new one is, too.
     """
@@ -199,7 +223,7 @@ def _is_there(directory: int, name: str) -> bool:
 
 
 def _linked(directory: int, part: str, name: str) -> bool:
-    """A rename that never overwrites; False where the file system has no links, or the kernel protects the file's."""
+    """Rename without ever overwriting. Return False where the file system has no links, or the kernel protects the file's."""
     try:
         os.link(part, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
     except FileExistsError:

@@ -11,8 +11,6 @@ import errno
 import os
 import signal
 import socket
-import stat
-import struct
 import subprocess
 import tempfile
 import time
@@ -39,7 +37,7 @@ _ENVIRONMENT = (
 
 
 def command_line(pid: int) -> List[str]:
-    """The command line of a process; empty if there is none, or it has ended and nobody has noticed."""
+    """Return the command line of a process; empty if there is none, or it has ended and nobody has noticed."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return [os.fsdecode(text) for text in file.read().split(b"\0")[:-1]]
@@ -48,12 +46,12 @@ def command_line(pid: int) -> List[str]:
 
 
 def runs(pid: int | None, name: str) -> bool:
-    """Whether the process is there and is the QEMU of the VM ``name``: a pid alone may be anybody's by now."""
+    """Return whether the process is there and is the QEMU of the VM ``name``: a pid alone may be anybody's by now."""
     return pid is not None and guest_name(command_line(pid)) == name
 
 
 def other_binary(pid: int, binary: str) -> str | None:
-    """The program that the process runs if it is another one than ``binary``; None if it is that, or can't be told."""
+    """Return the program that the process runs if it is another one than ``binary``; None if it is that, or can't be told."""
     try:
         with open(binary, "rb") as file:
             if file.read(4) != b"\x7fELF":
@@ -67,7 +65,7 @@ def other_binary(pid: int, binary: str) -> str | None:
 
 
 def read_pidfile(path: str) -> int | None:
-    """The process id in a file; None if there is no file. Raises Refusal if it holds anything else."""
+    """Return the process id in a file; None if there is no file. Raise Refusal if it holds anything else."""
     try:
         with safe_open.regular(path) as file:
             text = file.read(64).strip()
@@ -80,22 +78,8 @@ def read_pidfile(path: str) -> int | None:
     return int(text) if text else None
 
 
-def listener(address: Address) -> int | None:
-    """The pid of the process that listens at a UNIX socket, where the kernel tells; None also for TCP."""
-    if address.path is None:
-        return None
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(address.sun_path)
-            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        except OSError:
-            return None
-        return int(struct.unpack("3i", credentials)[0]) or None
-
-
 def is_free(address: Address) -> bool:
-    """Whether nothing listens there: no socket, or one that a dead process left. A doubt counts as a no."""
+    """Return whether nothing listens there: no socket, or one that a dead process left. A doubt counts as a no."""
     family = socket.AF_INET if address.path is None else socket.AF_UNIX
     try:
         if family == socket.AF_INET:
@@ -105,16 +89,8 @@ def is_free(address: Address) -> bool:
                 probe.setblocking(False)
                 probe.connect(address.sun_path)
     except OSError as exc:
-        return exc.errno in (errno.ENOENT, errno.ECONNREFUSED) and not is_file(address)
+        return exc.errno in (errno.ENOENT, errno.ECONNREFUSED) and not address.is_file(follow=False)
     return False
-
-
-def is_file(address: Address) -> bool:
-    """Whether something else than a socket has the path: connecting is refused there, too, and QEMU would delete it."""
-    try:
-        return _has_path(address) and not stat.S_ISSOCK(os.lstat(address.path or "").st_mode)
-    except OSError:
-        return False
 
 
 def _has_path(address: Address) -> bool:
@@ -129,7 +105,7 @@ def wait_until_socket_closed(address: Address) -> None:
 
 
 def remove_stale_files(address: Address, pidfile: str, name: str) -> None:
-    """Delete the socket that nobody listens at, and the pidfile whose process is gone. Raises Refusal."""
+    """Delete the socket that nobody listens at, and the pidfile whose process is gone. Raise Refusal."""
     with contextlib.suppress(FileNotFoundError):
         try:
             if _has_path(address) and is_free(address):
@@ -143,44 +119,20 @@ def remove_stale_files(address: Address, pidfile: str, name: str) -> None:
             os.unlink(pidfile)
 
 
-def wait_gone(pid: int | None, name: str, address: Address, deadline: Deadline) -> bool:
-    """Whether the process ended, or if its pid is unknown, nothing listens any more, before the deadline."""
-    while runs(pid, name) if pid is not None else not is_free(address):
-        if deadline.expired:
-            return False
-        time.sleep(POLL)
-    # Its memory goes, and with it its command line, before its files, locks and sockets do.
-    end = time.monotonic() + _ZOMBIE_SECONDS
-    while pid is not None and not command_line(pid) and not is_dead(pid) and time.monotonic() < end:
-        time.sleep(POLL)
-    return True
-
-
-def is_dead(pid: int) -> bool:
-    """Whether all of a process has ended, noticed or not by its parent (a container's init may never look)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state = file.read().rpartition(b") ")[2][:1]
-        # the first thread can end before the others, which go on using the files
-        return state in b"ZX" and len(os.listdir(f"/proc/{pid}/task")) == 1
-    except OSError:
-        return True
-
-
 def new_mark() -> str:
     """Something that tells the processes of one start from all others."""
     return f"{os.getpid()}.{os.urandom(8).hex()}"
 
 
 def environment() -> Dict[str, str]:
-    """What QEMU gets of the task's environment: it lasts as long as QEMU does, and a password has no place in it."""
+    """Return what QEMU gets of the task's environment: it lasts as long as QEMU does, and a password has no place in it."""
     return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
 
 
 def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[[], str]) -> str:
     """Start QEMU, which returns as soon as the VM runs on its own (``-daemonize``). Its stderr, mostly empty.
 
-    ``logged()``: what it wrote to its log by then. Raises Refusal with QEMU's own words if it fails, or isn't through by
+    ``logged()``: what it wrote to its log by then. Raise Refusal with QEMU's own words if it fails, or isn't through by
     the deadline. Whatever is raised, the caller ends what was started with ``kill(mark)``.
     """
     # A file and no pipe: the end of a pipe would come only when every process that inherited it has ended.
@@ -220,7 +172,7 @@ def _sentence(text: str, *details: str) -> str:
 
 
 def tail(file: IO[bytes]) -> str:
-    """The end of what QEMU said."""
+    """Return the end of what QEMU said."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _STDERR_BYTES))
     return file.read().decode(errors="replace").strip()
@@ -239,7 +191,7 @@ def kill(mark: str) -> None:
 
 
 def _marked(mark: str) -> Iterator[int]:
-    """The processes that have the mark in their environment."""
+    """Yield the processes that have the mark in their environment."""
     wanted = os.fsencode(f"{_MARK}={mark}")
     for entry in os.listdir("/proc"):
         with contextlib.suppress(OSError, ValueError), open(f"/proc/{int(entry)}/environ", "rb") as file:

@@ -34,7 +34,7 @@ class QemuImg:
     """Runs it until the task's deadline."""
 
     def __init__(self, binary: str, deadline: Deadline) -> None:
-        """``binary``: a path, or a name to be looked for. Raises Refusal where there is none."""
+        """``binary``: a path, or a name to be looked for. Raise Refusal where there is none."""
         found = shutil.which(binary)
         if found is None:
             raise Refusal(
@@ -45,7 +45,7 @@ class QemuImg:
         self._deadline = deadline
 
     def run(self, command: List[str], failure: str, file: Tuple[str, int] | None = None) -> str:
-        """What it printed. Raises Refusal, begun with ``failure``, when it fails or lasts too long.
+        """Return what it printed. Raise Refusal, begun with ``failure``, when it fails or lasts too long.
 
         ``file``: a path in the command and the open file that qemu-img uses in its place, whatever has that name by then.
         """
@@ -73,22 +73,22 @@ class QemuImg:
         return done.stdout.decode(errors="replace")
 
     def info(self, path: str, kind: str | None = None) -> Dict[str, Any]:
-        """What an image says of itself, be it in use or not; ``kind``: its format, which is else found by its content."""
+        """Return what an image says of itself, be it in use or not; ``kind``: its format, which is else found by its content."""
         command = [self.binary, "info", "--output=json", "--force-share", *(["-f", kind] if kind else []), path]
         found: Dict[str, Any] = json.loads(self.run(command, f"{path} can't be read as an image"))
         return found
 
     def create_options(self, kind: str, path: str) -> List[str]:
-        """The names of what a new image of this format can be told, empty where it does not say. Nothing is made.
+        """Return the names of what a new image of this format can be told, empty where it does not say. Nothing is made.
 
-        Raises Refusal for a format that it does not have.
+        Raise Refusal for a format that it does not have.
         """
         command = [self.binary, "create", "-f", kind, "-o", "help", path]
         return _LISTED.findall(self.run(command, f"format: {kind} images can't be made"))
 
 
 def in_use(path: str) -> bool:
-    """Whether a process holds QEMU's locks on the image, be it to read only. False where that can't be seen."""
+    """Return whether a process holds QEMU's locks on the image, be it to read only. False where that can't be seen."""
     wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _LOCKS_FROM, _LOCKS_LENGTH, 0)
     with contextlib.suppress(OSError), safe_open.regular(path, links=True, devices=True) as image:
         lock = _FLOCK.unpack(fcntl.fcntl(image.fileno(), fcntl.F_GETLK, wanted))

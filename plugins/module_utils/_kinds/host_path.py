@@ -17,13 +17,13 @@ import stat
 from typing import TYPE_CHECKING
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import UNIX_LONGEST
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.connection import peer_process
 
 if TYPE_CHECKING:
     from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
     from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
 
-LONGEST = 107
 _FDSET = "/dev/fdset/"
 _WHAT = {
     stat.S_IFLNK: "a symbolic link",
@@ -46,8 +46,8 @@ def check_socket(
     seen = _claimed(vm, option, path, owner, draft)
     if seen is None:
         return
-    if len(os.fsencode(path)) > LONGEST:
-        raise Refusal(f"{option}: {path} is longer than the {LONGEST} bytes that a UNIX socket's path may have")
+    if len(os.fsencode(path)) > UNIX_LONGEST:
+        raise Refusal(f"{option}: {path} is longer than the {UNIX_LONGEST} bytes that a UNIX socket's path may have")
     mode = _mode(option, path, seen)
     if mode is None:
         return

@@ -13,7 +13,8 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import suggestion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.host_path import LONGEST, check_output
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.host_path import check_output
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import UNIX_LONGEST
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size, parse_bool
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def check_uri(uri: str) -> None:
         raise Refusal(
             f"uri: {uri!r} is not a valid migration address: write tcp:HOST:PORT, unix:/path, exec:COMMAND, file:/path or fd:NAME"
         )
-    if protocol == "unix" and len(os.fsencode(rest)) > LONGEST:
-        raise Refusal(f"uri: {rest} is longer than the {LONGEST} bytes that a UNIX socket's path may have")
+    if protocol == "unix" and len(os.fsencode(rest)) > UNIX_LONGEST:
+        raise Refusal(f"uri: {rest} is longer than the {UNIX_LONGEST} bytes that a UNIX socket's path may have")
 
 
 def check_file(vm: VM, uri: str) -> None:

@@ -19,6 +19,12 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Proc
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import NO_MACHINE
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Operation, Params, Run
+from ansible_collections.vmm.qemu.plugins.module_utils._host.shutdown import (
+    Ended,
+    Ignored,
+    PoweredDown,
+    wait_until_ended,
+)
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 
@@ -36,7 +42,6 @@ _PASSING = ("save-vm", "finish-migrate")
 # An error of a disk stopped the guest. Continued, it tries again what had failed.
 _FAILED = "io-error"
 _LOOK = 0.02
-_GRACE = 2.0
 _RETRY = 1.0
 
 
@@ -74,36 +79,6 @@ class WasReset(Wait):
                 "the virtual machine ended instead of being reset: QEMU was started with -no-reboot, "
                 "or something else ended it at the same time"
             )
-
-
-class PoweredDown(Wait):
-    """The end of ``system_powerdown``: SHUTDOWN, or the state ``shutdown``. A booting guest loses the request."""
-
-    resend_every = 2.5
-
-    def __init__(self, seconds: float) -> None:
-        """``seconds``: how long it is waited for, for the message."""
-        self.seconds = seconds
-
-    def is_end(self, event: Event) -> bool:
-        """SHUTDOWN, whoever caused it."""
-        return event.name == "SHUTDOWN"
-
-    def is_done(self, vm: VM) -> bool:
-        """A VM with ``-no-shutdown`` stays, in this state."""
-        return vm.status == "shutdown"
-
-    def timeout_error(self, vm: VM) -> Exception:
-        """The guest did not answer."""
-        return Ignored(
-            f"the guest did not shut down within {self.seconds:.4g} s: it may ignore the power button, still be "
-            f"booting, or run no system (the status is {vm.status}). Give it more with timeout, set force_after to "
-            "turn it off after so many seconds, or ask for state=off"
-        )
-
-
-class Ignored(NotDoneInTime):
-    """The guest did not answer the power button in the time it had."""
 
 
 class Power(Operation):
@@ -219,7 +194,7 @@ def decide(now: Dict[str, Any], params: Params) -> Plan:
         after = "running" if now["running"] else "prelaunch"
         return _to(after, Step("system_reset", wait=WasReset() if wait else None))
     if state == "off":
-        return _to(OFF, Step("quit"))
+        return _to(OFF, Step("quit", wait=Ended() if wait else None))
     return _to(status) if status == "shutdown" else _shut_down(now, params)
 
 
@@ -261,7 +236,7 @@ def _shut_down(now: Dict[str, Any], params: Params) -> Plan:
     seconds = params["timeout"] if params["force_after"] is None else params["force_after"]
     press = Step("system_powerdown", wait=PoweredDown(seconds) if params["wait"] else None)
     if params["force_after"] is not None:
-        return _to("shutdown", press, Step("quit"))
+        return _to("shutdown", press, Step("quit", wait=Ended()))
     if params["wait"] and not now["running"] and now["status"] != "suspended":
         raise Refusal(
             f"the status is {now['status']}, and only a running guest can shut itself down: make it run first, "
@@ -292,9 +267,12 @@ def _end(run: Run, params: Params) -> End:
     process = Process(vm.session.process)
     try:
         last = _ask_to_end(run, params["force_after"])
-        after = _settle(vm, last.execute == "quit") if wait else _glance(vm)
+        quits = last.execute == "quit"
+        after = _glance(vm) if not wait else OFF if quits else _settle(vm)
     except errors.Disconnected:
-        after = wait_until_ended(vm, process) if wait else OFF
+        after = OFF
+        if wait:
+            wait_until_ended(vm, process)
     return End(after, len(vm.account.commands) > 1)
 
 
@@ -303,16 +281,14 @@ def _ask_to_end(run: Run, patience: float | None) -> Step:
 
     Return the one that was sent last. Raise Ignored where there is no second step.
     """
-    vm, (first, *forced) = run.vm, run.plan.later
+    first, *forced = run.plan.later
     if not forced:
         run.send(first)
         return first
-    deadline = vm.deadline
     try:
         run.send(first, Deadline(max(patience or 0, 0.1)))
         return first
     except (Ignored, errors.CommandTimeout):
-        vm.deadline = deadline
         run.send(forced[0])
         return forced[0]
 
@@ -322,45 +298,16 @@ def _glance(vm: VM) -> str:
     return vm.status
 
 
-def _settle(vm: VM, quits: bool) -> str:
-    """Wait for what follows when QEMU has begun to shut down: its end, or with ``-no-shutdown`` the state ``shutdown``.
+def _settle(vm: VM) -> str:
+    """Return the state ``shutdown``, once a QEMU with ``-no-shutdown`` is in it.
 
-    Raises Disconnected when QEMU goes, which after a ``quit`` is the only end, and Refusal at the deadline.
+    Raise Disconnected when QEMU goes instead, and NotDoneInTime at the deadline.
     """
-    status = _glance(vm)
-    while quits or status != "shutdown":
+    while _glance(vm) != "shutdown":
         time.sleep(_LOOK)
         if vm.deadline.expired:
-            raise NotDoneInTime(f"QEMU was told to end, and is still there: its status is {status}")
-        status = _glance(vm)
-    return status
-
-
-def wait_until_ended(vm: VM, process: Process) -> str:
-    """Wait until nothing is left of a QEMU that closed its monitor. Raises Refusal at the deadline."""
-    since = time.monotonic()
-    told = any(event.name == "SHUTDOWN" for event in vm.session.events)
-    while process.alive or process.pid is None:
-        late = time.monotonic() - since > _GRACE
-        # A listener that was handed over bears the id of who made it, and that one lives on.
-        if (late or process.pid is None) and _nobody(vm):
-            return OFF
-        if late and told and not vm.local:
-            return OFF  # behind a tunnel somebody always listens
-        if vm.deadline.expired:
-            what = "its monitor still answers" if process.pid is None else f"its process {process.pid} is still there"
-            raise NotDoneInTime(f"QEMU has ended the connection, but {what}")
-        time.sleep(_LOOK)
-    return OFF
-
-
-def _nobody(vm: VM) -> bool:
-    """Whether nobody listens at the monitor's address any more."""
-    try:
-        vm.reopen(0.5).close()
-    except errors.ConnectError as exc:
-        return exc.nobody
-    return False
+            raise NotDoneInTime(f"QEMU was told to end, and is still there: its status is {vm.status}")
+    return "shutdown"
 
 
 POWER = Power()

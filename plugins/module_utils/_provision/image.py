@@ -8,156 +8,205 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want, suggestion
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._host import part_file
-from ansible_collections.vmm.qemu.plugins.module_utils._host.ownership import OWNER, Ownership, owner
+from ansible_collections.vmm.qemu.plugins.module_utils._host.ownership import OWNER, owner
 from ansible_collections.vmm.qemu.plugins.module_utils._host.qemu_img import QemuImg, in_use
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, State
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.host_file import (
+    UNUSED,
+    HostFile,
+    converge_file,
+    make_step,
+)
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
     from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 
-IMAGE = {
-    "path": Option("path", required=True),
-    "state": Option("str", choices=["present", "absent"], default="present"),
-    "format": Option("str"),
-    "size": Option("str"),
-    "backing_file": Option("path"),
-    "backing_format": Option("str"),
-    "options": Option("dict", default={}),
-    "resize": Option("bool", default=True),
-    "shrink": Option("bool", default=False),
-    **OWNER,
-    "qemu_img": Option("path", default="qemu-img"),
-    "timeout": Option("float", default=600.0),
-    # Not used: what module_defaults of the action group set for the modules that speak to a monitor.
-    "socket": Option("str"),
-    "connect_timeout": Option("float", default=10.0),
-    "tls": Option("dict"),
-}
 _SECTOR = 512
 _LARGEST = (1 << 63) - _SECTOR
 # Options of the image format that are options of the task.
-_OWN = {"size": "size", "backing_file": "backing_file", "backing_fmt": "backing_format"}
+_RESERVED = {"size": "size", "backing_file": "backing_file", "backing_fmt": "backing_format"}
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")
 # What vmdk writes into one file; all else goes into several, by names that are in the image.
 _ONE_FILE = ("monolithicSparse", "streamOptimized")
 _COMPAT = {"v2": "0.10", "v3": "1.1"}
 # vpc images have whole cylinders: 16 heads of 255 sectors at most.
 _CYLINDER = 16 * 255 * _SECTOR
-Command = List[str]
 
 
-class Want(NamedTuple):
-    """The task's parameters, checked. ``size``: bytes, whole sectors; ``options``: as text."""
+class Image(HostFile):
+    """An image file. Its size can change, and nothing else that is in it."""
 
-    path: str
-    format: str | None
-    size: int | None
-    backing_file: str | None
-    backing_format: str | None
-    options: Dict[str, str]
-    shrink: bool
-    resize: bool = True
-
-
-class Move(NamedTuple):
-    """What is to be done: command lines, the image afterwards, and what of ``options`` nobody can compare."""
-
-    commands: List[Command]
-    after: Dict[str, Any]
-    unverifiable: Sequence[str] = ()
-
-
-def work(task: Task) -> Dict[str, Any]:
-    """The result of a task. Raises Refusal for what can't be done, and what qemu-img refuses."""
-    part_file.check_absolute("path", task.params["path"])
-    if task.params["state"] == "absent":
-        return _absent(task)
-    want, whose = check(task.params), owner(task.params)
-    tool = QemuImg(task.params["qemu_img"], task.deadline)
-    there = part_file.existing("path", want.path)
-    # what a guest has written to its raw disk can look like any other format
-    known = "raw" if want.format == "raw" else None
-    have = None if there is None else describe(tool.info(want.path, known))
-    move = _create(tool, want) if have is None else decide(tool.binary, want, have)
-    given = whose.commands(there, want.path)
-    before = {"path": want.path, "state": "absent"} if have is None else _shown(have)
-    result = {
-        "changed": bool(move.commands or given),
-        "commands": [*move.commands, *given],
-        "unverifiable": list(move.unverifiable),
-        "diff": {
-            "before": {**before, **(_ownership(there) if given and there else {})},
-            "after": {**_shown(move.after), **{command[0]: command[1] for command in given}},
-        },
-        "image": move.after,
+    name = "image"
+    in_diff = ("path", "format", "virtual_size", "backing_file", "backing_format")
+    options = {
+        "path": Option("path", required=True),
+        "format": Option("str"),
+        "size": Option("str"),
+        "backing_file": Option("path"),
+        "backing_format": Option("str"),
+        "options": Option("dict", default={}),
+        "resize": Option("bool", default=True),
+        "shrink": Option("bool", default=False),
+        **OWNER,
+        "qemu_img": Option("path", default="qemu-img"),
     }
-    if move.commands and have is not None:
-        part_file.check_itself("path", want.path)
-    if move.commands and have is not None and in_use(want.path):
-        raise Refusal(
-            f"path: {want.path} is in use, by a running virtual machine it seems: the option size of qemu_disk or "
-            "qemu_blockdev changes the size of its disk"
-        )
-    if task.check_mode or not result["changed"]:
-        return result
-    _carry_out(task, tool, want, move, whose, new=have is None)
-    return {**result, "image": describe(tool.info(want.path, str(move.after["format"])))}
+
+    def check(self, want: Want) -> None:
+        """Raise Refusal for what is wrong whatever is there."""
+        super().check(want)
+        _check_backing(want)
+        if "size" in want:
+            _bytes(want["size"])
+        _options(want.get("options", {}))
+
+    def read(self, host: Host, want: Want) -> State | None:
+        """Return what ``qemu-img info`` says of it, owner and mode; of an image that is to go, the file alone."""
+        have = super().read(host, want)
+        if have is None or "qemu_img" not in want:
+            return have
+        image = dict(self.info(host, want))
+        options = {f"options.{name}": value for name, value in image.pop("options").items()}
+        return {"backing_file": None, **have, **image, **options}
+
+    def info(self, host: Host, want: Want) -> Dict[str, Any]:
+        """Return an image as the task returns it, read once until something has changed."""
+        # what a guest has written to its raw disk can look like any other format
+        known = "raw" if want.get("format") == "raw" else None
+        tool = QemuImg(want["qemu_img"], host.deadline)
+        return host.table(f"image {want['path']}", lambda: describe(tool.info(want["path"], known)))
+
+    def wanted(self, host: Host, want: Want) -> State:
+        """Return all of a new image, and of one that is there what can be compared. Raise Refusal for a size that is not known."""
+        state = super().wanted(host, want)
+        state.update((name, want[name]) for name in ("format", "backing_file", "backing_format") if name in want)
+        if "size" in want:
+            state["virtual_size"] = _bytes(want["size"])
+        for name, text in _options(want.get("options", {})).items():
+            state[f"options.{name}"] = _COMPAT.get(text, text) if name == "compat" else text
+        if self.read(host, want) is None:
+            state.setdefault("format", "qcow2" if "backing_file" in want else "raw")
+            state["virtual_size"] = _new_size(host, want)
+        elif not want["resize"]:
+            state.pop("virtual_size", None)
+        return state
+
+    def same(self, key: str, have: Any, want: Any) -> bool:
+        """Return whether two values are the same; backing files are where their paths lead to one file."""
+        if key == "backing_file":
+            return have is not None and os.path.realpath(have) == os.path.realpath(want)
+        return super().same(key, have, want)
+
+    def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
+        """Return what differs, and those of ``options`` that can't be read back."""
+        changes, untold = super().compare(have, want)
+        if have["format"] == "vpc":
+            changes = [change for change in changes if not _is_rounded(change)]
+        return changes, [key.partition(".")[2] for key in untold if key.startswith("options.")]
+
+    def changeable(self, host: Host, have: State) -> FrozenSet[str]:
+        """Return what can change."""
+        return super().changeable(host, have) | {"virtual_size"}
+
+    def recreate_refusal(self, host: Host, want: Want, have: State, changes: List[Change]) -> str:
+        """Return what changes the rest, which is never done here: an image is not replaced by another."""
+        key, before, after = changes[0]
+        if key == "format":
+            return f"it is never converted here: qemu-img convert -f {before} -O {after} makes another image of it"
+        if key == "backing_file":
+            return f"it stands on {before or 'no other image'}, and qemu-img rebase changes that"
+        if key == "backing_format":
+            return "qemu-img rebase changes that"
+        now = coercion.to_text(before)
+        return f"{key.partition('.')[2]} stays {now}: qemu-img convert or amend would change it, or a new image in its place"
+
+    def create(self, host: Host, want: Want, draft: Draft) -> List[Step]:
+        """Return the step that makes it. Raise Refusal for what looking tells can't be made."""
+        path, new = want["path"], self.wanted(host, want)
+        binary, part = QemuImg(want["qemu_img"], host.deadline).binary, part_file.part_path(path)
+        options = _options(want.get("options", {}))
+        backing = ["-b", want["backing_file"], "-F", want["backing_format"]] if "backing_file" in want else []
+        pairs = ",".join(f"{name}={value.replace(',', ',,')}" for name, value in options.items())
+        size = [str(new["virtual_size"])] if "size" in want else []
+        line = [binary, "create", "-q", "-f", new["format"], *(["-o", pairs] if pairs else []), *backing, part, *size]
+
+        def fill(file: int, deadline: Deadline) -> None:
+            QemuImg(binary, deadline).run(line, f"path: {path} could not be made", (part, file))
+
+        step = make_step(path, fill, owner(want), [line, ["mv", "--no-clobber", part, path]], mode=0o644)
+        _check_options(QemuImg(binary, host.deadline), new["format"], part, options)
+        return [step]
+
+    def change(self, host: Host, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
+        """Return the step that resizes it, which nothing takes back, and those that give it away."""
+        steps = [_resize_step(host, want, have) for change in changes if change.key == "virtual_size"]
+        return [*steps, *super().change(host, want, have, changes, draft)]
+
+    def remove(self, host: Host, want: Want, draft: Draft) -> List[Step]:
+        """Return the step that removes it. Raise Refusal while it is in use."""
+        steps = super().remove(host, want, draft)
+        if in_use(want["path"]):
+            raise Refusal(f"path: {want['path']} is in use, by a running virtual machine it seems, and is not removed")
+        return steps
 
 
-def _carry_out(task: Task, tool: QemuImg, want: Want, move: Move, whose: Ownership, *, new: bool) -> None:
-    if new:
-        _make(tool, want, move, whose)
-        for command in [*move.commands, *whose.commands(None, want.path)]:
-            task.account.did(command)
+IMAGE = Image()
+OPTIONS = {
+    "state": Option("str", choices=["present", "absent"], default="present"),
+    **IMAGE.options,
+    **UNUSED,
+    "timeout": Option("float", default=600.0),
+}
+
+
+def run(task: Task) -> Dict[str, Any]:
+    """Return the task's result. Raise TaskError and PlanFailed."""
+    host = task.host()
+    found, result = converge_file(IMAGE, task, host)
+    if not found.item.present:
+        return {**result, "image": {}}
+    after = result["diff"]["after"]
+    if result["changed"] and not task.check_mode:
+        tool = QemuImg(task.params["qemu_img"], task.deadline)
+        image = describe(tool.info(after["path"], after["format"]))
+    elif found.is_added:
+        image = {name: after[name] for name in IMAGE.in_diff if name in after}
+    else:
+        image = {**IMAGE.info(host, found.item.want), "virtual_size": after["virtual_size"]}
+    return {**result, "image": image, "unverifiable": found.unverifiable}
+
+
+def _check_backing(want: Want) -> None:
+    """Raise Refusal for a backing file that can't be meant."""
+    backing = want.get("backing_file")
+    if backing is None:
+        if "backing_format" in want:
+            raise Refusal(f"backing_format: {want['backing_format']} is the format of no backing_file")
         return
-    if move.commands:
-        tool.run(move.commands[0], f"path: {want.path} could not be resized")
-        task.account.did(move.commands[0])
-    whose.apply_to_existing(want.path, task.account.did)
-
-
-def _ownership(found: os.stat_result) -> Dict[str, Any]:
-    """As ``chmod`` and ``chown`` would be told."""
-    return {"chmod": f"{stat.S_IMODE(found.st_mode):04o}", "chown": str(found.st_uid)}
-
-
-def check(params: Dict[str, Any]) -> Want:
-    """The parameters in their types. Raises Refusal for what is wrong whatever is there."""
-    path, backing, backing_format = params["path"], params["backing_file"], params["backing_format"]
-    if backing is not None:
-        part_file.check_absolute("backing_file", backing)
-        if not backing_format:
-            raise Refusal(
-                f"backing_format: give the format of {backing} (qemu-img info shows it). It is never guessed, since "
-                "a guest can make its raw disk look like another format that opens further files"
-            )
-        if os.path.realpath(backing) == os.path.realpath(path):
-            raise Refusal(f"backing_file: {backing} is the image itself")
-        if params["format"] == "raw":
-            raise Refusal("format: a raw image has no backing file; qcow2 has")
-    elif backing_format is not None:
-        raise Refusal(f"backing_format: {backing_format} is the format of no backing_file")
-    return Want(
-        path,
-        params["format"],
-        None if params["size"] is None else _bytes(params["size"]),
-        backing,
-        backing_format,
-        _options(params["options"] or {}),
-        params["shrink"],
-        params["resize"],
-    )
+    part_file.check_absolute("backing_file", backing)
+    if not want.get("backing_format"):
+        raise Refusal(
+            f"backing_format: give the format of {backing} (qemu-img info shows it). It is never guessed, since "
+            "a guest can make its raw disk look like another format that opens further files"
+        )
+    if os.path.realpath(backing) == os.path.realpath(want["path"]):
+        raise Refusal(f"backing_file: {backing} is the image itself")
+    if want.get("format") == "raw":
+        raise Refusal("format: a raw image has no backing file; qcow2 has")
 
 
 def _bytes(text: str) -> int:
-    """Whole sectors, as qemu-img rounds them. Raises Refusal for what is no size of an image."""
+    """Return a size in whole sectors, as qemu-img rounds it. Raise Refusal for what is not a valid size of an image."""
     try:
         size = -(-human_size(text) // _SECTOR) * _SECTOR
     except ValueError as exc:
@@ -168,19 +217,19 @@ def _bytes(text: str) -> int:
 
 
 def _options(given: Dict[str, Any]) -> Dict[str, str]:
-    """The format's options as text. Raises Refusal for what qemu-img can't be told."""
+    """Return the format's options as text. Raise Refusal for what qemu-img can't be told."""
     for name, value in given.items():
-        if name in _OWN:
-            raise Refusal(f"options: {name} has an option of its own: {_OWN[name]}")
+        if name in _RESERVED:
+            raise Refusal(f"options: {name} has an option of its own: {_RESERVED[name]}")
         if not _OPTION.match(str(name)):
-            raise Refusal(f"options: {name!r} is no option's name")
+            raise Refusal(f"options: {name!r} is not a valid name of an option")
         if value is None or isinstance(value, (dict, list)):
             raise Refusal(f"options: {name}: {value!r} is neither text nor a number nor a truth value")
     return {str(name): coercion.to_text(value) for name, value in given.items()}
 
 
 def describe(info: Dict[str, Any]) -> Dict[str, Any]:
-    """An image as the task returns it, of what ``qemu-img info`` says."""
+    """Return an image as the task returns it, from what ``qemu-img info`` says."""
     image = {
         "path": info["filename"],
         "format": info["format"],
@@ -194,7 +243,7 @@ def describe(info: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _read_options(info: Dict[str, Any]) -> Dict[str, Any]:
-    """What of the format's options can be read back, under the options' names."""
+    """Return those of the format's options that can be read back, under the options' names."""
     data = info.get("format-specific", {}).get("data", {})
     found = {name.replace("-", "_"): value for name, value in data.items() if not isinstance(value, (dict, list))}
     if "cluster-size" in info:
@@ -202,144 +251,77 @@ def _read_options(info: Dict[str, Any]) -> Dict[str, Any]:
     return found
 
 
-def _shown(image: Dict[str, Any]) -> Dict[str, Any]:
-    """What of it the diff has: all that the module can change."""
-    names = ("path", "format", "virtual_size", "backing_file", "backing_format")
-    return {**{name: image[name] for name in names if name in image}, "state": "present"}
-
-
 # -- an image that is there ------------------------------------------------------------------------------------------
 
 
-def decide(binary: str, want: Want, have: Dict[str, Any]) -> Move:
-    """What leads from an image (as ``describe`` has it) to what is wanted. Raises Refusal for all but another size."""
-    _must_be_same(want, have)
-    own = have.get("options", {})
-    readable = {name: value for name, value in want.options.items() if name in own}
-    for name, value in readable.items():
-        if not coercion.same(own[name], _COMPAT.get(value, value) if name == "compat" else value):
-            raise Refusal(
-                f"options: {name} of {want.path} is {coercion.to_text(own[name])}, not {value}, and stays so: qemu-img "
-                "convert or amend would change it, or a new image in its place"
-            )
-    unverifiable = [name for name in want.options if name not in readable]
-    now = have["virtual_size"]
-    if (
-        want.size is None
-        or not want.resize
-        or want.size == now
-        or (have["format"] == "vpc" and 0 < now - want.size < _CYLINDER)
-    ):
-        return Move([], have, unverifiable)
-    if "data_file" in own and "data_file" not in want.options:
+def _is_rounded(change: Change) -> bool:
+    """Return whether a size differs only since a vpc image has whole cylinders."""
+    return change.key == "virtual_size" and 0 < change.before - change.after < _CYLINDER
+
+
+def _resize_step(host: Host, want: Want, have: State) -> Step:
+    """Return the step that gives it another size. Raise Refusal for what would harm it."""
+    path, now, size = want["path"], have["virtual_size"], _bytes(want["size"])
+    options = _options(want.get("options", {}))
+    if "options.data_file" in have and "data_file" not in options:
         raise Refusal(
-            f"size: {want.path} says in its header that its data are in {own['data_file']}, which would be resized. Whoever can "
-            "write to an image can name any file there: name it in options as data_file if it is the right one"
+            f"size: {path} says in its header that its data are in {have['options.data_file']}, which would be resized. Whoever "
+            "can write to an image can name any file there: name it in options as data_file if it is the right one"
         )
-    smaller = want.size < now
-    if smaller and not want.shrink:
+    if size < now and not want["shrink"]:
         raise Refusal(
-            f"size: {want.path} has {now} bytes, and {want.size} are fewer, which cuts off what is at its end; "
+            f"size: {path} has {now} bytes, and {size} are fewer, which cuts off what is at its end; "
             "set shrink=true if nothing is"
         )
-    command = [binary, "resize", "-q", "-f", have["format"], *["--shrink"] * smaller]
-    if not smaller and want.options.get("preallocation", "off") != "off":
-        command.append(f"--preallocation={want.options['preallocation']}")
-    return Move([[*command, want.path, str(want.size)]], {**have, "virtual_size": want.size}, unverifiable)
+    part_file.check_itself("path", path)
+    if in_use(path):
+        raise Refusal(
+            f"path: {path} is in use, by a running virtual machine it seems: the option size of qemu_disk or "
+            "qemu_blockdev changes the size of its disk"
+        )
+    binary = QemuImg(want["qemu_img"], host.deadline).binary
+    line = [binary, "resize", "-q", "-f", have["format"], *["--shrink"] * (size < now)]
+    if size > now and options.get("preallocation", "off") != "off":
+        line.append(f"--preallocation={options['preallocation']}")
+    line += [path, str(size)]
 
+    def resize(deadline: Deadline) -> None:
+        QemuImg(binary, deadline).run(line, f"path: {path} could not be resized")
 
-def _must_be_same(want: Want, have: Dict[str, Any]) -> None:
-    """Raise Refusal for another format or backing file: neither is ever changed."""
-    if want.format is not None and want.format != have["format"]:
-        raise Refusal(
-            f"format: {want.path} is {have['format']}, not {want.format}, and is never converted here: "
-            f"qemu-img convert -f {have['format']} -O {want.format} makes another image of it"
-        )
-    if want.backing_file is None:
-        return
-    stands_on = have.get("backing_file")
-    if stands_on is None or os.path.realpath(stands_on) != os.path.realpath(want.backing_file):
-        raise Refusal(
-            f"backing_file: {want.path} stands on {stands_on or 'no other image'}, not on {want.backing_file}; "
-            "qemu-img rebase changes that"
-        )
-    if have.get("backing_format", want.backing_format) != want.backing_format:
-        raise Refusal(
-            f"backing_format: {want.path} has {have['backing_format']} for its backing file, not "
-            f"{want.backing_format}; qemu-img rebase changes that"
-        )
+    return Step(do=resize, command_lines=[line])
 
 
 # -- a new image -----------------------------------------------------------------------------------------------------
 
 
-def _create(tool: QemuImg, want: Want) -> Move:
-    """To an image that is not there. Raises Refusal for what looking tells can't be made."""
-    kind = want.format or ("qcow2" if want.backing_file else "raw")
-    size = want.size
-    part_file.check_directory("path", want.path)
-    part_file.check_leftover("path", want.path)
-    backing: Command = []
-    if want.backing_file is not None and want.backing_format is not None:
-        if part_file.existing("backing_file", want.backing_file) is None:
-            raise Refusal(f"backing_file: there is no {want.backing_file}")
-        below = tool.info(want.backing_file, want.backing_format)
-        if size is not None and size < below["virtual-size"]:
+def _new_size(host: Host, want: Want) -> int:
+    """Return the bytes of a new image: those that the task names, or those of its backing file. Raise Refusal."""
+    size = _bytes(want["size"]) if "size" in want else None
+    backing = want.get("backing_file")
+    if backing is not None:
+        if part_file.existing("backing_file", backing) is None:
+            raise Refusal(f"backing_file: there is no {backing}")
+        tool = QemuImg(want["qemu_img"], host.deadline)
+        below = host.table(f"below {want['path']}", lambda: tool.info(backing, want["backing_format"]))["virtual-size"]
+        if size is not None and size < below:
             raise Refusal(
-                f"size: {want.size} bytes are fewer than the {below['virtual-size']} of {want.backing_file}, which would cut "
-                "off what is at its end"
+                f"size: {size} bytes are fewer than the {below} of {backing}, which would cut off what is at its end"
             )
-        size = below["virtual-size"] if size is None else size
-        backing = ["-b", want.backing_file, "-F", want.backing_format]
+        return int(below) if size is None else size
     if size is None:
-        raise Refusal(f"size: {want.path} is not there, and a new image without a backing_file needs a size")
-    part = part_file.part_path(want.path)
-    _check_options(tool, kind, part, want)
-    pairs = ",".join(f"{name}={value.replace(',', ',,')}" for name, value in want.options.items())
-    command = [tool.binary, "create", "-q", "-f", kind, *(["-o", pairs] if pairs else []), *backing, part]
-    if want.size is not None:
-        command.append(str(want.size))
-    after = {"path": want.path, "format": kind, "virtual_size": size}
-    if want.backing_file is not None:
-        after.update(backing_file=want.backing_file, backing_format=want.backing_format)
-    return Move([command, ["mv", "--no-clobber", part, want.path]], after)
+        raise Refusal(f"size: {want['path']} is not there, and a new image without a backing_file needs a size")
+    return size
 
 
-def _check_options(tool: QemuImg, kind: str, part: str, want: Want) -> None:
+def _check_options(tool: QemuImg, kind: str, part: str, options: Dict[str, str]) -> None:
     """Raise Refusal for a format or an option that this qemu-img does not have."""
     known = tool.create_options(kind, part)
-    for name in want.options if known else ():
+    for name in options if known else ():
         if name not in known:
             raise Refusal(f"options: {kind} images have no {name!r}{suggestion(name, known)}")
-    subformat = want.options.get("subformat", _ONE_FILE[0])
+    subformat = options.get("subformat", _ONE_FILE[0])
     if kind == "vmdk" and subformat not in _ONE_FILE:
         raise Refusal(
             f"options: subformat={subformat} makes several files, which can't be made all or nothing: use "
             f"{' or '.join(_ONE_FILE)}"
         )
-
-
-def _make(tool: QemuImg, want: Want, move: Move, whose: Ownership) -> None:
-    """Make it beside its name, and give it that when it is whole. Raises Refusal, with nothing left behind."""
-    with part_file.new_part("path", want.path, 0o644) as file:
-        tool.run(move.commands[0], f"path: {want.path} could not be made", (part_file.part_path(want.path), file))
-        whose.apply(file, want.path)
-        part_file.move_into_place("path", want.path, replace=False, kept=False)
-
-
-# -- no image --------------------------------------------------------------------------------------------------------
-
-
-def _absent(task: Task) -> Dict[str, Any]:
-    path = task.params["path"]
-    gone = {"path": path, "state": "absent"}
-    part_file.check_itself("path", path)
-    found = part_file.existing("path", path)
-    if found is None:
-        return {"changed": False, "commands": [], "image": {}, "diff": {"before": gone, "after": gone}}
-    if in_use(path):
-        raise Refusal(f"path: {path} is in use, by a running virtual machine it seems, and is not removed")
-    if not task.check_mode:
-        part_file.remove(path)
-    before = {"path": path, "state": "present", "file_size": found.st_size}
-    return {"changed": True, "commands": [["rm", path]], "image": {}, "diff": {"before": before, "after": gone}}

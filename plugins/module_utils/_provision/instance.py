@@ -2,7 +2,10 @@
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to the collection: may change without notice.
-"""A VM's process: started, stopped or restarted, with the monitor that all other modules talk to."""
+"""A VM's process: started, stopped or restarted, with the monitor that all other modules talk to.
+
+What is wanted and what is found come to a plan, whose steps the engine does: QEMU's own commands end it, one step starts it.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,25 @@ import os
 import pwd
 import subprocess
 import time
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple, cast
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import OperationFailed, Refusal, TaskError
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
+from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Process
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply, execute_step
 from ansible_collections.vmm.qemu.plugins.module_utils._host import command_line, part_file, process
+from ansible_collections.vmm.qemu.plugins.module_utils._host.shutdown import NOT_BEGUN, Ended, stop_steps
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import parse
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import EventFilter
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import UNIX_LONGEST, parse
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.holder import find_deaf
+
+if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 
 OPTIONS = {
     "name": Option("str", required=True),
@@ -36,18 +43,11 @@ OPTIONS = {
     "log": Option("path"),
     "shutdown_timeout": Option("float"),
 }
-_UNIX_LONGEST = 107
 # A QEMU that is ending has closed its monitor already.
 _ENDING = 2.0
 _HELP_SECONDS = 10.0
-_PRESS_AGAIN = 5.0
 _SHUTDOWN_SECONDS = 30.0
 _QUIT_SECONDS = 1.0
-# There is no guest in it that could lose anything: it has not begun, is elsewhere, or has come to its end.
-_NO_GUEST = (
-    *("preconfig", "prelaunch", "inmigrate", "postmigrate"),
-    *("shutdown", "guest-panicked", "internal-error"),
-)
 
 
 class Running(NamedTuple):
@@ -58,9 +58,16 @@ class Running(NamedTuple):
     status: str
 
 
-def work(task: Task) -> Dict[str, Any]:
-    """What the module does. Raises Refusal and the session's errors."""
-    return Instance(task).converge(task.params["state"])
+def run(task: Task) -> Dict[str, Any]:
+    """Return the task's result. Raise TaskError, PlanFailed and the session's errors."""
+    instance = Instance(task)
+    wanted = instance.command_line() if task.params["state"] != "stopped" else []
+    before = instance.look()
+    plan = instance.plan(before, wanted)
+    if plan.steps and not task.check_mode:
+        # where nothing is to be ended, no step speaks to a monitor
+        apply(plan, instance.vm or cast("VM", task.host()))
+    return instance.result(plan, before, wanted)
 
 
 class Instance:
@@ -72,21 +79,22 @@ class Instance:
         self.name: str = task.params["name"]
         command_line.check_name(self.name)
         self.address = parse(task.params["socket"])
-        if len(self._path()) > _UNIX_LONGEST:
-            longest = f"the {_UNIX_LONGEST} bytes that a UNIX socket's path may have"
+        if len(self._path()) > UNIX_LONGEST:
+            longest = f"the {UNIX_LONGEST} bytes that a UNIX socket's path may have"
             raise Refusal(f"socket: {self.address} is {len(self._path())} bytes long, more than {longest}")
-        if process.is_file(self.address):
-            raise Refusal(f"socket: {self.address} is there and is no socket; QEMU would delete it")
+        if self.address.is_file(follow=False):
+            raise Refusal(f"socket: {self.address} is there and is not a socket; QEMU would delete it")
         self.pidfile = self._pidfile()
         for option, path in (("pidfile", self.pidfile), ("log", self.params.get("log"))):
             if path:
                 _check_written(option, os.path.abspath(path))
         self.patience = _patience(task.params)
         self.vm: VM | None = None
+        self.started: Running | None = None
         self.warnings: List[str] = []
 
     def _path(self) -> bytes:
-        """The socket's name as QEMU will use it, empty for TCP."""
+        """Return the socket's name as QEMU will use it, empty for TCP."""
         path = self.address.path or "@"
         return self.address.sun_path if path.startswith("@") else os.fsencode(os.path.abspath(path))
 
@@ -96,25 +104,10 @@ class Instance:
         path = self.address.path or "@"
         return f"/run/{self.name}.pid" if path.startswith("@") else os.path.abspath(path) + ".pid"
 
-    # -- the three states --------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------
 
-    def converge(self, state: str) -> Dict[str, Any]:
-        """Bring it to ``state``; the task's result."""
-        wanted = self.wanted() if state != "stopped" else []
-        before = self.look()
-        commands = self.stop_commands(before) if before is not None and state != "started" else []
-        starts = state == "restarted" or (state == "started" and before is None)
-        after = before if state == "started" else None
-        if not self.task.check_mode:
-            if state == "stopped" or starts:
-                self.stop(before, commands)
-            if starts:
-                after = self.start(wanted)
-        restart_required = after is not None and not starts and self.differs(after, wanted)
-        return self._result(wanted, before, after, starts, commands, restart_required)
-
-    def wanted(self) -> List[str]:
-        """The command line to start it with. Raises Refusal for one that can't be meant."""
+    def command_line(self) -> List[str]:
+        """Return the command line to start it with. Raise Refusal for one that can't be meant."""
         params = self.params
         binary = command_line.find_binary(params.get("binary"))
         arguments = command_line.expand(params.get("arguments"))
@@ -154,7 +147,7 @@ class Instance:
         return ["-run-with", f"user={user}"] if "user=" in entry else ["-runas", user]
 
     def look(self) -> Running | None:
-        """The running VM, None if there is none. Raises Refusal if the socket is another VM's, or the VM elsewhere."""
+        """Return the running VM, None if there is none. Raise Refusal if the socket is another VM's, or the VM elsewhere."""
         try:
             self.vm = self.task.connect()
         except (errors.MonitorBusy, errors.NegotiationError):
@@ -173,7 +166,7 @@ class Instance:
             raise Refusal(f"{self.address} is the monitor of {whose}, not of {self.name}")
         pid = process.read_pidfile(self.pidfile)
         if not process.runs(pid, self.name):
-            pid = process.listener(self.address)
+            pid = vm.session.process
         if pid is None or not process.runs(pid, self.name):
             return Running(None, [], vm.status)
         return Running(pid, process.command_line(pid), vm.status)
@@ -194,7 +187,7 @@ class Instance:
             time.sleep(process.POLL)
 
     def differs(self, running: Running, wanted: List[str]) -> bool:
-        """Whether it would have to be restarted to be what is wanted."""
+        """Return whether it would have to be restarted to be what is wanted."""
         if running.pid is None or not running.command_line:
             self.warnings.append(f"{self.name}: its process can't be told, so changed arguments can't be seen")
             return False
@@ -202,87 +195,74 @@ class Instance:
             return True
         return not command_line.same(wanted[1:], running.command_line)
 
+    # -- planning ----------------------------------------------------------------------------------------------
+
+    def plan(self, running: Running | None, wanted: List[str]) -> Plan:
+        """Return what leads from what runs to the state that was asked for. Raise Refusal as ``stop_steps`` does."""
+        state = self.params["state"]
+        starts = state == "restarted" or (state == "started" and running is None)
+        steps: List[Step] = []
+        if running is not None and state != "started":
+            steps += stop_steps(self.name, running.status, Process(running.pid), self._seconds(), self.warnings.append)
+        plan = Plan(steps, changed=starts or bool(steps))
+        if starts or state == "stopped":
+            plan.steps.append(Step(do=self._clear, hidden=True))
+        if starts:
+            plan.steps.append(self.start_step(wanted))
+        return plan
+
+    def _seconds(self) -> float:
+        """Return how long the guest has to shut down, so that there is time left to end QEMU."""
+        left = self.task.deadline.remaining() or 0.0
+        return min(self.patience, max(left - _QUIT_SECONDS, left / 2))
+
+    def start_step(self, wanted: List[str]) -> Step:
+        """Return the step that starts it. A result has its command line anyway, so that it is hidden here."""
+        line = command_line.redact(wanted)
+        undo = Step(do=self._end_unused, command_lines=[["kill", self.name]], hidden=True)
+        return Step(do=lambda deadline: self._start(wanted, deadline), command_lines=[line], undo=[undo], hidden=True)
+
     # -- doing -------------------------------------------------------------------------------------------------
 
-    def stop_commands(self, running: Running) -> List[Step]:
-        """The commands that end it. Raises Refusal for a guest whose power would be cut without anybody having said so."""
-        press, leave = Step("system_powerdown"), Step("quit")
-        if not self.patience or running.status in _NO_GUEST:
-            return [leave]
-        if running.status == "running":
-            return [press, leave]
-        if running.status == "suspended":
-            return [Step("system_wakeup"), press, leave]
-        raise Refusal(
-            f"{self.name}: its status is {running.status}. A guest that does not run can't shut down, and to end QEMU would "
-            "be a power failure to it. Let it run first (qemu_power with state=running), or set shutdown_timeout to 0, which "
-            "ends it as it is"
-        )
-
-    def stop(self, running: Running | None, commands: List[Step]) -> None:
-        """End QEMU and wait until its process is gone; then remove what is left of it. Raises Refusal, QMPError."""
-        deadline = self.task.deadline
-        if running is not None and self.vm is not None:
-            try:
-                *before, quit_ = commands
-                for wake in before[:-1]:
-                    execute_step(wake, self.vm, deadline)
-                if before and not self._shut_down(self.vm, before[-1]):
-                    self.vm.forget()
-                    self.stop_commands(running._replace(status=self.vm.status))  # stopped by an I/O error, say
-                    took = f"within {self.patience:.4g} s"
-                    self.warnings.append(f"{self.name}: the guest did not shut down {took}, so QEMU was ended")
-                execute_step(quit_, self.vm, deadline)
-            except errors.Disconnected:
-                pass  # that is what was wanted, whoever was faster
-            if not process.wait_gone(running.pid, self.name, self.address, deadline):
-                who = f"process {running.pid}" if running.pid else "it"
-                raise Refusal(
-                    f"{self.name}: QEMU was told to quit, but {who} is still there after {deadline.seconds:.4g} s"
-                )
+    def _clear(self, deadline: Deadline) -> None:
         process.remove_stale_files(self.address, self.pidfile, self.name)
 
-    def _shut_down(self, vm: VM, press: Step) -> bool:
-        """Ask the guest to shut down; whether it did in time. Raises QMPError."""
-        left = self.task.deadline.remaining() or 0.0
-        patience = Deadline(min(self.patience, max(left - _QUIT_SECONDS, left / 2)))
-        mark = vm.session.event_count
-        while True:
-            # A guest that is still booting loses it, and one that is shutting down doesn't mind a second one.
-            vm.account.drop(press)
-            execute_step(press, vm, self.task.deadline)
-            try:
-                vm.session.wait_event(EventFilter("SHUTDOWN"), _PRESS_AGAIN, patience, since=mark)
-                return True
-            except errors.CommandTimeout:
-                if patience.expired:
-                    return False
-
-    def start(self, wanted: List[str]) -> Running:
-        """Start QEMU, and see that its monitor answers. Raises Refusal with QEMU's own words; nothing is left then."""
+    def _start(self, wanted: List[str], deadline: Deadline) -> None:
+        """Start QEMU, and see that its monitor answers. Raise OperationFailed with QEMU's own words; nothing is left then."""
         mark = process.new_mark()
         log_before = self._log_state()
         try:
-            said = process.launch(wanted, mark, self.task.deadline, lambda: self._logged(log_before))
+            said = process.launch(wanted, mark, deadline, lambda: self._logged(log_before))
             if said:
                 self.warnings.append(f"{wanted[0]}: {said}")
-            return self._running(self._reconnect())
+            self.started = self._running(self._reconnect())
         except errors.MonitorBusy as exc:
             # It runs, and somebody else was quicker at the monitor.
             self.warnings.append(str(exc))
-            return Running(process.read_pidfile(self.pidfile), wanted, "unknown")
+            self.started = Running(process.read_pidfile(self.pidfile), wanted, "unknown")
         except BaseException as exc:
             process.kill(mark)
             process.wait_until_socket_closed(self.address)
             if not process.runs(process.read_pidfile(self.pidfile), self.name):
-                process.remove_stale_files(self.address, self.pidfile, self.name)
-            if not isinstance(exc, (Refusal, errors.QMPError)):
+                self._clear(deadline)
+            if not isinstance(exc, (TaskError, errors.QMPError)):
                 raise
             logged = self._logged(log_before) if isinstance(exc, errors.QMPError) else ""
-            raise Refusal(f"{self.name}: {'; '.join(filter(None, [str(exc), logged]))}") from exc
+            raise OperationFailed(f"{self.name}: {'; '.join(filter(None, [str(exc), logged]))}") from exc
+
+    def _end_unused(self, deadline: Deadline) -> None:
+        """End what was started, unless its guest has begun to run. Raise OperationFailed then."""
+        if self.started is None:
+            return
+        if self.vm is not None:
+            self.vm.forget()
+        if self.vm is None or self.vm.status not in NOT_BEGUN:
+            raise OperationFailed(f"{self.name}: its guest may have run, so QEMU is not ended")
+        execute_step(Step("quit", wait=Ended(Process(self.started.pid)), hidden=True), self.vm, deadline)
+        self._clear(deadline)
 
     def _reconnect(self) -> VM:
-        """A session with the QEMU that was just started."""
+        """Return a session with the QEMU that was just started."""
         if self.vm is None:
             self.vm = self.task.connect()
         else:
@@ -292,7 +272,7 @@ class Instance:
         return self.vm
 
     def _log_state(self) -> Tuple[int, int] | None:
-        """What changes when the log is written to."""
+        """Return what changes when the log is written to."""
         try:
             found = os.stat(self.params.get("log") or os.devnull)
             return found.st_mtime_ns, found.st_size
@@ -300,7 +280,7 @@ class Instance:
             return None
 
     def _logged(self, before: Tuple[int, int] | None) -> str:
-        """The end of the log, if it was written to: with one, QEMU's errors are not on its stderr."""
+        """Return the end of the log, if it was written to: with one, QEMU's errors are not on its stderr."""
         if self._log_state() == before:
             return ""
         try:
@@ -311,20 +291,16 @@ class Instance:
 
     # -- telling -----------------------------------------------------------------------------------------------
 
-    def _result(
-        self,
-        wanted: List[str],
-        before: Running | None,
-        after: Running | None,
-        starts: bool,
-        commands: List[Step],
-        restart_required: bool,
-    ) -> Dict[str, Any]:
-        started = starts or after is not None
-        shown = command_line.hide(after.command_line or wanted if after else wanted if starts else [])
+    def result(self, plan: Plan, before: Running | None, wanted: List[str]) -> Dict[str, Any]:
+        """Return the task's result, in check mode as far as it can be foretold."""
+        state = self.params["state"]
+        after = self.started or (before if state == "started" else None)
+        starts = plan.changed and state != "stopped"
+        restart_required = after is not None and not starts and self.differs(after, wanted)
+        shown = command_line.redact(after.command_line or wanted if after else wanted)
         instance = {
             "name": self.name,
-            "state": "started" if started else "stopped",
+            "state": "stopped" if state == "stopped" else "started",
             "status": after.status if after else None,
             "pid": after.pid if after else None,
             "socket": str(self.address),
@@ -333,26 +309,26 @@ class Instance:
             "restart_required": restart_required,
         }
         return {
-            "changed": starts or bool(commands),
-            "commands": [step.public() for step in commands],
-            "command_line": command_line.hide(wanted),
-            "diff": {"before": self._told(before, []), "after": self._told(after, wanted) if started else _STOPPED},
+            "changed": plan.changed,
+            "commands": plan.commands,
+            "command_line": command_line.redact(wanted),
+            "diff": {"before": _diff_side(before, []), "after": _diff_side(after, wanted)},
             "instance": instance,
             "pid": instance["pid"],
             "restart_required": restart_required,
             "warnings": self.warnings,
         }
 
-    def _told(self, running: Running | None, wanted: List[str]) -> Dict[str, Any]:
-        """One side of the diff."""
-        if running is None and not wanted:
-            return _STOPPED
-        arguments = command_line.core(running.command_line if running else wanted)
-        return {"state": "started", "arguments": command_line.hide(arguments)}
+
+def _diff_side(running: Running | None, wanted: List[str]) -> Dict[str, Any]:
+    if running is None and not wanted:
+        return {"state": "stopped"}
+    arguments = command_line.core(running.command_line if running else wanted)
+    return {"state": "started", "arguments": command_line.redact(arguments)}
 
 
 def _patience(params: Dict[str, Any]) -> float:
-    """Seconds that the guest has to shut down. Raises Refusal for more than the whole task has."""
+    """Return the seconds that the guest has to shut down. Raise Refusal for more than the whole task has."""
     given, whole = params.get("shutdown_timeout"), params["timeout"]
     if given is None:
         return float(min(_SHUTDOWN_SECONDS, whole / 2))
@@ -382,6 +358,3 @@ def _check_user(user: str) -> None:
             pwd.getpwnam(user)
     except KeyError:
         raise Refusal(f"user: there is no user {user} on the managed host") from None
-
-
-_STOPPED: Dict[str, Any] = {"state": "stopped"}

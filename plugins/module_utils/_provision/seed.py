@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Dict
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import OperationFailed, Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
 from ansible_collections.vmm.qemu.plugins.module_utils._host import part_file
 from ansible_collections.vmm.qemu.plugins.module_utils._host.iso9660 import HEAD, label, volume
 from ansible_collections.vmm.qemu.plugins.module_utils._host.ownership import OWNER, Ownership, owner
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, State
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.host_file import (
+    UNUSED,
+    HostFile,
+    converge_file,
+    make_step,
+)
 
 if TYPE_CHECKING:
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
+    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
     from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
+    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 
 # cloud-init's names for the files, by the option's.
 _FILES = {
@@ -30,52 +41,74 @@ _FILES = {
 _CLOUD_CONFIG = ("user_data", "vendor_data")  # scripts and much else, unless the first line says so
 _LABEL = "cidata"
 _MOST = 64 << 20
-SEED = {
-    "path": Option("path", required=True),
-    "user_data": Option("raw", no_log=True, default=""),
-    "meta_data": Option("raw", required=True),
-    "network_config": Option("raw", no_log=True),
-    "vendor_data": Option("raw", no_log=True),
-    **OWNER,
-    "mode": Option("str", default="0600"),
-    # Not used: what module_defaults of the action group set for the modules that speak to a monitor.
-    "socket": Option("str"),
-    "connect_timeout": Option("float", default=10.0),
-    "timeout": Option("float", default=60.0),
-    "tls": Option("dict"),
-}
 
 
-def work(task: Task) -> Dict[str, Any]:
-    """The result of a task. Raises Refusal."""
-    params, path = task.params, task.params["path"]
-    part_file.check_absolute("path", path)
-    whose = owner(params)
-    content = volume(_LABEL, {_FILES[name]: _text(name, params[name]) for name in _FILES if params[name] is not None})
-    there = part_file.existing("path", path)
-    before = None if there is None else _read(path)
-    if before == content:
-        commands = whose.commands(there, path)
-    else:
-        part_file.check_itself("path", path)
-        part_file.check_directory("path", path)
-        part_file.check_leftover("path", path)
-        commands = [["mv", part_file.part_path(path), path], *whose.commands(None, path)]
-    if commands and not task.check_mode:
-        if before == content:
-            whose.apply_to_existing(path, task.account.did)
-        else:
-            _write(path, content, whose)
-    return {
-        "changed": bool(commands),
-        "commands": commands,
-        "diff": {"before": _told(path, before), "after": _told(path, content)},
-        "path": path,
+class Seed(HostFile):
+    """A volume with the files that cloud-init reads."""
+
+    name = "seed"
+    in_diff = ("path", "sha256")
+    options = {
+        "path": Option("path", required=True),
+        "user_data": Option("raw", no_log=True, default=""),
+        "meta_data": Option("raw", required=True),
+        "network_config": Option("raw", no_log=True),
+        "vendor_data": Option("raw", no_log=True),
+        **OWNER,
+        "mode": Option("str", default="0600"),
     }
+
+    def read(self, host: Host, want: Want) -> State | None:
+        """Return its path, digest, owner and mode. Raise Refusal for what is not such a volume."""
+        have = super().read(host, want)
+        if have is not None and "meta_data" in want:  # else it is to go
+            have["sha256"] = _digest(_read(want["path"]))
+        return have
+
+    def wanted(self, host: Host, want: Want) -> State:
+        """Return its path and digest, owner and mode. There can be passwords in the content, and it is never shown."""
+        return {**super().wanted(host, want), "sha256": _digest(_content(want))}
+
+    def changeable(self, host: Host, have: State) -> FrozenSet[str]:
+        """Return what can change: all of it."""
+        return super().changeable(host, have) | {"sha256"}
+
+    def create(self, host: Host, want: Want, draft: Draft) -> List[Step]:
+        """Return the step that writes it. Raise Refusal where no file can be made."""
+        return [_write_step(want["path"], _content(want), owner(want))]
+
+    def change(self, host: Host, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
+        """Return the step that writes a new one in its place, or those that give it away."""
+        path = want["path"]
+        found = part_file.existing("path", path)
+        if found is None or not any(change.key == "sha256" for change in changes):
+            return super().change(host, want, have, changes, draft)
+        part_file.check_itself("path", path)
+        before = Ownership(str(found.st_uid), found.st_uid, found.st_mode & 0o777)
+        put_back = _write_step(path, _read(path), before, replace=True)
+        return [_write_step(path, _content(want), owner(want), replace=True, undo=[put_back])]
+
+
+SEED = Seed()
+OPTIONS = {**SEED.options, **UNUSED, "timeout": Option("float", default=60.0)}
+
+
+def run(task: Task) -> Dict[str, Any]:
+    """Return the task's result. Raise TaskError and PlanFailed."""
+    _comparison, result = converge_file(SEED, task, task.host())
+    return {**result, "path": task.params["path"]}
+
+
+def _content(want: Want) -> bytes:
+    return volume(_LABEL, {file: _text(name, want[name]) for name, file in _FILES.items() if name in want})
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _text(name: str, value: Any) -> bytes:
-    """A file's content: a text as it is, a mapping as JSON, which is YAML. Raises Refusal."""
+    """Return a file's content: a text as it is, a mapping as JSON, which is YAML. Raise Refusal."""
     if isinstance(value, dict):
         head = "#cloud-config\n" if name in _CLOUD_CONFIG else ""
         value = f"{head}{json.dumps(value, indent=2, default=str)}\n"
@@ -89,7 +122,7 @@ def _text(name: str, value: Any) -> bytes:
 
 
 def _read(path: str) -> bytes:
-    """What is there. Raises Refusal for what is not such a volume, and so not replaced: a disk's image, say."""
+    """Return what is there. Raise Refusal for what is not such a volume, and so not replaced: a disk's image, say."""
     try:
         with safe_open.regular(path, links=True) as file:  # whose links they are has been looked at
             head = file.read(HEAD)
@@ -105,20 +138,14 @@ def _read(path: str) -> bytes:
     return content
 
 
-def _write(path: str, content: bytes, whose: Ownership) -> None:
-    """All or nothing, its owner and mode included; nobody else can read it on the way."""
-    with part_file.new_part("path", path, 0o600) as part:
+def _write_step(path: str, content: bytes, whose: Ownership, **how: Any) -> Step:
+    """Return the step that writes it all or nothing; nobody else can read it on the way. ``how``: as ``make_step`` has it."""
+
+    def fill(part: int, deadline: Deadline) -> None:
         try:
             with open(part, "wb", closefd=False) as file:
                 file.write(content)
         except OSError as exc:
-            raise Refusal(f"path: {path} can't be written: {exc.strerror}") from exc
-        whose.apply(part, path)
-        part_file.move_into_place("path", path, replace=True)
+            raise OperationFailed(f"path: {path} can't be written: {exc.strerror}") from exc
 
-
-def _told(path: str, content: bytes | None) -> Dict[str, Any]:
-    """One side of the diff: there can be passwords in it."""
-    if content is None:
-        return {"path": path, "state": "absent"}
-    return {"path": path, "state": "present", "sha256": hashlib.sha256(content).hexdigest()}
+    return make_step(path, fill, whose, [["mv", part_file.part_path(path), path]], **how)

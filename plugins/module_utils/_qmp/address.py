@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from . import errors
 
@@ -14,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+UNIX_LONGEST = 107
+"""The bytes that a UNIX socket's path may have."""
 FORMS = "/path, unix:/path, unix:@abstract, HOST:PORT, tcp:HOST:PORT or [v6]:PORT"
 
 
@@ -36,6 +39,17 @@ class Address:
 
     def __str__(self) -> str:
         return self.text
+
+    def is_file(self, follow: bool = True) -> bool:
+        """Return whether something else than a socket has the path: connecting is refused there, too.
+
+        ``follow``: whether what a symbolic link leads to counts, or the link itself.
+        """
+        try:
+            name = self.sun_path
+            return name[:1] not in (b"", b"\0") and not stat.S_ISSOCK(os.stat(name, follow_symlinks=follow).st_mode)
+        except (OSError, ValueError):
+            return False
 
 
 def parse(address: Any) -> Address:

@@ -10,20 +10,17 @@ import errno
 import os
 import select
 import socket
-import stat
 import sys
 from time import sleep
 
 from . import errors
+from .address import UNIX_LONGEST, Address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Mapping
 
-    from .address import Address
     from .deadline import Limit
-
-_UNIX_LONGEST = 107
 
 
 def open_socket(address: Address, tls: Mapping[str, Any] | None, limit: Limit) -> socket.socket:
@@ -52,7 +49,7 @@ def _open_unix(address: Address) -> socket.socket:
     try:
         sock.setblocking(False)
         name = address.sun_path
-        if len(name) > _UNIX_LONGEST and not name.startswith(b"\0"):
+        if len(name) > UNIX_LONGEST and not name.startswith(b"\0"):
             # The kernel's limit is on the text; through the directory's descriptor the text is short.
             parent, base = os.path.split(name)
             directory = os.open(parent or b".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -81,7 +78,7 @@ def _unreachable(address: Address, error: OSError) -> errors.ConnectError:
         errno.ENOTSOCK: "; this file is no socket",
     }
     code = error.errno or 0
-    if code == errno.ECONNREFUSED and _is_file(address):
+    if code == errno.ECONNREFUSED and address.is_file():
         code = errno.ENOTSOCK  # Linux does not tell the two apart
     if code == errno.ENOENT:
         from .holder import find_deaf  # seldom needed
@@ -92,14 +89,6 @@ def _unreachable(address: Address, error: OSError) -> errors.ConnectError:
     problem = errors.ConnectError(f"{address}: {error.strerror or error}{hints.get(code, '')}")
     problem.nobody = code in (errno.ENOENT, errno.ECONNREFUSED)
     return problem
-
-
-def _is_file(address: Address) -> bool:
-    """Tell whether the path is something else than a socket."""
-    try:
-        return address.path is not None and not stat.S_ISSOCK(os.stat(address.sun_path).st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def _open_tcp(address: Address, limit: Limit) -> socket.socket:

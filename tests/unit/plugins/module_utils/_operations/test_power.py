@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from typing import Any
 
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Process
 from ansible_collections.vmm.qemu.plugins.module_utils._operations.power import decide
 
 
@@ -62,16 +59,3 @@ def test_force() -> None:
     for status in ("running", "paused"):
         assert commands(status, "shutdown", force_after=5.0) == "system_powerdown quit"
     assert commands("shutdown", "shutdown", force_after=5.0) == ""
-
-
-def test_processes() -> None:
-    assert Process(os.getpid()).alive
-    assert Process(None).pid is None
-    with subprocess.Popen(["sleep", "60"]) as child:
-        process = Process(child.pid)
-        assert process.alive
-        child.kill()
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert not process.alive  # nobody has buried it yet
-    assert not process.alive
-    assert Process(child.pid).pid is None

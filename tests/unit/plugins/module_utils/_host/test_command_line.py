@@ -23,7 +23,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._host import command_line
     ],
 )
 def test_on_and_off_are_no_passwords(option: str, value: str, shown: str) -> None:
-    assert command_line.hide([option, value]) == [option, shown]
+    assert command_line.redact([option, value]) == [option, shown]
     told = list(command_line.secrets([value]))
     assert bool(told) == ("password=once" in value or "more" in value)
 

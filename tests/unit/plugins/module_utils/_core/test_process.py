@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._host import process
+from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Process
+from ansible_collections.vmm.qemu.plugins.module_utils._host.process import command_line
 
 # The first thread ends; another holds the process until stdin does.
 HALF_DEAD = """
@@ -30,29 +31,34 @@ def state(pid: int) -> str:
 
 def test_one_that_nobody_noticed_is_dead() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        assert not process.is_dead(child.pid)
+        process = Process(child.pid)
+        assert process.alive
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert state(child.pid) == "Z"
-        assert process.is_dead(child.pid)
-    assert process.is_dead(child.pid)
+        assert not process.alive
+    assert not process.alive
+    assert Process(child.pid).pid is None
 
 
 def test_one_with_a_thread_left_is_not_dead() -> None:
     command: Any = [sys.executable, "-c", HALF_DEAD]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        process = Process(child.pid)
         assert child.stdout and child.stdin
         child.stdout.readline()
         while state(child.pid) != "Z":
             pass
-        assert process.command_line(child.pid) == []
-        assert not process.is_dead(child.pid)
+        assert command_line(child.pid) == []
+        assert process.alive
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert process.is_dead(child.pid)
+        assert not process.alive
 
 
-def test_no_process_holds_nothing() -> None:
+def test_a_number_that_nobody_has_is_worth_nothing() -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(2**22 + 1, 0)
-    assert process.is_dead(2**22 + 1)
+    for pid in (2**22 + 1, None):
+        process = Process(pid)
+        assert process.pid is None and not process.alive
