@@ -1,33 +1,30 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """From a task's parameters to its result: what every module shares, and the two ways in.
 
 ``Module.run`` is a function of parameters, check mode and a way to open a session; ``Module.main`` wraps it for Ansible's
 module process. An action plugin can call ``Module.run`` in the controller's own process.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import TaskError
-from ansible_collections.vmm.qemu.plugins.module_utils._core.failure import failure, plan_failure, unexpected
-from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
-    Option,
-    argument_spec,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import NotReadBack, PlanFailed
-from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import redact, url_passwords
-from ansible_collections.vmm.qemu.plugins.module_utils._core.task import CONNECTION, Task
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
+from ._core.errors import TaskError
+from ._core.failure import failure, plan_failure, unexpected
+from ._core.interrupt import interruptible
+from ._core.option import Option, argument_spec
+from ._core.plan import NotReadBack, PlanFailed
+from ._core.secrets import redact, url_passwords
+from ._core.task import CONNECTION, Task
+from ._qmp import errors
+from ._qmp.session import QMPSession
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import OpenSession
+    from ._core.progress import Progress
+    from ._core.task import OpenSession
 
 
 class Module:

@@ -1,15 +1,15 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The modules of one operation."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Operation, run_operation
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ._engine.operation import Operation, run_operation
+from ._module import Module
 
 
 def operation(what: Operation, **constraints: Any) -> Module:

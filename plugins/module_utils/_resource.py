@@ -1,24 +1,19 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The modules of one kind of thing, or of several kinds in one task."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import Any, Callable, Dict, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
-    Option,
-    Want,
-    check_id,
-    given,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Item
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.converge import converge
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Part
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ._core.option import Option, Want, check_id, given
+from ._core.task import Task
+from ._engine.comparison import Item
+from ._engine.converge import converge
+from ._kinds.kind import Kind, Part
+from ._module import Module
 
 RESOURCE = {
     "state": Option("str", choices=["present", "absent"], default="present"),

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Values as YAML has them against values as QEMU's properties have them."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import re
 from typing import Any, Callable
 
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size, parse_bool, parse_int
+from .._qmp.values import human_size, parse_bool, parse_int
 
 # A URL may bring a password along: https://user:password@host/image
 _URL_PASSWORD = re.compile(r"(\w://[^/@:\s\"]*):[^/@\s\"]*@")

@@ -1,7 +1,6 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What a task raises when it can't do what was asked. The text of each is the whole message for the user.
 
     TaskError
@@ -12,6 +11,7 @@
 
 Below these are the session's errors (``_qmp/errors.py``): QEMU's own refusals, lost connections, time-outs of a command.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 

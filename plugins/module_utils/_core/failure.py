@@ -1,17 +1,17 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The results of tasks that failed."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Pending
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import PlanFailed
-from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._qmp import errors
+from .errors import Pending
+from .plan import PlanFailed
+from .task import Task
 
 if TYPE_CHECKING:
     pass

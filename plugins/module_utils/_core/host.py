@@ -1,17 +1,17 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The host as kinds and steps see it where no monitor is needed: files, programs, processes."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.account import Account
+from .account import Account
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+    from .._qmp.deadline import Deadline
 
 
 class Host:

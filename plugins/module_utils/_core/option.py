@@ -1,16 +1,16 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Options, declared once, and the values that a task gives for them."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import re
 from typing import Any, Dict
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from . import coercion
+from .errors import Refusal
 
 Want = Dict[str, Any]
 """A resource as the user wrote it: option name to value, without the options that were not given."""
@@ -74,7 +74,7 @@ def check_id(kind: str, option: str, value: str) -> None:
     """Raise Refusal for an id that some QEMU refuses (versions differ: the strictest rule is kept everywhere)."""
     if not _ID.match(value):
         raise Refusal(
-            f"{option}: {value!r} is no valid id for a {kind}: it must start with a letter, "
+            f"{option}: {value!r} is not a valid id for a {kind}: it must start with a letter, "
             "followed by letters, digits, '-', '.' or '_'"
         )
 

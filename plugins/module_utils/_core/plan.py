@@ -1,14 +1,14 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A plan: the steps that lead from what is to what was asked for. Pure data."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import Any, Dict, List, Sequence, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from .step import Step
 
 Thing = Tuple[str, str]
 """Kind and id of something in the VM."""
@@ -65,7 +65,7 @@ class Plan:
         changed: bool | None = None,
         on_failure: Sequence[str] = (),
     ) -> None:
-        """``steps`` are done in their order, all or nothing. ``later``: those that an operation sends one by one, in its time.
+        """Take the steps that are done in their order, all or nothing, and ``later`` those that an operation sends in its time.
 
         ``before`` and ``after``: the diff. ``follows``: an operation that was begun before is followed to its end.
         ``changed``: where it is not whether there are steps. ``on_failure``: the commands that may be sent when it fails.

@@ -1,11 +1,11 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Opening files where others can write, too: no link of a stranger is followed, and nothing but a file is read.
 
 Tasks often run as root, in directories that belong to a virtual machine's user. Linux only (``/proc``, ``O_PATH``).
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Taking secrets out of results: whoever wrote the text, be it QEMU in an error."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Iterator
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED
+from .step import REDACTED
 
 if TYPE_CHECKING:
     pass

@@ -1,21 +1,21 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A step of a plan: a QMP command or work on the host, what finishes it, and what takes it back. Only the engine does it."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Sequence, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from .errors import Refusal
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+    from .._qmp.deadline import Deadline
+    from .._qmp.errors import CommandError
+    from .._qmp.events import Event
+    from .vm import VM
 
 REDACTED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 

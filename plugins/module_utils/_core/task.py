@@ -1,27 +1,27 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """One run of a module."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.account import Account
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import parse
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
+from .._qmp.address import parse
+from .._qmp.deadline import Deadline
+from .._qmp.session import QMPSession
+from .account import Account
+from .errors import Refusal
+from .host import Host
+from .option import Option
+from .vm import VM
 
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
+    from .progress import Progress
 
     class OpenSession(Protocol):
         """How a task gets its session: ``QMPSession.connect``, or something a test puts in its place."""
@@ -81,7 +81,7 @@ class Task:
         self._vm: VM | None = None
 
     def connect(self) -> VM:
-        """The VM, through a session that refuses everything but queries in check mode.
+        """Return the VM, through a session that refuses everything but queries in check mode.
 
         Raises ConnectError and its kin, and Refusal for a QEMU that is too old.
         """

@@ -1,23 +1,23 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The VM as kinds see it: what queries tell, each asked once until something changed."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._qmp import errors
+from .errors import Refusal
+from .host import Host
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.account import Account
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
+    from .._qmp.deadline import Deadline
+    from .._qmp.schema import Schema
+    from .._qmp.session import QMPSession
+    from .account import Account
 
 PERIPHERAL = "/machine/peripheral"
 NO_MACHINE = "none"
@@ -66,8 +66,9 @@ class VM(Host):
         self._answers.clear()
 
     def ask(self, query: str, **arguments: Any) -> Any:
-        """The ``return`` of a query, asked at most once. Arguments are text, numbers and truth values, the underscores
-        in whose names become hyphens.
+        """Return the ``return`` of a query, asked at most once.
+
+        Arguments are text, numbers and truth values, the underscores in whose names become hyphens.
 
         Raises the session's errors; a refusal (CommandError) is remembered too.
         """
@@ -107,11 +108,11 @@ class VM(Host):
         self._answers[_question(query, arguments)] = answer
 
     def knows(self, query: str, **arguments: Any) -> bool:
-        """Whether the answer is there without asking."""
+        """Tell whether the answer is there without asking."""
         return _question(query, arguments) in self._answers
 
     def answers(self, query: str) -> List[Tuple[Dict[str, Any], Any]]:
-        """All that is known of a query: its arguments and the answer to each."""
+        """Return all that is known of a query: its arguments and the answer to each."""
         return [(_wire(dict(asked)), answer) for (name, asked), answer in self._answers.items() if name == query]
 
     def children(self, path: str) -> Dict[str, str]:
@@ -123,7 +124,7 @@ class VM(Host):
         return {name: kind[6:-1] for name, kind in self.children(path).items() if kind.startswith("child<")}
 
     def prop(self, path: str, name: str, default: Any = None) -> Any:
-        """A QOM property's value, or ``default`` where it doesn't exist or can't be read."""
+        """Return a QOM property's value, or ``default`` where it doesn't exist or can't be read."""
         try:
             return self.ask("qom-get", path=path, property=name)
         except errors.CommandError:
@@ -139,18 +140,18 @@ class VM(Host):
         return {f"{parent}/{name}": driver for parent in parents for name, driver in self.members(parent).items()}
 
     def device_properties(self, driver: str) -> Dict[str, Dict[str, Any]]:
-        """What ``device_add`` of this driver accepts, by name: ``{name, type, description?, default-value?}``.
+        """Return what ``device_add`` of this driver accepts, by name: ``{name, type, description?, default-value?}``.
 
         From ``device-list-properties``; raises CommandError for a driver that this QEMU does not have.
         """
         return {item["name"]: item for item in self.ask("device-list-properties", typename=driver)}
 
     def has_command(self, name: str) -> bool:
-        """Whether this QEMU has the command (``query-commands``, a small answer; versions are not a guide)."""
+        """Tell whether this QEMU has the command (``query-commands``, a small answer; versions are not a guide)."""
         return any(item["name"] == name for item in self.ask("query-commands"))
 
     def monitor(self, line: str) -> str:
-        """The text of an ``info`` line of the human monitor, for what no query tells."""
+        """Return the text of an ``info`` line of the human monitor, for what no query tells."""
         return str(self.ask("human-monitor-command", command_line=line))
 
     @property
@@ -162,14 +163,14 @@ class VM(Host):
     def schema(self) -> Schema:
         """What this QEMU's commands accept (``query-qmp-schema``: some 200 kB, so asked only where something is made)."""
         if self._schema is None:
-            from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
+            from .._qmp.schema import Schema
 
             self._schema = Schema(self.session.execute("query-qmp-schema", deadline=self.deadline))
         return self._schema
 
 
 def _instead(query: str, arguments: Dict[str, Any], refusal: errors.CommandError) -> Any:
-    """The answer that a refusal stands for: a qemu-storage-daemon has no machine, and makes a container with its first entry."""
+    """Return the answer that a refusal stands for: a qemu-storage-daemon has no machine, and no empty container."""
     if isinstance(refusal, errors.CommandNotFound):
         return _MACHINELESS.get(query, refusal)
     absent = isinstance(refusal, errors.DeviceNotFound) and query == "qom-list" and arguments["path"] in _CONTAINERS

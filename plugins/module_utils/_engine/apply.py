@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Doing a plan's steps in order, or taking back those that were done."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, List, Sequence, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import OperationFailed, TaskError
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import PlanFailed
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+from .._core.errors import OperationFailed, TaskError
+from .._core.plan import PlanFailed
+from .._qmp import errors
+from .._qmp.deadline import Deadline
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+    from .._core.plan import Plan
+    from .._core.step import Step, Wait
+    from .._core.vm import VM
+    from .._qmp.events import Event
 
 # Rolling back has time of its own, even when the task's own is up.
 UNDO_SECONDS = 1.5

@@ -1,22 +1,22 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What was asked for beside what is."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Iterator, List, NamedTuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import TaskError
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core.errors import TaskError
+from .._core.option import Want
+from .._kinds.kind import Change, Kind, State
+from .._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.step import Step
+    from .._core.vm import VM
 
 
 class Item(NamedTuple):

@@ -1,28 +1,28 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The one pipeline: read what is, compare it with what was asked for, plan, apply or undo, read again.
 
 The engine knows kinds by their interface alone. A task over one resource, over a disk's two halves, or over a whole VM
 differs only in the list of items.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, NotReadBack, Plan
-from ansible_collections.vmm.qemu.plugins.module_utils._engine import foresight
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Comparison, Item, named
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, nest
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core import coercion
+from .._core.errors import Refusal
+from .._core.plan import Draft, NotReadBack, Plan
+from .._kinds.kind import Change, nest
+from .._qmp import errors
+from . import foresight
+from .comparison import Comparison, Item, named
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.step import Step
+    from .._core.vm import VM
 
 # As many devices as it takes for one long answer to cost less than many short ones.
 _MANY = 4
@@ -60,7 +60,7 @@ def converge(
     plan = _plan(comparisons, vm, draft, check_mode, last, runs)
     diff = _diff(comparisons)
     if not check_mode and plan.steps:
-        from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply
+        from .apply import apply
 
         apply(plan, vm)
     unverifiable = [key for comparison in comparisons for key in comparison.unverifiable]
@@ -104,7 +104,7 @@ def _plan(
 def _read_many(items: Sequence[Item], vm: VM) -> None:
     """Read many devices at once."""
     if sum(item.kind.bulk_read for item in items) >= _MANY:
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_qtree import read_devices
+        from .._kinds.device_qtree import read_devices
 
         read_devices(vm)
 

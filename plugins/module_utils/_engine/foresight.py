@@ -1,23 +1,23 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What is looked at before a plan's first step, in check mode too.
 
 What it takes can be given back, and nobody waits for a guest that does not run.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Dict, List, Sequence, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core.errors import Refusal
+from .._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Comparison
+    from .._core.step import Step
+    from .._core.vm import VM
+    from .comparison import Comparison
 
 # Whose arguments QEMU's schema knows. Of a device it knows none.
 _ADDS = ("blockdev-add", "chardev-add", "netdev_add", "object-add")

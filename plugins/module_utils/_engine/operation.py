@@ -1,7 +1,6 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The pipeline of what goes on in QEMU for a while: power, jobs, dumps, migrations.
 
     check ──► read ──► plan (pure) ──► begin, or undo ──► follow: send, wait, judge ──► describe
@@ -9,23 +8,24 @@
 As with kinds, an operation decides and this file acts: check mode ends after the plan, and ``follow`` can send no step
 that is not in it. So ``commands`` and ``changed`` are the same in check mode and in the real run.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, Tuple, TypeVar
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.watch import LOOK_EVERY, watch
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core.errors import NotDoneInTime
+from .._core.plan import Plan
+from .._qmp import errors
+from .watch import LOOK_EVERY, watch
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+    from .._core.option import Option
+    from .._core.progress import Progress
+    from .._core.step import Step
+    from .._core.task import Task
+    from .._core.vm import VM
+    from .._qmp.deadline import Deadline
 
 T = TypeVar("T")
 Params = Dict[str, Any]
@@ -83,7 +83,7 @@ class Run:
     def begin(self) -> None:
         """Do the plan's first steps, all or nothing. Raise PlanFailed."""
         if self.plan.steps:
-            from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply
+            from .apply import apply
 
             apply(self.plan, self.vm)
 
@@ -97,7 +97,7 @@ class Run:
         planned = [*plan.later, *(back for first in plan.steps for back in first.undo)]
         if not any(step is one for one in planned) and step.execute not in plan.on_failure:
             raise AssertionError(f"{step.execute} is not in the plan")
-        from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import execute_step
+        from .apply import execute_step
 
         try:
             execute_step(step, to, deadline or to.deadline)

@@ -1,25 +1,25 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Seeing long work through: look at it until it is over, and tell how far it is.
 
 What QEMU does for minutes (a migration, a job, a dump) goes on without the task that began it. So nothing here stops
 it when the task is stopped: the next run finds it and joins it.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Callable, Tuple, TypeVar
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime
-from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core.errors import NotDoneInTime
+from .._core.progress import Progress
+from .._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+    from .._core.vm import VM
+    from .._qmp.events import Event
 
 T = TypeVar("T")
 LOOK_EVERY = 0.25

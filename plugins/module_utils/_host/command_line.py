@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """QEMU's command line as text: made from a task's options, compared with a running one, and shown without secrets."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED
+from .._core.errors import Refusal
+from .._core.step import REDACTED
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import Address
+    from .._qmp.address import Address
 
 CHARDEV = "vmm-qmp"
 # What this module makes out of options of its own.
@@ -81,7 +81,7 @@ def monitor(address: Address) -> List[str]:
 
 
 def enclose(name: str, own: Sequence[str], arguments: Sequence[str]) -> List[str]:
-    """All options in their order. The name comes first and -daemonize last, so that ``same`` finds both ends."""
+    """Return all options in their order. The name comes first and -daemonize last, so that ``same`` finds both ends."""
     return ["-name", name, *own, *arguments, _LAST]
 
 
@@ -169,7 +169,7 @@ def secrets(arguments: Any) -> Iterator[str]:
 
 
 def _spelled(secret: Any) -> Iterator[str]:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import quoted_forms
+    from .._core.secrets import quoted_forms
 
     for text in quoted_forms(secret):
         if text not in ("on", "off"):  # of a display's password, which is set later
@@ -203,7 +203,7 @@ def _check_own(arguments: List[str]) -> None:
 
 
 def _option(name: str, value: Any) -> Iterator[str]:
-    """One entry of a dict: a flag, an option with its value, or one option for each element."""
+    """Yield one entry of a dict: a flag, an option with its value, or one option for each element."""
     plain = name.lstrip("-")
     if not _OPTION.match(plain):
         raise Refusal(f"arguments: {name!r} is not a valid name of a QEMU option")
@@ -219,7 +219,7 @@ def _option(name: str, value: Any) -> Iterator[str]:
 
 
 def _pairs(option: str, prefix: str, values: Dict[str, Any]) -> Iterator[str]:
-    """``key=value`` of a dict; what is nested is written with dots, as QEMU reads it: ``file.driver=file``."""
+    """Yield ``key=value`` of a dict; what is nested is written with dots, as QEMU reads it: ``file.driver=file``."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):

@@ -1,11 +1,11 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A small ISO 9660 volume with Joliet names, as bytes. The same files are always the same bytes.
 
 After ECMA-119 and the Joliet specification. A volume of one directory is so little that no program is needed for it.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _directory(sector: int, files: List[_File], joliet: bool) -> bytes:
 
 
 def _identifier(name: str, joliet: bool) -> bytes:
-    """Who knows no Joliet reads the other name in small letters, without its dot and version."""
+    """Return who knows no Joliet reads the other name in small letters, without its dot and version."""
     return name.encode("utf-16-be") if joliet else f"{name.upper()}.;1".encode("ascii")
 
 

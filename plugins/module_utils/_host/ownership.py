@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Whose a file is and what others may do with it, where a task says so."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import stat
 from functools import partial
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import OperationFailed, Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from .._core import safe_open
+from .._core.errors import OperationFailed, Refusal
+from .._core.option import Option
+from .._core.step import Step
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+    from .._qmp.deadline import Deadline
 
 OWNER = {"owner": Option("str"), "mode": Option("str")}
 _MOST = 0o777

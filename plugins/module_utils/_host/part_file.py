@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A file that is written under a name beside its own and gets its own when it is whole, all or nothing."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import stat
 import struct
 from typing import Callable, Iterator
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core import safe_open
+from .._core.errors import Refusal
+from .._qmp import errors
 
 # Always the same, so that the next run finds what a killed one left behind.
 _SUFFIX = ".part"

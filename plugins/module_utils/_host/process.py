@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """QEMU's process on this host: who it is, how it is started, and what it leaves behind. Linux only (``/proc``)."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import tempfile
 import time
 from typing import IO, TYPE_CHECKING, Callable, Dict, Iterator, List, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._host.command_line import guest_name
+from .._core import safe_open
+from .._core.errors import Refusal
+from .command_line import guest_name
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import Address
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+    from .._qmp.address import Address
+    from .._qmp.deadline import Deadline
 
 POLL = 0.02
 _ZOMBIE_SECONDS = 2.0

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The program ``qemu-img``, and the locks by which QEMU shows that it uses an image."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import struct
 import subprocess
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from .._core import safe_open
+from .._core.errors import Refusal
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+    from .._qmp.deadline import Deadline
 
 # `  cluster_size=<size>    - qcow2 cluster size`, as `-o help` lists them.
 _LISTED = re.compile(r"^\s+([A-Za-z0-9_.-]+)=<", re.MULTILINE)

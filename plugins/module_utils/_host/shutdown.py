@@ -1,22 +1,22 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """How a VM comes to its end: the power button until the guest has shut down, and QEMU until its process is gone."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Callable, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Process
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core.errors import NotDoneInTime, Refusal
+from .._core.process import Process
+from .._core.step import Step, Wait
+from .._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+    from .._core.vm import VM
+    from .._qmp.events import Event
 
 _POLL = 0.02
 _GRACE_SECONDS = 2.0

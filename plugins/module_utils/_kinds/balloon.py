@@ -1,23 +1,23 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The balloon: how much memory the guest has left to itself."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Part, State
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
+from .._core.errors import Refusal
+from .._core.option import Option, Want
+from .._core.step import Step, Wait
+from .._qmp import errors
+from .._qmp.values import human_size
+from .kind import Change, Kind, Part, State
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft
+    from .._core.vm import VM
 
 FLOOR = 64 << 20
 """Below this a Linux guest has been seen to die; QEMU itself has no floor."""

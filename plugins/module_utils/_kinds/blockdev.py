@@ -1,31 +1,25 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Block nodes: ``blockdev-add`` and what ``query-named-block-nodes`` reads back."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, FrozenSet, List, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import references
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import (
-    is_cut,
-    layers,
-    nodes,
-    same_file,
-    sectors,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State, flatten
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
+from .._core import coercion
+from .._core.errors import Refusal
+from .._core.option import Option, Want
+from .._qmp.values import human_size
+from . import references
+from .blockdev_nodes import is_cut, layers, nodes, same_file, sectors
+from .kind import Change, Kind, State, flatten
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft, Thing
+    from .._core.step import Step
+    from .._core.vm import VM
 
 _REOPENED = frozenset(["read_only", "cache.direct", "cache.no_flush", "detect_zeroes"])
 
@@ -120,7 +114,7 @@ class Blockdev(Kind):
         """
         if not vm.has_command("blockdev-reopen"):
             return frozenset(["size"])
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+        from . import blockdev_graph
 
         kept = ["read_only"] if blockdev_graph.attached(vm, have["node_name"]) else []
         return (_REOPENED | {"size"}).difference(kept)
@@ -131,7 +125,7 @@ class Blockdev(Kind):
 
     def current_dependencies(self, vm: VM, want: Want) -> Set[Tuple[str, str]]:
         """Return the nodes below it, by the block graph, and the objects that it tells of."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+        from . import blockdev_graph
 
         name = self.ident(want)
         told = {below for below in references.layered(layers(nodes(vm)[name].get("file", ""))) if below[0] == "object"}
@@ -139,25 +133,25 @@ class Blockdev(Kind):
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Return the ``blockdev-add``, and a ``block_resize`` where the image is smaller than wanted."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
+        from . import blockdev_steps
 
         return blockdev_steps.create(vm, want)
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Return it with the image, its format, and how that is opened."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
+        from . import blockdev_steps
 
         return blockdev_steps.inherit(vm, want, have)
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return a ``block_resize`` to grow (nothing takes that back), and a ``blockdev-reopen`` for the rest."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
+        from . import blockdev_steps
 
         return blockdev_steps.change(vm, want, have, changes)
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Return the ``blockdev-del``. Raise Refusal while something uses the node that does not go before it."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
+        from . import blockdev_steps
 
         self.check_unused(vm, want, draft)
         return blockdev_steps.remove(vm, want)
@@ -168,7 +162,7 @@ class Blockdev(Kind):
 
     def users(self, vm: VM, want: Want) -> List[Thing]:
         """Return who holds it: devices, other nodes, jobs, exports."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+        from . import blockdev_graph
 
         return blockdev_graph.users(vm, self.ident(want))
 
@@ -178,7 +172,7 @@ def _nested(vm: VM, want: Want) -> State:
     tree = {**want.get("options", {}), **({"file": want["file"]} if "file" in want else {})}
     if not tree:
         return {}
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_definition
+    from . import blockdev_definition
 
     flat = blockdev_definition.told(vm, want["node_name"], tree)
     wanted = flatten({part: want[part] for part in ("options", "file") if part in want})

@@ -1,21 +1,21 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Disks that are not this QEMU's to write to: their guest is elsewhere.
 
 Versions before 10.0 end themselves when they are told to write to one all the same, with whatever guest they have or wait for.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_definition import nodes
+from .._core.errors import Refusal
+from .blockdev_definition import nodes
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.vm import VM
 
 AWAY = {
     "inmigrate": "it waits for its incoming migration",

@@ -1,28 +1,28 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What block nodes are made of: as QEMU tells it of each, and as ``blockdev-add`` takes it, which is not the same.
 
 Which nodes one stands on is in the block graph. Of itself each tells a ``json:`` text, the plain name of the file below it, or a
 URL: what is in there of the nodes below is left to them.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_graph import children
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import is_cut, layers, nodes
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import State, flatten, nest
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.references import NODES
+from .._core import coercion
+from .._core.errors import Refusal
+from .._core.option import Want
+from .blockdev_graph import children
+from .blockdev_nodes import is_cut, layers, nodes
+from .kind import State, flatten, nest
+from .references import NODES
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.vm import VM
 
 PROTOCOLS = frozenset(["file", "host_device", "host_cdrom"])
 """The drivers that take ``filename`` themselves; every other one has it in its ``file`` layer."""

@@ -1,7 +1,6 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The block graph: what a device has, what each node stands on, and who holds it. Loaded only where that is asked for.
 
 From ``x-debug-query-block-graph``; QEMU calls that query unstable, but every version from 5.2 to 10.0 answers it alike.
@@ -9,16 +8,17 @@ From ``x-debug-query-block-graph``; QEMU calls that query unstable, but every ve
 What a device has is a tree. Snapshots put overlays on its top, jobs and throttling put filters there: it is the same
 disk, though its top node is another one than the task that plugged it had named.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set
 
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import drive_of, held_by, nodes
+from .blockdev_nodes import drive_of, held_by, nodes
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft
+    from .._core.vm import VM
 
 # They show what is below them as it is: a disk's content is the same with them or without.
 _FILTERS = frozenset(

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What an image file says of itself, read without QEMU."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import stat
 import struct
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
+from .._core import safe_open
 
 # qcow2's header, as QEMU's docs/interop/qcow2 has it: magic, version, backing file offset and length, cluster bits, size.
 _QCOW2 = struct.Struct(">4sIQIIQ")

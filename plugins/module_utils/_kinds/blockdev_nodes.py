@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Block nodes as QEMU lists them, and which of them a device has."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import re
 import stat
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import nest
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
+from .._core.errors import Refusal
+from .._qmp.values import human_size
+from .kind import nest
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.vm import VM
 
 _LONGEST = 4095
 _URL = re.compile(r"[a-z][a-z0-9+-]*://")

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The steps that make, change and remove block nodes. Loaded for a change only."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -10,27 +10,22 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import without_password
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import qemu_texts
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_active import check_active
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_definition import (
-    PROTOCOLS,
-    Untold,
-    as_it_is,
-    references,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_graph import children, jobs_on, users
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_image import virtual_size
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import nodes, sectors
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, State
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core.coercion import without_password
+from .._core.errors import Refusal
+from .._core.option import Want
+from .._core.step import Step
+from .._qmp import errors
+from . import qemu_texts
+from .blockdev_active import check_active
+from .blockdev_definition import PROTOCOLS, Untold, as_it_is, references
+from .blockdev_graph import children, jobs_on, users
+from .blockdev_image import virtual_size
+from .blockdev_nodes import nodes, sectors
+from .kind import Change, State
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft
+    from .._core.vm import VM
 
 
 def create(vm: VM, want: Want) -> List[Step]:

@@ -1,25 +1,25 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Character devices: ``chardev-add``, and what QOM and ``query-chardev`` tell of them."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, qemu_texts, references
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State, flatten
+from .._core import coercion
+from .._core.errors import Refusal
+from .._core.option import Option, Want
+from .._core.step import Step
+from . import host_path, qemu_texts, references
+from .kind import Kind, State, flatten
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
+    from .._core.plan import Draft, Thing
+    from .._core.vm import VM
+    from .._qmp.errors import CommandError
 
 CHARDEVS = "/chardevs"
 # Where ``path`` goes, by type.
@@ -141,8 +141,8 @@ class Chardev(Kind):
     def users(self, vm: VM, want: Want) -> List[Thing]:
         """Return who holds it. Whether its frontend is open says nothing of that."""
         # only on the way to a change
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders
+        from . import netdev
+        from .object import holders
 
         ident = self.ident(want)
         held = [("device", os.path.basename(path)) for path in vm.devices() if vm.prop(path, "chardev") == ident]

@@ -1,30 +1,30 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """vCPUs: ``query-hotpluggable-cpus`` says what slots there are, and each slot's properties go to ``device_add`` as they stand.
 
 That holds for every machine: x86 has sockets, cores and threads, s390x cores, pseries cores of several vCPUs.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Pending, Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import qemu_texts
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_taken import check_migration
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, Part, State
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import parse_int
+from .._core.errors import Pending, Refusal
+from .._core.option import Option, Want
+from .._core.step import Step, Wait
+from .._core.vm import PERIPHERAL
+from .._qmp import errors
+from .._qmp.values import parse_int
+from . import qemu_texts
+from .device_taken import check_migration
+from .kind import Change, Kind, Part, State
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+    from .._core.plan import Draft
+    from .._core.vm import VM
+    from .._qmp.events import Event
 
 Slot = Dict[str, Any]
 """An entry of ``query-hotpluggable-cpus``: ``{props, vcpus-count, type, qom-path?}``; without a path it is free."""

@@ -1,33 +1,29 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Devices: ``device_add``, ``device_del``, and the properties that QOM reads back."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, FrozenSet, List, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import references
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import drive_of
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_properties import (
-    ALIASES,
-    property_name,
-    spelled,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_slot import address, carriers, slot
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core import coercion
+from .._core.errors import Refusal
+from .._core.option import Option, Want
+from .._core.vm import PERIPHERAL
+from .._qmp import errors
+from . import references
+from .blockdev_nodes import drive_of
+from .device_properties import ALIASES, property_name, spelled
+from .device_slot import address, carriers, slot
+from .kind import Change, Kind, State
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft, Thing
+    from .._core.step import Step, Wait
+    from .._core.vm import VM
 
 
 class Device(Kind):
@@ -81,7 +77,7 @@ class Device(Kind):
         for name in want.get("options", {}):
             value = self._value(vm, ident, driver, name) if known else vm.prop(path, name)
             if name == "netdev" and value:
-                from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
+                from . import netdev
 
                 value = value if netdev.wired(vm, value, ident) else ""
             if name == "drive" and value != want["options"][name]:
@@ -106,7 +102,7 @@ class Device(Kind):
         drive = want.get("options", {}).get("drive")
         if drive != f"{self.ident(want)}-node":
             return want
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
+        from . import device_drive
 
         return {**want, "options": {**want["options"], "drive": device_drive.meant(vm, self.ident(want), drive)}}
 
@@ -141,7 +137,7 @@ class Device(Kind):
             {name: os.path.basename(value) for name, value in values.items() if isinstance(value, str)}
         )
         if "drive" in values:
-            from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+            from . import blockdev_graph
 
             below |= {("blockdev", node) for node in blockdev_graph.chain(vm, ident)}
         bus, shared = str(vm.prop(path, "parent_bus", "")), slot(vm, ident)
@@ -158,32 +154,32 @@ class Device(Kind):
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return the steps that put a medium into an empty drive."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
+        from . import device_drive
 
         return device_drive.insert(vm, self.ident(want), want["options"]["drive"], draft)
 
     def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
         """Return it for a device that can't be unplugged, a disk that QEMU would delete, and one whose data is elsewhere now."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
+        from . import device_drive
 
         return device_drive.lasting(vm, self.ident(want), want.get("options", {}).get("drive"), changes)
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Return it with the device's place and properties; nothing of a device of another driver."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_steps
+        from . import device_steps
 
         differs = "driver" in want and not self.same("driver", have["driver"], want["driver"])
         return want if differs else device_steps.inherit(vm, want)
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Return the ``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive
+        from . import device_drive
 
         return device_drive.give(vm, want, self.usual, self.ending(self.ident(want)), draft)
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Return the ``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_steps
+        from . import device_steps
 
         ident = self.ident(want)
         driver = vm.peripherals().get(ident, "")
@@ -198,13 +194,13 @@ class Device(Kind):
 
     def users(self, vm: VM, want: Want) -> List[Thing]:
         """Return the devices that sit on its buses."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_steps
+        from . import device_steps
 
         return [("device", name) for name in device_steps.devices_on(vm, self.ident(want))]
 
     def ending(self, ident: str) -> Wait:
         """Return the Wait that ends a removal."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_steps import Unplugged
+        from .device_steps import Unplugged
 
         return Unplugged(ident)
 
@@ -218,7 +214,7 @@ def drive_as(vm: VM, ident: str, value: Any, wanted: Any) -> Any:
     drive = drive_of(vm, ident)
     if drive is None:
         return value or None
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+    from . import blockdev_graph
 
     node = blockdev_graph.top(vm, ident)
     if not node or wanted in blockdev_graph.chain(vm, ident):

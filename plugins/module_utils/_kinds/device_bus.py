@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Where a device may be plugged: what buses tell of themselves before ``device_add`` is tried."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_slot import address, carriers, function
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core.errors import Refusal
+from .._core.vm import PERIPHERAL
+from .._qmp import errors
+from .device_slot import address, carriers, function
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.option import Want
+    from .._core.plan import Draft
+    from .._core.vm import VM
 
 # One slot each. QEMU before 10.0 puts a second device beside the first without a word, and no guest ever sees it.
 _PORTS = frozenset(["pcie-root-port", "ioh3420", "xio3130-downstream", "cxl-rp"])

@@ -1,24 +1,24 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What a device has as its drive, beside what a task wants there. Loaded for a change only."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, blockdev_steps, device_steps
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import drive_of, held_by, nodes
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change
+from .._core.errors import Refusal
+from .._core.option import Want
+from .._core.step import Step, Wait
+from .._core.vm import PERIPHERAL
+from . import blockdev_graph, blockdev_steps, device_steps
+from .blockdev_nodes import drive_of, held_by, nodes
+from .kind import Change
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft
+    from .._core.vm import VM
 
 
 def give(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> List[Step]:
@@ -83,14 +83,14 @@ def insert(vm: VM, ident: str, node: str, draft: Draft) -> List[Step]:
 def meant(vm: VM, device: str, node: str) -> str:
     """Return the node of a disk: this one unless it is only the name that a disk's node has by default, and QEMU made the disk."""
     there = device in vm.peripherals()
-    if node != f"{device}-node" or (there and _drive(vm, device) == node) or node in nodes(vm):
+    if node != f"{device}-node" or (there and drive_property(vm, device) == node) or node in nodes(vm):
         return node
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+    from . import blockdev_graph
 
     of_qemu = blockdev_graph.drive_id(vm, device) if there else blockdev_graph.held(vm, device)
     return (blockdev_graph.image(vm, device) if of_qemu else "") or node
 
 
-def _drive(vm: VM, device: str) -> Any:
+def drive_property(vm: VM, device: str) -> Any:
     """Return what a device says that it has; one that hands its disk on (usb-storage) says nothing."""
     return vm.prop(f"{PERIPHERAL}/{device}", "drive")

@@ -1,15 +1,15 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The properties that a device's driver has."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import suggestion
+from .._core.errors import Refusal
+from .._core.option import suggestion
 
 if TYPE_CHECKING:
     pass

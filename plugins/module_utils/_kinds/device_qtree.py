@@ -1,22 +1,22 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Many devices read at once: what ``info qtree`` prints stands for the answers of hundreds of ``qom-get``s.
 
 Only what it prints without ambiguity is taken: text, truth values, small numbers, slots and buses. All else is asked
 for one by one, as ever.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, List, NamedTuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
+from .._core.vm import PERIPHERAL
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.vm import VM
 
 _DEVICE = re.compile(r'dev: (\S+), id "(.*)"\Z')
 _BUS = re.compile(r"bus: (\S+)\Z")

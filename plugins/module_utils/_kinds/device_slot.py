@@ -1,17 +1,17 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Where a device sits, and what sits there with it: the functions of a PCI slot, which a guest gives back all at once."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, List, NamedTuple, Set
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
+from .._core.vm import PERIPHERAL
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.vm import VM
 
 
 class Slot(NamedTuple):

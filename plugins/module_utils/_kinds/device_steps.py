@@ -1,41 +1,31 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Plugging and unplugging: the steps that add and remove a device, and what is looked at before. Loaded for a change only."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Pending, Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Want
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import (
-    blockdev_graph,
-    blockdev_steps,
-    chardev,
-    netdev,
-    qemu_texts,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import held_by, nodes
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_bus import check_bus, hotpluggable
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_properties import (
-    ALIASES,
-    Properties,
-    property_name,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_slot import Slot, address, on_pci, slot
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_taken import check_migration, check_taken
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core import coercion
+from .._core.errors import Pending, Refusal
+from .._core.option import Want
+from .._core.step import Step, Wait
+from .._core.vm import PERIPHERAL
+from .._qmp import errors
+from . import blockdev_graph, blockdev_steps, chardev, netdev, qemu_texts
+from .blockdev_nodes import held_by, nodes
+from .device_bus import check_bus, hotpluggable
+from .device_properties import ALIASES, Properties, property_name
+from .device_slot import Slot, address, on_pci, slot
+from .device_taken import check_migration, check_taken
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+    from .._core.plan import Draft
+    from .._core.vm import VM
+    from .._qmp.events import Event
 
 # What a property decides where the others were not named: they are not taken over beside a new value.
 _DERIVED = {

@@ -1,24 +1,24 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What a new device would find taken: its slot, its address on a SCSI bus, its turn at booting; and a VM that is on its way.
 
 QEMU says the same, but not in check mode. Each is looked at only where the task names it.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_bus import bus_path
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_slot import address
+from .._core.errors import Refusal
+from .._core.vm import PERIPHERAL
+from .device_bus import bus_path
+from .device_slot import address
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft
+    from .._core.vm import VM
 
 _AT_REST = ("none", "completed", "cancelled", "failed")
 _LEFT = "postmigrate"

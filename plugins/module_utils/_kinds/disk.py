@@ -1,25 +1,25 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A disk: a block node and the device on it, as one."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV, Blockdev
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import held_by, nodes
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_drive import _drive, meant
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Part, State, properties
+from .._core.errors import Refusal
+from .._core.option import Option, Want
+from .blockdev import BLOCKDEV, Blockdev
+from .blockdev_nodes import held_by, nodes
+from .device import DEVICE, Device
+from .device_drive import drive_property, meant
+from .kind import Change, Part, State, properties
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft, Thing
+    from .._core.step import Step
+    from .._core.vm import VM
 
 DISK = {
     **{name: option for name, option in DEVICE.options.items() if name != "wait"},
@@ -90,7 +90,7 @@ class DiskNode(Blockdev):
         device, name = want["device"], self.ident(want)
         if device not in vm.peripherals():
             return ""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, device_drive
+        from . import blockdev_graph, device_drive
 
         disk = blockdev_graph.chain(vm, device)
         if name in disk[1:]:
@@ -111,13 +111,13 @@ class DiskNode(Blockdev):
         name = held_by(want["device"])
         if name not in nodes(vm) or want["device"] not in vm.peripherals() or ("blockdev", name) in draft.removing:
             return []
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_steps
+        from . import blockdev_steps
 
         return [blockdev_steps.release(name)]
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Remove all that lies above it in what its device has, and then the node. QEMU deletes by itself what it has made."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph, blockdev_steps
+        from . import blockdev_graph, blockdev_steps
 
         name, device = self.ident(want), want["device"]
         disk = [*blockdev_graph.above(vm, device, name), name]
@@ -133,7 +133,7 @@ class DiskNode(Blockdev):
 
     def users(self, vm: VM, want: Want) -> List[Thing]:
         """Return who uses the disk from outside: what lies above the node goes with it."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+        from . import blockdev_graph
 
         return blockdev_graph.outside(vm, want["device"], self.ident(want))
 
@@ -144,9 +144,9 @@ DISK_NODE = DiskNode()
 def _top(vm: VM, want: Want) -> str:
     """Return the top node of the disk that this node is; the node itself where it is no device's, and not held."""
     node, device = str(want["node_name"]), want["device"]
-    if _drive(vm, device) == node if device in vm.peripherals() else held_by(device) not in nodes(vm):
+    if drive_property(vm, device) == node if device in vm.peripherals() else held_by(device) not in nodes(vm):
         return node
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+    from . import blockdev_graph
 
     return next(iter(blockdev_graph.above(vm, device, node)), node)
 

@@ -1,12 +1,12 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Paths that QEMU is told to make or to write to. It deletes, takes over or empties what is there, without a word.
 
 So what is there is looked at first, as QEMU sees it, which can stand in another directory and have another root. Only
 where QEMU runs on this host: of another's files nothing is known.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import socket
 import stat
 from typing import TYPE_CHECKING
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import UNIX_LONGEST
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.connection import peer_process
+from .._core.errors import Refusal
+from .._qmp.address import UNIX_LONGEST
+from .._qmp.connection import peer_process
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft, Thing
+    from .._core.vm import VM
 
 _FDSET = "/dev/fdset/"
 _WHAT = {

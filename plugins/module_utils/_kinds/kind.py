@@ -1,28 +1,24 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What every kind of thing has in common: its options, how wanted and current state are compared, and what it returns.
 
 A kind reads the VM and returns Steps; it never sends anything that changes the VM.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, NamedTuple, Sequence, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
-    Option,
-    Want,
-    check_id,
-)
+from .._core import coercion
+from .._core.errors import Refusal
+from .._core.option import Option, Want, check_id
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft, Thing
+    from .._core.step import Step
+    from .._core.vm import VM
 
 State = Dict[str, Any]
 """A resource as it is, flat: ``cache.direct`` stands for ``direct`` inside ``cache``; only what can be read is there."""

@@ -1,29 +1,29 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Memory modules: a backend object and the device on it. ``pc-dimm``, ``nvdimm`` and ``virtio-mem``."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_steps import Unplugged
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Part, State, properties
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT, OBJECTS, Object, objects
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
+from .._core import coercion
+from .._core.errors import Refusal
+from .._core.option import Option, Want
+from .._core.step import Step, Wait
+from .._core.vm import PERIPHERAL
+from .._qmp.values import human_size
+from .device import DEVICE, Device
+from .device_steps import Unplugged
+from .kind import Change, Part, State, properties
+from .object import OBJECT, OBJECTS, Object, objects
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+    from .._core.plan import Draft
+    from .._core.vm import VM
+    from .._qmp.events import Event
 
 MEMORY = {
     **{name: option for name, option in DEVICE.options.items() if name not in ("driver", "addr", "wait")},

@@ -1,12 +1,12 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Network backends: ``netdev_add``, and the little that QEMU tells of them afterwards.
 
 No QMP query lists netdevs. Existence is asked of ``query-rx-filter``, whose refusals tell a netdev from an unknown name
 (both with class GenericError, so here the text decides); wiring and settings come from ``info network``.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Descriptor, Step, pass_descriptors
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, qemu_texts, references
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, State, properties
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev_forward import forwards, same_rules
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core import coercion
+from .._core.errors import Refusal
+from .._core.option import Option, Want
+from .._core.step import Descriptor, Step, pass_descriptors
+from .._qmp import errors
+from . import host_path, qemu_texts, references
+from .kind import Kind, State, properties
+from .netdev_forward import forwards, same_rules
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft, Thing
+    from .._core.vm import VM
 
 VHOST_NET = "/dev/vhost-net"
 _USER_NET = "10.0.2.0"
@@ -180,7 +180,7 @@ class Netdev(Kind):
 
     def users(self, vm: VM, want: Want) -> List[Thing]:
         """Return who holds it: a NIC, a port of a hub, filters. QEMU takes the last along without a word."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import holders  # only for a change
+        from .object import holders  # only for a change
 
         ident = self.ident(want)
         nic = nic_of(vm, ident)
@@ -360,7 +360,7 @@ def _descriptors(full: Want) -> tuple[List[Descriptor], List[Descriptor]]:
         return [Descriptor(path) for path in full.get("fds", [])], [
             Descriptor(path) for path in full.get("vhostfds", [])
         ]
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev_tap import tap_descriptor
+    from .netdev_tap import tap_descriptor
 
     queues = full.get("queues", 1)
     taps = [tap_descriptor(full["ifname"], multi_queue=queues > 1) for _queue in range(queues)]

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The ports of the host that a user network forwards to its guest, as QEMU tells them and as people write them."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, List, Tuple
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.vm import VM
 
 _RULE = re.compile(r"(?:(tcp|udp):)?([^:]*):(\d+)-([^:]*):(\d+)\Z")
 _TOLD = re.compile(r"\s*(TCP|UDP)\[HOST_FORWARD\]\s+\S+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)")

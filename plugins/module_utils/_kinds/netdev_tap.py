@@ -1,15 +1,15 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Opening a TAP interface as QEMU does, so that its descriptor can be handed over."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import fcntl
 import struct
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Descriptor
+from .._core.step import Descriptor
 
 TUN = "/dev/net/tun"
 # linux/if_tun.h

@@ -1,23 +1,23 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A network card: a backend, the device on it, and its link, as one."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Part, State, properties
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV
+from .._core.errors import Refusal
+from .._core.option import Option, Want
+from .._core.step import Step
+from .device import DEVICE, Device
+from .kind import Kind, Part, State, properties
+from .netdev import NETDEV
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft
+    from .._core.vm import VM
 
 
 class Link(Kind):

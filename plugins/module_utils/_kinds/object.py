@@ -1,26 +1,26 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """User-creatable objects: ``object-add``, and the properties that QOM reads back. Secrets are compared, never shown."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want, suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import quoted_forms
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED, Step
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import host_path, qemu_texts, references
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import layers, nodes
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core import coercion
+from .._core.errors import Refusal
+from .._core.option import Option, Want, suggestion
+from .._core.secrets import quoted_forms
+from .._core.step import REDACTED, Step
+from .._qmp import errors
+from . import host_path, qemu_texts, references
+from .blockdev_nodes import layers, nodes
+from .kind import Change, Kind, State
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft, Thing
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft, Thing
+    from .._core.vm import VM
 
 OBJECTS = "/objects"
 SECRET = frozenset(["data", "password", "passphrase"])
@@ -231,7 +231,7 @@ def _nodes_on(vm: VM, ident: str) -> List[str]:
     if len(held) < 2:
         return held
     # a throttled chain is rare
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_graph import children
+    from .blockdev_graph import children
 
     def own(name: str, told: Dict[str, Any]) -> Dict[str, Any]:
         mine = dict(told)

@@ -1,19 +1,19 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What QEMU's English error texts mean, where the error's class does not tell: nearly all have one class, GenericError.
 
 Look here before adding one: what a query can tell before the command is sent is better told by a kind itself.
 "5.2 to 10.0" stands for the versions 5.2, 7.2 and 10.0, in which the text was seen.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import CommandError
+    from .._qmp.errors import CommandError
 
 
 def is_busy(error: CommandError) -> bool:

@@ -1,26 +1,26 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Single properties of QEMU's object tree."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, FrozenSet, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want, suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import quoted_forms
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED, Step
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import qemu_texts
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import SECRET, redacted_as
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core import coercion
+from .._core.errors import Refusal
+from .._core.option import Option, Want, suggestion
+from .._core.secrets import quoted_forms
+from .._core.step import REDACTED, Step
+from .._qmp import errors
+from . import qemu_texts
+from .kind import Change, Kind, State
+from .object import SECRET, redacted_as
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft
+    from .._core.vm import VM
 
 
 class Qom(Kind):
@@ -49,7 +49,7 @@ class Qom(Kind):
         """Return its value, of a secret only whether it is the wanted one."""
         value = _value(vm, want)
         if want["property"] == "drive" and value != want.get("value", value):
-            from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
+            from . import blockdev_graph
 
             if (
                 blockdev_graph.tops(vm).get(value) == want["value"]

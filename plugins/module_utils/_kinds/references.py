@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The options by which a thing names what it stands on. QEMU's schema has them as plain strings, so they are listed here."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 

@@ -1,23 +1,23 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The lists that a document of the whole machine can have: what is in here is in qemu_machine, its purge, and qemu_info."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import Callable, Dict, List, NamedTuple, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev import BLOCKDEV
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.disk import DISK, disk
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind, Part
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.memory import MEMORY, memory
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.netdev import NETDEV
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.nic import NIC, nic
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT
+from .._core.option import Option, Want
+from .blockdev import BLOCKDEV
+from .chardev import CHARDEV
+from .device import DEVICE
+from .disk import DISK, disk
+from .kind import Kind, Part
+from .memory import MEMORY, memory
+from .netdev import NETDEV
+from .nic import NIC, nic
+from .object import OBJECT
 
 
 class Section(NamedTuple):

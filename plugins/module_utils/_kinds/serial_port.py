@@ -1,23 +1,23 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A virtio serial port: a character device and the port on it, as one."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import qemu_texts
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, properties
+from .._core.option import Option, Want
+from . import qemu_texts
+from .chardev import CHARDEV
+from .device import Device
+from .kind import Part, properties
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft
+    from .._core.step import Step
+    from .._core.vm import VM
 
 SERIAL_PORT = {
     "id": Option("str", required=True),

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Host devices handed to the guest: PCI devices, mediated devices, channel subsystem devices and crypto adapters."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import os
 import re
 from typing import TYPE_CHECKING, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, State, properties
+from .._core.errors import Refusal
+from .._core.option import Option, Want
+from .device import DEVICE, Device
+from .kind import Part, State, properties
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft
+    from .._core.step import Step
+    from .._core.vm import VM
 
 VFIO = {
     **{name: option for name, option in DEVICE.options.items() if name != "wait"},

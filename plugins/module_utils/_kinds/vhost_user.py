@@ -1,25 +1,25 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """vhost-user devices: a socket to the process that does the work, and the device on it."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, List, Set
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import CHARDEV
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core.errors import Refusal
+from .._core.option import Option, Want
+from .._qmp import errors
+from .chardev import CHARDEV
+from .device import DEVICE, Device
+from .kind import Part
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft
+    from .._core.step import Step
+    from .._core.vm import VM
 
 VHOST_USER = {
     **{name: option for name, option in DEVICE.options.items() if name != "wait"},

@@ -1,23 +1,23 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """vsock: a socket family between guest and host, over a descriptor that is opened here and handed over."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Descriptor, Step, pass_descriptors
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part, State, properties
+from .._core.errors import Refusal
+from .._core.option import Option, Want
+from .._core.step import Descriptor, Step, pass_descriptors
+from .device import DEVICE, Device
+from .kind import Part, State, properties
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.plan import Draft
+    from .._core.vm import VM
 
 VSOCK = {
     **{name: option for name, option in DEVICE.options.items() if name != "wait"},
@@ -51,7 +51,7 @@ class Vsock(Device):
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Return a ``getfd``, then ``device_add`` with the descriptor's name. Over TCP QEMU opens it by itself."""
-        from ansible_collections.vmm.qemu.plugins.module_utils._kinds.vhost_user import on_machine
+        from .vhost_user import on_machine
 
         if "guest-cid" not in want["options"]:
             raise Refusal(

@@ -1,29 +1,23 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A whole VM as a document: from what the user wrote to items that the engine converges, in the order that they need.
 
 Every entry has exactly the options of the module that does one such thing alone, and is checked as that module's.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import Any, Dict, Iterable, List, NamedTuple, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import (
-    Option,
-    argument_spec,
-    check_id,
-    given,
-    suggestion,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Item, named
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.balloon import BALLOON
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.cpu import VCPUS
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Part
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.sections import SECTIONS
+from .._core.errors import Refusal
+from .._core.option import Option, argument_spec, check_id, given, suggestion
+from .._engine.comparison import Item, named
+from .._kinds.balloon import BALLOON
+from .._kinds.cpu import VCPUS
+from .._kinds.kind import Part
+from .._kinds.sections import SECTIONS
 
 _STATE = {"state": Option("str", choices=["present", "absent"], default="present")}
 

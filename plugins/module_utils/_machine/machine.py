@@ -1,26 +1,26 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A whole VM in one task: one document, one full read, one plan, all or nothing. The same engine, the same kinds."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Comparison
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.converge import Outcome, converge
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import OBJECT
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.sections import SECTIONS
-from ansible_collections.vmm.qemu.plugins.module_utils._machine.document import Entry, entries, ordered
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.power import decide
+from .._core.errors import Refusal
+from .._core.option import Option
+from .._engine.comparison import Comparison
+from .._engine.converge import Outcome, converge
+from .._kinds.object import OBJECT
+from .._kinds.sections import SECTIONS
+from .._operations.power import decide
+from .document import Entry, entries, ordered
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.step import Step
+    from .._core.task import Task
+    from .._core.vm import VM
 
 MACHINE = {
     **{name: Option("list", elements="dict") for name in SECTIONS},
@@ -38,7 +38,7 @@ def work(task: Task) -> Dict[str, Any]:
     document = entries(params)
     vm = task.connect()
     if params["purge"]:
-        from ansible_collections.vmm.qemu.plugins.module_utils._machine.purge import unnamed
+        from .purge import unnamed
 
         document += unnamed(vm, params, document)
     items = ordered([item for entry in document for item in entry.items])

@@ -1,11 +1,11 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What a document does not name and may go: hot-plugged things of the kinds that it lists, nothing the VM started with.
 
 QEMU tells of a device whether it was hot-plugged. Of all else only the process's command line tells what it started with.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Sequence, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Item
-from ansible_collections.vmm.qemu.plugins.module_utils._host.process import command_line
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import blockdev_graph
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import held_by
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE, Device
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_steps import beside
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.sections import SECTIONS
-from ansible_collections.vmm.qemu.plugins.module_utils._machine.document import Entry
+from .._core.errors import Refusal
+from .._core.vm import PERIPHERAL
+from .._engine.comparison import Item
+from .._host.process import command_line
+from .._kinds import blockdev_graph
+from .._kinds.blockdev_nodes import held_by
+from .._kinds.device import DEVICE, Device
+from .._kinds.device_steps import beside
+from .._kinds.sections import SECTIONS
+from .document import Entry
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Thing
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind
+    from .._core.plan import Thing
+    from .._core.vm import VM
+    from .._kinds.kind import Kind
 
 _MEMORY = ("pc-dimm", "nvdimm", "virtio-mem-pci", "virtio-pmem-pci")
 _NAMES = re.compile(r"(?:^|,)(?:id|node-name)=((?:,,|[^,])*)")

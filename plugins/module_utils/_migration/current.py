@@ -1,18 +1,18 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What queries tell of a migration, here and at its destination: where it stands, and where the guest is."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, NamedTuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import Settings
+from .._core.progress import Progress
+from .settings import Settings
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.vm import VM
 
 RUNNING = frozenset(
     "setup active cancelling pre-switchover device wait-unplug colo "

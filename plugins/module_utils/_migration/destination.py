@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The other side of a migration, where the task names its monitor: what only the destination itself can tell."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -10,31 +10,17 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Dict, Iterator
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import (
-    NotDoneInTime,
-    OperationFailed,
-    Refusal,
-    TaskError,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import NO_MACHINE
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.current import (
-    HAS,
-    LACKS,
-    UNKNOWN,
-    Current,
-    Word,
-    has_guest,
-    look,
-    status,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import read_settings, two_way
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core.errors import NotDoneInTime, OperationFailed, Refusal, TaskError
+from .._core.step import Step
+from .._core.vm import NO_MACHINE
+from .._qmp import errors
+from .current import HAS, LACKS, UNKNOWN, Current, Word, has_guest, look, status
+from .settings import read_settings, two_way
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Params, Run
+    from .._core.task import Task
+    from .._core.vm import VM
+    from .._engine.operation import Params, Run
 
 _LOOK = 0.05
 # Capabilities that both sides must have alike, or the stream can't be read.

@@ -1,12 +1,12 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A guest that leaves: its migration watched to the end, and judged; the end of its source.
 
 The source's own ``completed`` proves nothing unless the destination could answer (``return-path``); the destination's
 own word does. Only proof ends a source.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -14,27 +14,19 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Dict, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import with_underscores
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, OperationFailed, TaskError
-from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Process
-from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.current import HAS, HERE, LEFT, over, progress, status
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.destination import check_arrived, reached
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.retreat import (
-    OVERTIME,
-    Trip,
-    call_back,
-    ended,
-    judge,
-    set_back,
-    within,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import capabilities
-from ansible_collections.vmm.qemu.plugins.module_utils._operations import power
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core.coercion import with_underscores
+from .._core.errors import NotDoneInTime, OperationFailed, TaskError
+from .._core.process import Process
+from .._core.progress import Progress
+from .._operations import power
+from .._qmp import errors
+from .current import HAS, HERE, LEFT, over, progress, status
+from .destination import check_arrived, reached
+from .retreat import OVERTIME, Trip, call_back, ended, judge, set_back, within
+from .settings import capabilities
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+    from .._core.step import Step
 
 # A migration that was told to go on stays postcopy-paused until it is connected.
 _RESUME_SECONDS = 5.0

@@ -1,34 +1,27 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """qemu_migrate_incoming, the destination of a migration: a VM that was started with ``-incoming defer`` begins to listen."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import with_underscores
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, OperationFailed, Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Operation, Params, Run
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.host_path import check_socket
-from ansible_collections.vmm.qemu.plugins.module_utils._migration import settings
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.current import (
-    RUNNING,
-    Current,
-    has_guest,
-    look,
-    progress,
-    status,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core.coercion import with_underscores
+from .._core.errors import NotDoneInTime, OperationFailed, Refusal
+from .._core.option import Option
+from .._core.plan import Plan
+from .._core.progress import Progress
+from .._core.step import Step
+from .._engine.operation import Operation, Params, Run
+from .._kinds.host_path import check_socket
+from .._qmp import errors
+from . import settings
+from .current import RUNNING, Current, has_guest, look, progress, status
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.vm import VM
 
 
 class Incoming(Operation):

@@ -1,7 +1,6 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A guest that is to stay after all: its migration called back or failed, and what is known of where the guest is.
 
 In its last phase QEMU has sent all of the guest and waits for the destination's word. What ends the migration then makes
@@ -10,6 +9,7 @@ says that it lacks the guest. Before it, the phase may begin between the look an
 nothing first, or where it is not named the guest is stopped for that moment, and would arrive stopped. Whatever has ended, it
 is looked at whether that phase had begun: a guest that ran was stopped for it, and QEMU tells so in an event.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -17,30 +17,17 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Dict, Iterator, NamedTuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, TaskError
-from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.current import (
-    HAS,
-    HERE,
-    LACKS,
-    LEFT,
-    RUNNING,
-    UNKNOWN,
-    Current,
-    Word,
-    look,
-    over,
-    progress,
-    status,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.destination import go_on, hold
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import capabilities, set_by
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+from .._core.errors import NotDoneInTime, TaskError
+from .._core.progress import Progress
+from .._core.step import Step
+from .._qmp import errors
+from .._qmp.deadline import Deadline
+from .current import HAS, HERE, LACKS, LEFT, RUNNING, UNKNOWN, Current, Word, look, over, progress, status
+from .destination import go_on, hold
+from .settings import capabilities, set_by
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Run
+    from .._engine.operation import Run
 
 CALLS_BACK = ("stop", "cont", "migrate_cancel", "yank")
 """The commands that may be sent, here or to the destination, when a migration is called back or has failed."""
@@ -206,7 +193,7 @@ def _go_on(trip: Trip) -> None:
 
 
 def _arrived_still(trip: Trip, word: Word) -> str:
-    """What there is to do about a guest that has arrived just when it was to be called back."""
+    """Return what there is to do about a guest that has arrived just when it was to be called back."""
     if word.guest != LACKS:
         return ""
     if word.waits and go_on(trip.run):
@@ -215,7 +202,7 @@ def _arrived_still(trip: Trip, word: Word) -> str:
 
 
 def _glance(trip: Trip) -> Current | None:
-    """A short look; None where QEMU does not answer."""
+    """Return a short look; None where QEMU does not answer."""
     left = trip.vm.deadline.remaining() or 0.0
     with within(trip, max(_GLANCE, min(left / 4, _MUTE))):
         try:
@@ -225,7 +212,7 @@ def _glance(trip: Trip) -> Current | None:
 
 
 def _may_yank(trip: Trip) -> bool:
-    """Whether to cut off a migration of a QEMU that does not answer, with no word from the destination.
+    """Tell whether to cut off a migration of a QEMU that does not answer, with no word from the destination.
 
     Before its last phase nothing can be lost by it. In that phase QEMU has been mute so long because it can't send what is left;
     it would do the same to itself once the network has timed out, and nobody would look after the guest then.
@@ -253,7 +240,7 @@ def _yanked(trip: Trip) -> Dict[str, Any] | None:
 
 
 def judge(trip: Trip, end: Dict[str, Any], word: Word = _UNASKED, ours: bool = False) -> str:
-    """Where the guest is after a migration that has not completed, with no second one running as far as that can be seen to.
+    """Return where the guest is after a migration that has not completed, with no second one running as far as that can be seen to.
 
     ``word``: the destination's, where it was asked. ``ours``: this task has ended it, and answers for what runs.
     """
@@ -295,7 +282,7 @@ def _verdict(trip: Trip, word: Word, state: str, stopped: bool) -> str:
 
 
 def last_phase(word: Word, now: Current | None) -> str:
-    """Why a migration in its last phase goes on, and what to do."""
+    """Return why a migration in its last phase goes on, and what to do."""
     if word.guest == HAS:
         return (
             "and can't be cancelled: the destination has the guest. This QEMU waits for its word, and would run the guest a second "
@@ -309,7 +296,7 @@ def last_phase(word: Word, now: Current | None) -> str:
 
 
 def _stopped(trip: Trip) -> bool:
-    """Whether the guest was stopped for the last phase, by what QEMU has told of itself."""
+    """Tell whether the guest was stopped for the last phase, by what QEMU has told of itself."""
     return trip.current.leaving or _in_device(trip) or any(event.name == "STOP" for event in trip.vm.session.events)
 
 
@@ -319,7 +306,7 @@ def _in_device(trip: Trip) -> bool:
 
 
 def _sent_all(trip: Trip, now: Current) -> bool:
-    """Whether all of the guest may have been sent, of a migration that is over."""
+    """Tell whether all of the guest may have been sent, of a migration that is over."""
     if not trip.current.leaving and capabilities(trip.vm).get("pause-before-switchover"):
         # stopped, and nothing goes till it is told to go on
         return _in_device(trip) or any(sent["execute"] == "migrate-continue" for sent in trip.vm.account.commands)

@@ -1,25 +1,25 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What both sides of a migration share: its address and its settings, by the names that this QEMU has."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.host_path import check_output
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import UNIX_LONGEST
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size, parse_bool
+from .._core import coercion
+from .._core.errors import Refusal
+from .._core.option import suggestion
+from .._core.step import Step
+from .._kinds.host_path import check_output
+from .._qmp.address import UNIX_LONGEST
+from .._qmp.values import human_size, parse_bool
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
+    from .._core.vm import VM
+    from .._qmp.schema import Schema
 
 _ONE_WAY = ("exec:", "file:", "fd:")
 _LIVE = frozenset(

@@ -1,39 +1,30 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """qemu_migrate: from where a migration stands to the state that is wanted, without ever running a guest twice."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import with_underscores
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan, PlanFailed
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Operation, Params, Run
-from ansible_collections.vmm.qemu.plugins.module_utils._migration import destination, follow, settings
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.current import (
-    LACKS,
-    LEFT,
-    RUNNING,
-    UNKNOWN,
-    Current,
-    has_guest,
-    look,
-    where_guest_is,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.retreat import CALLS_BACK, Trip, last_phase
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.blocked import check_blocked
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import parse
+from .._core.coercion import with_underscores
+from .._core.errors import NotDoneInTime, Refusal
+from .._core.option import Option
+from .._core.plan import Plan, PlanFailed
+from .._core.step import Step
+from .._engine.operation import Operation, Params, Run
+from .._operations.blocked import check_blocked
+from .._qmp import errors
+from .._qmp.address import parse
+from . import destination, follow, settings
+from .current import LACKS, LEFT, RUNNING, UNKNOWN, Current, has_guest, look, where_guest_is
+from .retreat import CALLS_BACK, Trip, last_phase
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.task import Task
+    from .._core.vm import VM
 
 
 class Migrate(Operation):

@@ -1,36 +1,26 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Block jobs: mirror, backup, commit and stream, begun, joined, followed to their end, or cancelled."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, NamedTuple, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, check_id
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_active import check_active
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_graph import (
-    attached,
-    chain_from,
-    job_roles,
-    users,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import (
-    inserted,
-    node_meant,
-    nodes,
-    unknown_node,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._operations import jobs
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
+from .._core.errors import Refusal
+from .._core.option import Option, check_id
+from .._core.plan import Plan
+from .._core.step import Step
+from .._kinds.blockdev_active import check_active
+from .._kinds.blockdev_graph import attached, chain_from, job_roles, users
+from .._kinds.blockdev_nodes import inserted, node_meant, nodes, unknown_node
+from .._qmp.values import human_size
+from . import jobs
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Params
+    from .._core.vm import VM
+    from .._engine.operation import Params
 
 _COMMANDS = {
     "mirror": "blockdev-mirror",

@@ -1,17 +1,17 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What in a VM can neither be migrated nor saved."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from .._core.errors import Refusal
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.vm import VM
 
 
 def blocked_reasons(vm: VM) -> List[str]:

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """QMP commands as a user writes them: read, checked against what this QEMU takes, sent one after the other."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import OperationFailed, Refusal, TaskError
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import may_have_run
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.queries import is_query
+from .._core.errors import OperationFailed, Refusal, TaskError
+from .._core.option import Option
+from .._core.step import REDACTED
+from .._engine.apply import may_have_run
+from .._qmp import errors
+from .._qmp.queries import is_query
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
+    from .._core.task import Task
+    from .._core.vm import VM
+    from .._qmp.schema import Schema
 
 OPTIONS = {
     "commands": Option("list", elements="raw", required=True),
@@ -203,7 +203,7 @@ def secrets(params: Dict[str, Any]) -> List[str]:
         found += _secret_line(name, arguments).split(None, 1)[1:]
     if not found:
         return []
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import quoted_forms
+    from .._core.secrets import quoted_forms
 
     return list(quoted_forms(found))
 

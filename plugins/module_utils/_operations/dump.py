@@ -1,28 +1,28 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The guest's memory into a file: begun, joined, seen through, and shown under its name only when it is whole."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, OperationFailed, Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Operation, Params, Run
-from ansible_collections.vmm.qemu.plugins.module_utils._host import part_file
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import EventFilter
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
+from .._core import safe_open
+from .._core.errors import NotDoneInTime, OperationFailed, Refusal
+from .._core.option import Option, suggestion
+from .._core.plan import Plan
+from .._core.progress import Progress
+from .._core.step import Step
+from .._engine.operation import Operation, Params, Run
+from .._host import part_file
+from .._qmp import errors
+from .._qmp.events import EventFilter
+from .._qmp.values import human_size
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.vm import VM
 
 _COMPLETED = "DUMP_COMPLETED"
 # Stopped by QEMU for the dump; it goes on by itself a moment after the dump is complete.

@@ -1,12 +1,12 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Everything that can be told of a VM, in subsets, each with as few queries as it needs.
 
 Values are QEMU's own, as its queries return them; in their keys hyphens become underscores, so that a template can
 write ``vm.memory.base_memory``. Ids are kept as they are. Secrets are neither asked for nor shown.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, List, Sequence, Set
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import with_underscores, without_password
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import netdev
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import drive_of, nodes
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from .._core.coercion import with_underscores, without_password
+from .._core.errors import Refusal
+from .._core.option import Option, suggestion
+from .._kinds import netdev
+from .._kinds.blockdev_nodes import drive_of, nodes
+from .._qmp import errors
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Kind
+    from .._core.task import Task
+    from .._core.vm import VM
+    from .._kinds.kind import Kind
 
 OPTIONS = {"gather_subset": Option("list", elements="str", default=["min"])}
 MIN = ("status", "version", "name")
@@ -41,7 +41,7 @@ def run(task: Task) -> Dict[str, Any]:
 
 def of_sections() -> Dict[str, Callable[[VM], Any]]:
     """Return how those sections of a machine's document are read that have no subset of their own."""
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.sections import SECTIONS
+    from .._kinds.sections import SECTIONS
 
     kinds = {name: section.kind for name, section in SECTIONS.items() if section.kind and name not in _TOLD}
     return {name: functools.partial(_described, kind) for name, kind in kinds.items()}
@@ -130,7 +130,7 @@ def _block_nodes(vm: VM) -> Dict[str, Any]:
 
 
 def _chardevs(vm: VM) -> Dict[str, Any]:
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.chardev import chardevs
+    from .._kinds.chardev import chardevs
 
     types = chardevs(vm)
     found = {}
@@ -160,7 +160,7 @@ def _devices(vm: VM) -> Dict[str, Any]:
 
     Two or three small queries a device: QEMU has none that lists where they sit.
     """
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device import DEVICE
+    from .._kinds.device import DEVICE
 
     macs = dict(
         re.findall(r"^(\S+): .*\btype=nic\b.*\bmacaddr=([0-9a-fA-F:]+)", vm.monitor("info network"), re.MULTILINE)
@@ -185,7 +185,7 @@ def _objects(vm: VM) -> Dict[str, Any]:
 
     Nothing is read from the objects themselves, some of which hold secrets.
     """
-    from ansible_collections.vmm.qemu.plugins.module_utils._kinds.object import objects
+    from .._kinds.object import objects
 
     found: Dict[str, Dict[str, Any]] = {ident: {"qom_type": kind} for ident, kind in objects(vm).items()}
     for query in ("query-memdev", "query-iothreads"):

@@ -1,26 +1,26 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """QEMU's jobs, and the operations that are one: begin or join it, follow it to its end, dismiss it, judge it.
 
 A job outlives the task that began it. One made with ``auto-dismiss`` off stays, concluded and with its error, until
 somebody dismisses it: that is how the next run learns what became of it.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.coercion import with_underscores
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, OperationFailed
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Operation, Params, Run
+from .._core.coercion import with_underscores
+from .._core.errors import NotDoneInTime, OperationFailed
+from .._core.plan import Plan
+from .._core.progress import Progress
+from .._core.step import Step
+from .._engine.operation import Operation, Params, Run
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.vm import VM
 
 Job = Dict[str, Any]
 """A job as ``query-jobs`` has it, and ``speed``, ``io-status`` and ``auto-dismiss`` where it is a block job."""
@@ -133,7 +133,7 @@ class JobPlan(Plan):
         warnings: Sequence[str] = (),
         on_failure: Sequence[str] = (),
     ) -> None:
-        """``what``: the job in the user's words. ``begin``: none where one that goes on is joined.
+        """Take the plan of a job. ``what``: the job in the user's words. ``begin``: none where one that goes on is joined.
 
         ``until``: the statuses that are waited for; none: nothing is. ``completes``: whether it is told to complete when it
         is ready, ``dismisses``: to be forgotten when it has concluded; ``then`` follows where it did not fail.

@@ -1,37 +1,32 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Run state and power: from the state that is and the one that is wanted to the few commands between them.
 
 Besides QEMU's own run states there is one more here: ``off``, when the process has gone.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, OperationFailed, Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Process
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
-from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import NO_MACHINE
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Operation, Params, Run
-from ansible_collections.vmm.qemu.plugins.module_utils._host.shutdown import (
-    Ended,
-    Ignored,
-    PoweredDown,
-    wait_until_ended,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+from .._core.errors import NotDoneInTime, OperationFailed, Refusal
+from .._core.option import Option
+from .._core.plan import Plan
+from .._core.process import Process
+from .._core.step import Step, Wait
+from .._core.vm import NO_MACHINE
+from .._engine.operation import Operation, Params, Run
+from .._host.shutdown import Ended, Ignored, PoweredDown, wait_until_ended
+from .._qmp import errors
+from .._qmp.deadline import Deadline
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+    from .._core.task import Task
+    from .._core.vm import VM
+    from .._qmp.events import Event
 
 OFF = "off"
 _ENDS = ("shutdown", "off")
@@ -56,7 +51,7 @@ class Reached(Wait):
         return event.name == ("RESUME" if self.running else "STOP")
 
     def is_done(self, vm: VM) -> bool:
-        """Whether the guest runs, or doesn't."""
+        """Tell whether the guest runs, or doesn't."""
         return bool(vm.ask("query-status")["running"]) == self.running
 
     def timeout_error(self, vm: VM) -> Exception:
@@ -69,7 +64,7 @@ class WasReset(Wait):
     """The end of ``system_reset``. Started with ``-no-reboot``, QEMU ends instead."""
 
     def is_end(self, event: Event) -> bool:
-        """The host's own RESET (firmware may cause more), or a SHUTDOWN in its place."""
+        """Return the host's own RESET (firmware may cause more), or a SHUTDOWN in its place."""
         return event.name == "SHUTDOWN" or (event.name == "RESET" and not event.data.get("guest"))
 
     def raise_if_refused(self, event: Event) -> None:
@@ -116,7 +111,7 @@ class Power(Operation):
         return current
 
     def unreachable(self, task: Task, params: Params, error: errors.QMPError) -> Dict[str, Any]:
-        """A VM that is gone is off."""
+        """Return a VM that is gone is off."""
         if isinstance(error, errors.ConnectError) and not error.nobody:
             raise error
         if params["state"] not in _ENDS:

@@ -1,24 +1,24 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A picture of the guest's screen, taken under another name and compared with the one that is there."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Sequence
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import OperationFailed, Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Operation, Params, Run
-from ansible_collections.vmm.qemu.plugins.module_utils._host import part_file
+from .._core import safe_open
+from .._core.errors import OperationFailed, Refusal
+from .._core.option import Option, suggestion
+from .._core.plan import Plan
+from .._core.step import Step
+from .._engine.operation import Operation, Params, Run
+from .._host import part_file
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
+    from .._core.vm import VM
 
 _DEFAULT_FORMAT = "ppm"  # which is what every QEMU writes unless told
 _PICTURES = (b"P6", b"\x89PNG")

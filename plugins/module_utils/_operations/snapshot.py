@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Internal snapshots of a VM and its disks, as QEMU's snapshot jobs make, load and delete them."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_active import AWAY
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_graph import children, is_held
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes import inserted, node_named, nodes
-from ansible_collections.vmm.qemu.plugins.module_utils._operations import jobs
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.blocked import blocked_reasons
+from .._core.errors import Refusal
+from .._core.option import Option
+from .._core.plan import Plan
+from .._core.step import Step
+from .._kinds.blockdev_active import AWAY
+from .._kinds.blockdev_graph import children, is_held
+from .._kinds.blockdev_nodes import inserted, node_named, nodes
+from . import jobs
+from .blocked import blocked_reasons
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Params, Run
+    from .._core.vm import VM
+    from .._engine.operation import Params, Run
 
 # QEMU cuts longer names off, and would never find them again.
 _LONGEST = 255

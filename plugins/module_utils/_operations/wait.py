@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Waiting for a VM: an event, a run state, or the guest's agent."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Dict
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import NotDoneInTime, Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.agent import wait_for_agent
+from .._core.errors import NotDoneInTime, Refusal
+from .._core.option import Option
+from .._qmp import errors
+from .._qmp.agent import wait_for_agent
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event
+    from .._core.task import Task
+    from .._core.vm import VM
+    from .._qmp.events import Event
 
 OPTIONS = {
     "event": Option("list", elements="str"),

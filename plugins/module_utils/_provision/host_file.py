@@ -1,26 +1,26 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What images and seeds have in common: a file of the host at an absolute path, with an owner and a mode."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Sequence, Tuple, cast
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want, given
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.comparison import Comparison, Item
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.converge import converge
-from ansible_collections.vmm.qemu.plugins.module_utils._host import ownership, part_file
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
+from .._core.option import Option, Want, given
+from .._core.step import Step
+from .._engine.comparison import Comparison, Item
+from .._engine.converge import converge
+from .._host import ownership, part_file
+from .._kinds.kind import Change, Kind, State
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+    from .._core.host import Host
+    from .._core.plan import Draft
+    from .._core.task import Task
+    from .._core.vm import VM
+    from .._qmp.deadline import Deadline
 
 UNUSED = {"socket": Option("str"), "connect_timeout": Option("float", default=10.0), "tls": Option("dict")}
 """What ``module_defaults`` of the action group set for the modules that speak to a monitor."""

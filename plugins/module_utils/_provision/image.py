@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Image files, made, grown and removed with ``qemu-img``, all or nothing. No virtual machine is asked."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -10,27 +10,22 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import coercion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want, suggestion
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._host import part_file
-from ansible_collections.vmm.qemu.plugins.module_utils._host.ownership import OWNER, owner
-from ansible_collections.vmm.qemu.plugins.module_utils._host.qemu_img import QemuImg, in_use
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, State
-from ansible_collections.vmm.qemu.plugins.module_utils._provision.host_file import (
-    UNUSED,
-    HostFile,
-    converge_file,
-    make_step,
-)
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_size
+from .._core import coercion
+from .._core.errors import Refusal
+from .._core.option import Option, Want, suggestion
+from .._core.step import Step
+from .._host import part_file
+from .._host.ownership import OWNER, owner
+from .._host.qemu_img import QemuImg, in_use
+from .._kinds.kind import Change, State
+from .._qmp.values import human_size
+from .host_file import UNUSED, HostFile, converge_file, make_step
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+    from .._core.host import Host
+    from .._core.plan import Draft
+    from .._core.task import Task
+    from .._qmp.deadline import Deadline
 
 _SECTOR = 512
 _LARGEST = (1 << 63) - _SECTOR

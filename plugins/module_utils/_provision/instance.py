@@ -1,11 +1,11 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A VM's process: started, stopped or restarted, with the monitor that all other modules talk to.
 
 What is wanted and what is found come to a plan, whose steps the engine does: QEMU's own commands end it, one step starts it.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple, cast
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import OperationFailed, Refusal, TaskError
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
-from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Process
-from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply, execute_step
-from ansible_collections.vmm.qemu.plugins.module_utils._host import command_line, part_file, process
-from ansible_collections.vmm.qemu.plugins.module_utils._host.shutdown import NOT_BEGUN, Ended, stop_steps
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import UNIX_LONGEST, parse
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.holder import find_deaf
+from .._core import safe_open
+from .._core.errors import OperationFailed, Refusal, TaskError
+from .._core.option import Option
+from .._core.plan import Plan
+from .._core.process import Process
+from .._core.step import Step
+from .._engine.apply import apply, execute_step
+from .._host import command_line, part_file, process
+from .._host.shutdown import NOT_BEGUN, Ended, stop_steps
+from .._qmp import errors
+from .._qmp.address import UNIX_LONGEST, parse
+from .._qmp.holder import find_deaf
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+    from .._core.task import Task
+    from .._core.vm import VM
+    from .._qmp.deadline import Deadline
 
 OPTIONS = {
     "name": Option("str", required=True),
@@ -128,7 +128,7 @@ class Instance:
         return [binary, *command_line.enclose(self.name, own, arguments)]
 
     def _user_option(self, binary: str, user: str) -> List[str]:
-        """How this QEMU is told to drop its privileges; -runas is deprecated where -run-with can do it."""
+        """Return how this QEMU is told to drop its privileges; -runas is deprecated where -run-with can do it."""
         seconds = min(_HELP_SECONDS, self.task.deadline.remaining() or 0.0)
         try:
             # There is no AnsibleModule in the task's own process: pylint: disable-next=ansible-bad-function

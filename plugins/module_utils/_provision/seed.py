@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A volume that cloud-init's NoCloud reads at a guest's first start."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -10,26 +10,21 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core import safe_open
-from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import OperationFailed, Refusal
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, Want
-from ansible_collections.vmm.qemu.plugins.module_utils._host import part_file
-from ansible_collections.vmm.qemu.plugins.module_utils._host.iso9660 import HEAD, label, volume
-from ansible_collections.vmm.qemu.plugins.module_utils._host.ownership import OWNER, Ownership, owner
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, State
-from ansible_collections.vmm.qemu.plugins.module_utils._provision.host_file import (
-    UNUSED,
-    HostFile,
-    converge_file,
-    make_step,
-)
+from .._core import safe_open
+from .._core.errors import OperationFailed, Refusal
+from .._core.option import Option, Want
+from .._host import part_file
+from .._host.iso9660 import HEAD, label, volume
+from .._host.ownership import OWNER, Ownership, owner
+from .._kinds.kind import Change, State
+from .host_file import UNUSED, HostFile, converge_file, make_step
 
 if TYPE_CHECKING:
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Draft
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
-    from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+    from .._core.host import Host
+    from .._core.plan import Draft
+    from .._core.step import Step
+    from .._core.task import Task
+    from .._qmp.deadline import Deadline
 
 # cloud-init's names for the files, by the option's.
 _FILES = {

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The guest's agent, which speaks QMP's JSON without its greeting, behind a character device of the VM."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 

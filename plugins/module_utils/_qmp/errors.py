@@ -1,12 +1,12 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The errors of a QMP session, one class for each thing a caller may want to tell apart.
 
 Branch on the class (or on ``CommandError.error_class``), never on the text: the QMP specification says that a
 description may change at any time.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Why a monitor does not answer, and who holds it: best effort, for an error message; silent on any failure.
 
 Linux only. For a UNIX socket the kernel's socket diagnostics (NETLINK_SOCK_DIAG) give the peers of the sockets that
 QEMU accepted; for TCP, ``/proc/net/tcp`` has both ends if the client is on this host. ``/proc`` tells whose they are.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 

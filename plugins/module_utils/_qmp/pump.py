@@ -1,7 +1,6 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """The engine of a session: who writes, who reads, and whose answer it is.
 
 There is no reader thread. One lock guards the state; whoever waits moves it on: one of the waiting threads polls the
@@ -10,6 +9,7 @@ socket (the leader), the others are parked until their answer is there, or until
 An exception of a signal handler may come between any two steps while the lock is held. So each change takes effect by
 one assignment (the "commit"), and what comes before it can be done again.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Which QMP commands only look. A read-only session (check mode) sends nothing else."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 

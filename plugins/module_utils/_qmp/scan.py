@@ -1,12 +1,12 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Finding the end of a JSON value in bytes that arrive in pieces, by counting brackets outside strings.
 
 Imported only when a message does not come in pieces that the C decoder can read at once: the patterns are slow to
 compile.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 

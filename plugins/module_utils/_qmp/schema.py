@@ -1,12 +1,12 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """What this QEMU takes, from ``query-qmp-schema``: feature tests, and arguments brought to the types it wants.
 
 YAML and users write ``on``, ``"8"`` or ``2G``; QEMU is strict about types (ever more so with each version). Versions
 are not asked: distributions backport. Type names in the schema change with each build and are never kept.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 

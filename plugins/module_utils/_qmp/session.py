@@ -1,7 +1,6 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """A QMP session: connect, greeting, negotiation, commands, events, close.
 
     with QMPSession.connect("unix:/run/vm.qmp", timeout=10.0) as session:
@@ -9,6 +8,7 @@
 
 Any thread may use it. QEMU works on one command at a time; the session keeps that order (first come, first served).
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 

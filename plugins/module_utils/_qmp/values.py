@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Sizes and truth as people write them."""
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def parse_int(value: Any) -> int:
 def human_size(value: Any) -> int:
     """Bytes of "2G", "512M", "64k", "1.5g", "0x1000", 4096. Suffixes are powers of 1024, as QEMU's are.
 
-    Raises ValueError for what is no size (negative numbers too).
+    Raises ValueError for what is not a valid size (negative numbers too).
     """
     try:
         size = parse_int(value)
     except (ValueError, OverflowError):
         match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None:
-            raise ValueError(f"{value!r} is no size; write bytes, or a number with k, M, G, T, P or E") from None
+            raise ValueError(f"{value!r} is not a valid size: write bytes, or a number with k, M, G, T, P or E") from None
         number, unit = match.groups()
         factor = 1024 ** _POWERS[unit.lower()]
         exact = float(number) * factor if "." in number else int(number) * factor

@@ -1,13 +1,13 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-# Private to the collection: may change without notice.
 """Bytes and JSON: the encoder, the incremental parser and the transport.
 
 A Python signal handler may raise between any two steps of the interpreter. Nothing here may be half done then:
 bytes that the system took or gave are recorded by the same C call that moved them (``list.extend(map(...))``),
 and a parser step takes effect by one assignment.
 """
+# Private to the collection: may change without notice.
 
 from __future__ import annotations
 
