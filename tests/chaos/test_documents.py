@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from support.chaos import chance, fault, runs, suffer
+from support.documents import Wish
 from support.lab import Lab, LiveLab
 from support.plans import BAD, as_foretold, draw, foretell, nothing_left, prepare, refused, resumable, spoil
-from support.wishes import Wish
 
 Labs = Callable[..., Lab]
 

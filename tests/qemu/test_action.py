@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from support.collection import REPO
-from support.patience import until
 from support.plays import PlayRun
+from support.timing import until
 from support.vm import VM
 
 Playbook = Callable[..., PlayRun]

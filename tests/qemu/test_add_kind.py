@@ -90,7 +90,7 @@ BITMAP = Bitmap()
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import sections
 from ansible_collections.vmm.qemu.plugins.module_utils._resource import resource
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import run_module
 from support.vm import VM as QEMU
 
@@ -99,23 +99,23 @@ REST = ("ansible_collections.vmm.qemu.plugins.module_utils._machine.machine", f"
 
 
 @pytest.fixture
-def bitmap(paused_vm: QEMU, monkeypatch: pytest.MonkeyPatch) -> Life:
+def bitmap(paused_vm: QEMU, monkeypatch: pytest.MonkeyPatch) -> Lifecycle:
     module = ModuleType("qemu_bitmap")
     module.MODULE = resource(BITMAP)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, f"{MODULES}.qemu_bitmap", module)
     paused_vm.observer.send("blockdev-add", {"driver": "null-co", "node-name": "n0", "size": 1 << 30})
-    return Life(paused_vm, "qemu_bitmap")
+    return Lifecycle(paused_vm, "qemu_bitmap")
 
 
 @pytest.fixture
-def machine(bitmap: Life, monkeypatch: pytest.MonkeyPatch) -> Iterator[Life]:
+def machine(bitmap: Lifecycle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lifecycle]:
     """Documents of the whole machine with a section for them."""
     with monkeypatch.context() as patch:
         for name, section in sections.of_kind(BITMAP).items():
             patch.setitem(sections.SECTIONS, name, section)
         for module in REST:
             importlib.reload(importlib.import_module(module))
-        yield Life(bitmap.vm, "qemu_machine")
+        yield Lifecycle(bitmap.vm, "qemu_machine")
     for module in REST:
         importlib.reload(importlib.import_module(module))
 
@@ -126,7 +126,7 @@ def recorded(vm: QEMU, node: str = "n0") -> dict[str, tuple[int, bool]]:
     return {item["name"]: (item["granularity"], item["recording"]) for item in entry.get("dirty-bitmaps", [])}
 
 
-def test_a_whole_life(bitmap: Life) -> None:
+def test_a_whole_life(bitmap: Lifecycle) -> None:
     vm = bitmap.vm
     given: dict[str, Any] = {"node": "n0", "name": "b0", "granularity": 65536}
     bitmap.refused("node: there is no block node 'n1'", node="n1", name="b0")
@@ -149,7 +149,7 @@ def test_a_whole_life(bitmap: Life) -> None:
     bitmap.same(node="n0", name="b0", state="absent")
 
 
-def test_a_failure_takes_back(machine: Life) -> None:
+def test_a_failure_takes_back(machine: Lifecycle) -> None:
     """The second bitmap can't be kept in an image that is none; the first one goes again."""
     vm = machine.vm
     bitmaps = [{"node": "n0", "name": "b0"}, {"node": "n0", "name": "b1", "persistent": True}]
@@ -158,7 +158,7 @@ def test_a_failure_takes_back(machine: Life) -> None:
     assert recorded(vm) == {}
 
 
-def test_a_section_of_a_document(machine: Life) -> None:
+def test_a_section_of_a_document(machine: Lifecycle) -> None:
     vm = machine.vm
     node = {"node_name": "n1", "driver": "null-co", "options": {"size": 1 << 20}}
     document: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
@@ -18,15 +18,15 @@ LIVE_VM = {"args": ["-device", "virtio-balloon-pci,id=balloon0,bus=rp7"]}
 
 
 @pytest.fixture
-def balloon(live_vm: VM) -> Life:
-    return Life(live_vm, "qemu_balloon")
+def balloon(live_vm: VM) -> Lifecycle:
+    return Lifecycle(live_vm, "qemu_balloon")
 
 
 def actual(vm: VM) -> int:
     return int(vm.observer.look("query-balloon")["actual"])
 
 
-def test_a_whole_life(balloon: Life) -> None:
+def test_a_whole_life(balloon: Lifecycle) -> None:
     vm = balloon.vm
     assert actual(vm) == 256 * MB
     before = vm.guest_state()["memkb"]
@@ -51,7 +51,7 @@ def test_a_whole_life(balloon: Life) -> None:
     vm.guest_sees(memkb=lambda kb: kb == before)
 
 
-def test_below_the_floor_it_is_refused_without_force(balloon: Life) -> None:
+def test_below_the_floor_it_is_refused_without_force(balloon: Lifecycle) -> None:
     """With force in check mode only, or the guest would die of it."""
     vm = balloon.vm
     balloon.refused("64 MiB", "force=true", size="32M")
@@ -67,7 +67,7 @@ def test_below_the_floor_it_is_refused_without_force(balloon: Life) -> None:
     assert actual(vm) == 256 * MB
 
 
-def test_without_waiting_the_guest_is_only_asked(balloon: Life) -> None:
+def test_without_waiting_the_guest_is_only_asked(balloon: Lifecycle) -> None:
     vm = balloon.vm
     vm.observer.execute("stop")
     done = run_module(vm, "qemu_balloon", size="192M", wait=False)
@@ -87,7 +87,7 @@ def test_without_waiting_the_guest_is_only_asked(balloon: Life) -> None:
     ("size", "words"),
     [("lots", ("size", "'lots'")), ("0", ("size", "nothing")), ("-1", ("size", "negative")), ("1G", ("size", "256"))],
 )
-def test_sizes_that_make_no_sense(balloon: Life, size: str, words: tuple[str, ...]) -> None:
+def test_sizes_that_make_no_sense(balloon: Lifecycle, size: str, words: tuple[str, ...]) -> None:
     balloon.refused(*(word.replace("256", str(256 * MB)) for word in words), size=size)
     balloon.refused("tolerance", size="128M", tolerance="wide")
 
@@ -101,7 +101,7 @@ def test_a_guest_without_the_driver(start_vm: Any) -> None:
 
 
 def test_a_vm_without_the_device_and_one_that_gets_it(paused_vm: VM) -> None:
-    life = Life(paused_vm, "qemu_balloon")
+    life = Lifecycle(paused_vm, "qemu_balloon")
     life.refused("no balloon device", "virtio-balloon", size="128M")
     run_module(paused_vm, "qemu_device", id="b0", driver="virtio-balloon-pci", bus="rp1")
     assert run_module(paused_vm, "qemu_balloon", size="128M", wait=False)["balloon"]["actual"] == 256 * MB

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from support.life import names
+from support.lifecycle import names
 from support.modules import ModuleFailed, run_module
 from support.plays import TaskResult
 from support.vm import REPO, VM

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
 
 @pytest.fixture
-def node(paused_vm: VM) -> Life:
-    return Life(paused_vm, "qemu_blockdev")
+def node(paused_vm: VM) -> Lifecycle:
+    return Lifecycle(paused_vm, "qemu_blockdev")
 
 
-def test_a_whole_life(node: Life) -> None:
+def test_a_whole_life(node: Lifecycle) -> None:
     vm = node.vm
     clean = vm.fingerprint()
     given: dict[str, Any] = {"node_name": "n0", "driver": "qcow2", "filename": vm.image("a.qcow2", "8M", "qcow2")}
@@ -49,7 +49,7 @@ def test_a_whole_life(node: Life) -> None:
     assert vm.fingerprint() == clean
 
 
-def test_layers_given_as_qemu_has_them(node: Life) -> None:
+def test_layers_given_as_qemu_has_them(node: Lifecycle) -> None:
     vm = node.vm
     path = vm.image("a.img")
     given: dict[str, Any] = {
@@ -70,7 +70,7 @@ def test_layers_given_as_qemu_has_them(node: Life) -> None:
     node.step(node_name="f0", state="absent")
 
 
-def test_a_failure_in_the_middle_leaves_nothing(node: Life) -> None:
+def test_a_failure_in_the_middle_leaves_nothing(node: Lifecycle) -> None:
     bad: dict[str, Any] = {
         "node_name": "n0",
         "filename": node.vm.image("a.img"),
@@ -82,7 +82,7 @@ def test_a_failure_in_the_middle_leaves_nothing(node: Life) -> None:
     assert [step["execute"] for step in result["rolled_back"]] == ["blockdev-del"]
 
 
-def test_a_failed_recreation_gives_the_old_node_back(node: Life) -> None:
+def test_a_failed_recreation_gives_the_old_node_back(node: Lifecycle) -> None:
     vm = node.vm
     given: dict[str, Any] = {
         "node_name": "n0",
@@ -103,7 +103,7 @@ def test_a_failed_recreation_gives_the_old_node_back(node: Life) -> None:
     assert vm.observer.node("n0") == before
 
 
-def test_what_reading_can_tell_is_refused(node: Life) -> None:
+def test_what_reading_can_tell_is_refused(node: Lifecycle) -> None:
     vm = node.vm
     image = vm.image("a.img")
     fifo = f"{vm.directory}/fifo"
@@ -128,7 +128,7 @@ def test_what_reading_can_tell_is_refused(node: Life) -> None:
         node.refused(*words, **options)
 
 
-def test_a_node_over_a_backing_file_is_opened_anew(node: Life) -> None:
+def test_a_node_over_a_backing_file_is_opened_anew(node: Lifecycle) -> None:
     vm = node.vm
     base, top = vm.image("base.qcow2", "8M", "qcow2"), f"{vm.directory}/top.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top], check=True)
@@ -143,7 +143,7 @@ def test_a_node_over_a_backing_file_is_opened_anew(node: Life) -> None:
     assert "backing_file" not in vm.observer.node("n1")
 
 
-def test_a_recreation_keeps_what_was_not_named(node: Life) -> None:
+def test_a_recreation_keeps_what_was_not_named(node: Lifecycle) -> None:
     vm = node.vm
     given: dict[str, Any] = {"node_name": "n0", "driver": "qcow2", "filename": vm.image("a.qcow2", "8M", "qcow2")}
     node.step(**given, read_only=True, cache={"direct": True})
@@ -154,7 +154,7 @@ def test_a_recreation_keeps_what_was_not_named(node: Life) -> None:
 
 
 @pytest.mark.parametrize("ending", ["reopened", "recreated", "put back"])
-def test_what_a_node_shows_stays_though_a_task_does_not_name_it(node: Life, ending: str) -> None:
+def test_what_a_node_shows_stays_though_a_task_does_not_name_it(node: Lifecycle, ending: str) -> None:
     """Half of an image stays that half: QEMU drops an offset that is left out, and the guest would see another disk."""
     vm = node.vm
     shown = {"offset": 4096, "size": 8192}
@@ -173,7 +173,7 @@ def test_what_a_node_shows_stays_though_a_task_does_not_name_it(node: Life, endi
     assert run_module(vm, "qemu_blockdev", node_name="n0", options=shown)["commands"] == []
 
 
-def test_a_throttled_node_is_opened_anew_in_its_group(node: Life) -> None:
+def test_a_throttled_node_is_opened_anew_in_its_group(node: Lifecycle) -> None:
     vm = node.vm
     run_module(vm, "qemu_object", id="slow", qom_type="throttle-group")
     given: dict[str, Any] = {"node_name": "n0", "driver": "throttle", "filename": vm.image("a.img")}
@@ -182,7 +182,7 @@ def test_a_throttled_node_is_opened_anew_in_its_group(node: Life) -> None:
     assert vm.observer.node("n0")["ro"] is True
 
 
-def test_a_shared_image_needs_no_lock_to_be_a_node(node: Life) -> None:
+def test_a_shared_image_needs_no_lock_to_be_a_node(node: Lifecycle) -> None:
     """An unused raw node takes no lock; the device on it would, and says so."""
     assert run_module(node.vm, "qemu_blockdev", node_name="n0", filename=node.vm.image("a.img"))["changed"]
 
@@ -208,7 +208,7 @@ def test_bad_sockets(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("python", [sys.executable, "/usr/bin/python3"], ids=["here", "module"])
-def test_a_password_in_a_url_is_not_shown(node: Life, ansible_task: Any, python: str) -> None:
+def test_a_password_in_a_url_is_not_shown(node: Lifecycle, ansible_task: Any, python: str) -> None:
     """Neither in what is sent, nor in QEMU's refusal, nor in what Ansible says it was called with."""
     file = {"driver": "http", "url": "http://me:hunter2@127.0.0.1:1/image"}
     given = {"socket": node.vm.qmp, "node_name": "n0", "driver": "raw", "file": file}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from support.images import NBDServer, encrypted, long_chain
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.observer import ObserverError
 from support.vm import VM
@@ -30,8 +30,8 @@ def vm(start_vm: Any) -> VM:
 
 
 @pytest.fixture
-def node(vm: VM) -> Life:
-    return Life(vm, "qemu_blockdev")
+def node(vm: VM) -> Lifecycle:
+    return Lifecycle(vm, "qemu_blockdev")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def servers(vm: VM) -> Iterator[dict[str, NBDServer]]:
         server.close()
 
 
-def test_an_image_two_layers_down_is_compared(node: Life) -> None:
+def test_an_image_two_layers_down_is_compared(node: Lifecycle) -> None:
     vm = node.vm
 
     def given(name: str, group: str = "tg0") -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_an_image_two_layers_down_is_compared(node: Life) -> None:
     assert "b.qcow2" in vm.observer.node("n0")["file"]
 
 
-def test_the_key_of_an_encrypted_image_is_compared(node: Life) -> None:
+def test_the_key_of_an_encrypted_image_is_compared(node: Lifecycle) -> None:
     vm = node.vm
 
     def given(secret: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_the_key_of_an_encrypted_image_is_compared(node: Life) -> None:
     assert "sec1" in vm.observer.node("n0")["file"]
 
 
-def test_a_server_and_its_export_are_compared(node: Life, servers: dict[str, NBDServer]) -> None:
+def test_a_server_and_its_export_are_compared(node: Lifecycle, servers: dict[str, NBDServer]) -> None:
     vm = node.vm
     node.step(node_name="n0", file=servers["one"].layer)
     assert node.same(node_name="n0", file=servers["one"].layer)["unverifiable"] == []
@@ -97,7 +97,7 @@ def test_a_server_and_its_export_are_compared(node: Life, servers: dict[str, NBD
     node.refused("options.export", node_name="n1", options={"export": "e3"})
 
 
-def test_a_file_where_a_server_is_wanted_is_another_disk(node: Life, servers: dict[str, NBDServer]) -> None:
+def test_a_file_where_a_server_is_wanted_is_another_disk(node: Lifecycle, servers: dict[str, NBDServer]) -> None:
     path = node.vm.image("a.img")
     node.step(node_name="n0", filename=path)
     node.refused("file.driver", "'file'", "'nbd'", "recreate", node_name="n0", file=servers["one"].layer)
@@ -109,13 +109,13 @@ def test_a_file_where_a_server_is_wanted_is_another_disk(node: Life, servers: di
 
 def test_a_disk_is_never_plugged_onto_a_node_that_is_something_else(vm: VM) -> None:
     vm.observer.send("blockdev-add", {"driver": "null-co", "node-name": "nn", "size": 1 << 20})
-    disk = Life(vm, "qemu_disk")
+    disk = Lifecycle(vm, "qemu_disk")
     options: dict[str, Any] = {"id": "d0", "driver": "scsi-hd", "bus": "scsi0.0", "node_name": "nn"}
     disk.refused("nn", "filename", "null-co", "recreate", **options, filename=vm.image("a.img"))
     assert vm.plugged() == {}
 
 
-def test_nodes_that_are_named_in_a_list_are_compared_by_name(node: Life) -> None:
+def test_nodes_that_are_named_in_a_list_are_compared_by_name(node: Lifecycle) -> None:
     vm = node.vm
     for name in ("na", "nb", "nc"):
         node.step(node_name=name, filename=vm.image(f"{name}.img"))
@@ -140,7 +140,7 @@ def test_nodes_that_are_named_in_a_list_are_compared_by_name(node: Life) -> None
     node.refused("options.children", "z.img", **given(*inline))
 
 
-def test_a_node_over_none_is_not_one_over_another(node: Life) -> None:
+def test_a_node_over_none_is_not_one_over_another(node: Lifecycle) -> None:
     vm = node.vm
     base, top = vm.image("base.qcow2", "8M", "qcow2"), f"{vm.directory}/top.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top], check=True)
@@ -154,7 +154,7 @@ def test_a_node_over_none_is_not_one_over_another(node: Life) -> None:
 def test_a_chain_whose_name_qemu_cuts_is_not_told(vm: VM) -> None:
     """Of a long chain QEMU tells 4095 bytes."""
     path, below = long_chain(vm), "n23"
-    top = Life(vm, "qemu_blockdev")
+    top = Lifecycle(vm, "qemu_blockdev")
     given: dict[str, Any] = {"node_name": below, "driver": "qcow2", "filename": path}
     assert top.same(**given)["unverifiable"] == ["filename"]
     assert top.same(**given, options={"backing": "n22"})["unverifiable"] == ["filename"]
@@ -179,7 +179,7 @@ def test_what_is_behind_a_key_or_a_server_is_opened_anew(vm: VM, servers: dict[s
         given.update(filename=encrypted(vm, "e.qcow2"), format="qcow2", blockdev={"encrypt": encrypt})
     else:
         given.update(blockdev={"file": servers["one"].layer})
-    disk = Life(vm, "qemu_disk")
+    disk = Lifecycle(vm, "qemu_disk")
     disk.step(**given)
     assert names(disk.step(**given, cache={"no_flush": True})) == ["blockdev-reopen"]
     assert vm.observer.node("d-node")["cache"]["no-flush"] is True

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.vm import OLDEST, S390X, VM
 
 
 @pytest.fixture
-def chardev(paused_vm: VM) -> Life:
-    return Life(paused_vm, "qemu_chardev")
+def chardev(paused_vm: VM) -> Lifecycle:
+    return Lifecycle(paused_vm, "qemu_chardev")
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def addr(vm: VM, ident: str) -> dict[str, Any]:
     return told
 
 
-def test_a_whole_life(chardev: Life) -> None:
+def test_a_whole_life(chardev: Lifecycle) -> None:
     vm = chardev.vm
     clean = vm.fingerprint()
     path = f"{vm.directory}/c0"
@@ -76,7 +76,7 @@ def test_a_whole_life(chardev: Life) -> None:
     assert vm.fingerprint() == clean
 
 
-def test_a_pty_tells_its_path(chardev: Life) -> None:
+def test_a_pty_tells_its_path(chardev: Lifecycle) -> None:
     made = chardev.step(id="p0", type="pty")
     assert made["chardev"] == {"id": "p0", "type": "pty", "path": chardev.vm.observer.chardevs()["p0"][len("pty:") :]}
     assert os.path.exists(made["chardev"]["path"])
@@ -95,7 +95,7 @@ def test_a_pty_tells_its_path(chardev: Life) -> None:
     ],
     ids=lambda given: given["type"],
 )
-def test_other_types(chardev: Life, given: dict[str, Any]) -> None:
+def test_other_types(chardev: Lifecycle, given: dict[str, Any]) -> None:
     vm = chardev.vm
     os.mkfifo(vm.directory / "pipe")
     if "path" in given:
@@ -107,7 +107,7 @@ def test_other_types(chardev: Life, given: dict[str, Any]) -> None:
     chardev.step(id="c0", state="absent")
 
 
-def test_a_port_of_its_own_choice(chardev: Life) -> None:
+def test_a_port_of_its_own_choice(chardev: Lifecycle) -> None:
     """Port 0 is any, and a host's name is one of its addresses."""
     vm = chardev.vm
     given: dict[str, Any] = {"id": "c0", "type": "socket", "host": "localhost", "port": 0, "server": True}
@@ -122,7 +122,7 @@ def test_a_port_of_its_own_choice(chardev: Life) -> None:
     chardev.step(id="c0", state="absent")
 
 
-def test_an_address_of_another_kind_differs(chardev: Life) -> None:
+def test_an_address_of_another_kind_differs(chardev: Lifecycle) -> None:
     """What is there proves that it is not what was asked for."""
     path = f"{chardev.vm.directory}/c0"
     inet: dict[str, Any] = {"id": "c0", "type": "socket", "host": "127.0.0.1", "port": 0, "server": True}
@@ -135,7 +135,7 @@ def test_an_address_of_another_kind_differs(chardev: Life) -> None:
     chardev.refused("99999999", "highest", "65535", **{**inet, "port": 99999999})
 
 
-def test_a_client(chardev: Life) -> None:
+def test_a_client(chardev: Lifecycle) -> None:
     vm = chardev.vm
     path = f"{vm.directory}/there,server"
     given: dict[str, Any] = {"id": "c0", "type": "socket", "path": path}
@@ -147,7 +147,7 @@ def test_a_client(chardev: Life) -> None:
 
 
 @pytest.mark.parametrize("where", [{"path": "/nosuch/socket"}, {"host": "127.0.0.1", "port": 1}], ids=["unix", "tcp"])
-def test_a_client_that_nobody_waits_for(chardev: Life, where: dict[str, Any]) -> None:
+def test_a_client_that_nobody_waits_for(chardev: Lifecycle, where: dict[str, Any]) -> None:
     given: dict[str, Any] = {"id": "c0", "type": "socket", **where}
     result = chardev.refused("ailed to connect", "start what shall listen", foretold=False, **given)
     assert "ailed to connect" in result["error"]["desc"]
@@ -158,7 +158,7 @@ def test_a_client_that_nobody_waits_for(chardev: Life, where: dict[str, Any]) ->
     chardev.step(id="c0", state="absent")
 
 
-def test_what_would_stop_qemu_is_refused(chardev: Life) -> None:
+def test_what_would_stop_qemu_is_refused(chardev: Lifecycle) -> None:
     path = f"{chardev.vm.directory}/c0"
     given: dict[str, Any] = {"id": "c0", "type": "socket", "path": path}
     for more in ({"server": True, "wait": True}, {"server": True, "options": {"wait": "on"}}):
@@ -166,7 +166,7 @@ def test_what_would_stop_qemu_is_refused(chardev: Life) -> None:
     chardev.refused("wait", "not a server", **given, wait=True)
 
 
-def test_a_path_that_another_chardev_serves_is_not_taken_over(chardev: Life) -> None:
+def test_a_path_that_another_chardev_serves_is_not_taken_over(chardev: Lifecycle) -> None:
     vm = chardev.vm
     path = f"{vm.directory}/c0"
     chardev.step(id="c0", type="socket", path=path, server=True)
@@ -181,7 +181,7 @@ def test_a_path_that_another_chardev_serves_is_not_taken_over(chardev: Life) -> 
 
 def test_one_in_use_stays(start_vm: Any) -> None:
     vm = start_vm(args=["-device", "virtio-serial-pci,id=vs0,bus=rp7"])
-    chardev = Life(vm, "qemu_chardev")
+    chardev = Lifecycle(vm, "qemu_chardev")
     chardev.step(id="c0", type="socket", path=f"{vm.directory}/c0", server=True)
     vm.observer.execute("device_add", driver="virtserialport", id="p0", chardev="c0")
     chardev.refused("chardev c0 is in use by device p0", id="c0", state="absent")
@@ -195,11 +195,11 @@ def test_one_in_use_stays(start_vm: Any) -> None:
 
 def test_one_in_use_by_what_has_no_id(start_vm: Any) -> None:
     more = ["-chardev", "null,id=c0", "-device", "virtio-serial-pci,bus=rp7", "-device", "virtserialport,chardev=c0"]
-    chardev = Life(start_vm(args=more), "qemu_chardev")
+    chardev = Lifecycle(start_vm(args=more), "qemu_chardev")
     chardev.refused("in use by device device[", id="c0", state="absent")
 
 
-def test_what_reading_can_tell_is_refused_before_anything_is_sent(chardev: Life) -> None:
+def test_what_reading_can_tell_is_refused_before_anything_is_sent(chardev: Lifecycle) -> None:
     for words, options in (
         (("type", "must be named"), {}),
         (("'nosuch'", "socket"), {"type": "nosuch"}),
@@ -216,7 +216,7 @@ def test_what_reading_can_tell_is_refused_before_anything_is_sent(chardev: Life)
     chardev.refused("no directory /nosuch", id="c0", type="file", path="/nosuch/file")
 
 
-def test_a_failed_recreation_gives_the_old_one_back(chardev: Life) -> None:
+def test_a_failed_recreation_gives_the_old_one_back(chardev: Lifecycle) -> None:
     vm = chardev.vm
     path = f"{vm.directory}/c0"
     chardev.step(id="c0", type="socket", path=path, server=True)
@@ -229,7 +229,7 @@ def test_a_failed_recreation_gives_the_old_one_back(chardev: Life) -> None:
 
 @pytest.mark.parametrize("version", [OLDEST, S390X])
 def test_on_other_qemus(start_vm: Any, version: str) -> None:
-    chardev = Life(start_vm(version=version), "qemu_chardev")
+    chardev = Lifecycle(start_vm(version=version), "qemu_chardev")
     path = f"{chardev.vm.directory}/c0"
     given: dict[str, Any] = {"id": "c0", "type": "socket", "path": path, "server": True}
     assert chardev.step(**given)["chardev"] == given
@@ -249,7 +249,7 @@ def test_as_ansible_runs_it(paused_vm: VM, ansible_task: Any) -> None:
     assert "p0" not in paused_vm.observer.chardevs()
 
 
-def test_a_gone_one_is_no_fault(chardev: Life) -> None:
+def test_a_gone_one_is_no_fault(chardev: Lifecycle) -> None:
     chardev.same(id="nosuch", state="absent")
     with pytest.raises(ModuleFailed):
         run_module(chardev.vm, "qemu_chardev", id="c0", type="null", nosuch=1)

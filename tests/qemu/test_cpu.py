@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.proxy import Proxy
 from support.vm import VM
@@ -22,15 +22,15 @@ ROOM = {"args": ["-smp", "1,maxcpus=16,sockets=1,cores=16,threads=1"]}
 
 
 @pytest.fixture
-def cold(start_vm: Any) -> Life:
+def cold(start_vm: Any) -> Lifecycle:
     """Without a guest."""
-    return Life(start_vm(**ROOM), "qemu_cpu_hotplug")
+    return Lifecycle(start_vm(**ROOM), "qemu_cpu_hotplug")
 
 
 @pytest.fixture
-def live(start_vm: Any) -> Life:
+def live(start_vm: Any) -> Lifecycle:
     """With one, for this test alone."""
-    return Life(start_vm(guest=True, **ROOM), "qemu_cpu_hotplug")
+    return Lifecycle(start_vm(guest=True, **ROOM), "qemu_cpu_hotplug")
 
 
 def cores(vm: VM) -> set[int]:
@@ -49,7 +49,7 @@ def running(vm: VM) -> int:
     return len(vm.observer.look("query-cpus-fast"))
 
 
-def test_a_whole_life(live: Life) -> None:
+def test_a_whole_life(live: Lifecycle) -> None:
     vm = live.vm
     added = live.step(vcpus=2)
     assert added["diff"]["before"] == {"cpus": {"vcpus": {"vcpus": 1}}}
@@ -81,7 +81,7 @@ def test_a_whole_life(live: Life) -> None:
     vm.guest_sees(cpus=1)
 
 
-def test_drift_and_somebody_elses_ids(cold: Life) -> None:
+def test_drift_and_somebody_elses_ids(cold: Lifecycle) -> None:
     vm = cold.vm
     run_module(vm, "qemu_device", id="cpu1", driver="virtio-rng-pci", bus="rp0")  # takes the id
     done = cold.step(vcpus=2)
@@ -95,7 +95,7 @@ def test_drift_and_somebody_elses_ids(cold: Life) -> None:
     assert cores(vm) == {0, 1, 2, 3, 5, 7}
 
 
-def test_what_reading_can_tell_is_refused(cold: Life) -> None:
+def test_what_reading_can_tell_is_refused(cold: Lifecycle) -> None:
     for words, options in (
         (("vcpus", "17", "room for 16"), {"vcpus": 17}),
         (("vcpus", "at least 1"), {"vcpus": 0}),
@@ -114,12 +114,12 @@ def test_what_reading_can_tell_is_refused(cold: Life) -> None:
 
 
 def test_cpus_that_the_vm_was_started_with_stay(start_vm: Any) -> None:
-    life = Life(start_vm(args=["-smp", "2,maxcpus=4"]), "qemu_cpu_hotplug")
+    life = Lifecycle(start_vm(args=["-smp", "2,maxcpus=4"]), "qemu_cpu_hotplug")
     life.refused("vcpus", "1", "started with", vcpus=1)
     assert running(life.vm) == 2
 
 
-def test_a_guest_that_is_not_ready_keeps_its_cpu(cold: Life) -> None:
+def test_a_guest_that_is_not_ready_keeps_its_cpu(cold: Lifecycle) -> None:
     vm = cold.vm
     cold.step(vcpus=2)
     with pytest.raises(ModuleFailed) as failed:
@@ -129,7 +129,7 @@ def test_a_guest_that_is_not_ready_keeps_its_cpu(cold: Life) -> None:
     assert running(vm) == 2
 
 
-def test_a_failure_in_the_middle_says_what_stays(cold: Life) -> None:
+def test_a_failure_in_the_middle_says_what_stays(cold: Lifecycle) -> None:
     """The answer to the first is lost: it can't be taken back from a guest that isn't there, and that is said."""
     vm = cold.vm
     with Proxy(vm.qmp, "cut", "device_add") as proxy, pytest.raises(ModuleFailed) as failed:
@@ -141,7 +141,7 @@ def test_a_failure_in_the_middle_says_what_stays(cold: Life) -> None:
     assert cores(vm) == {0, 1, 2}
 
 
-def test_a_guest_that_refuses_and_one_that_has_not_answered(live: Life) -> None:
+def test_a_guest_that_refuses_and_one_that_has_not_answered(live: Lifecycle) -> None:
     vm = live.vm
     live.step(vcpus=2)
     vm.guest_sees(cpus=2)
@@ -158,14 +158,14 @@ def test_a_guest_that_refuses_and_one_that_has_not_answered(live: Life) -> None:
 
 @pytest.mark.parametrize("machine", ["none", "microvm"])
 def test_a_machine_without_cpu_hotplug_says_so(start_vm: Any, machine: str) -> None:
-    life = Life(start_vm(machine=machine), "qemu_cpu_hotplug")
+    life = Lifecycle(start_vm(machine=machine), "qemu_cpu_hotplug")
     life.refused("no CPU hot-plug", vcpus=2)
     life.refused("no CPU hot-plug", slot={"core-id": 1})
     if machine == "microvm":
         assert life.same(vcpus=1)["cpus"][0]["vcpus"] == 1  # what is there already needs no hot-plug
 
 
-def test_as_ansible_runs_it(cold: Life, ansible_task: Any) -> None:
+def test_as_ansible_runs_it(cold: Lifecycle, ansible_task: Any) -> None:
     vm = cold.vm
     given = {"socket": vm.qmp, "vcpus": 3}
     assert ansible_task("qemu_cpu_hotplug", given, check=True).changed

@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
-from support.patience import no_hang
+from support.timing import no_hang
 from support.vm import VM
 
 LIVE_VM = {"scsi": True, "args": ["-device", "qemu-xhci,id=xhci,bus=pcie.0"]}
 
 
 @pytest.fixture
-def device(live_vm: VM) -> Life:
-    return Life(live_vm, "qemu_device")
+def device(live_vm: VM) -> Lifecycle:
+    return Lifecycle(live_vm, "qemu_device")
 
 
-def test_a_whole_life(device: Life) -> None:
+def test_a_whole_life(device: Lifecycle) -> None:
     vm = device.vm
     clean = vm.fingerprint()
     given: dict[str, Any] = {
@@ -59,14 +59,14 @@ def test_a_whole_life(device: Life) -> None:
     ],
     ids=lambda given: given["driver"],
 )
-def test_other_drivers(device: Life, given: dict[str, Any]) -> None:
+def test_other_drivers(device: Lifecycle, given: dict[str, Any]) -> None:
     device.step(id="x0", **given)
     if given["driver"] == "virtio-rng":
         device.vm.guest_has_rng()
     device.step(id="x0", state="absent")
 
 
-def test_values_are_given_the_types_of_their_properties(device: Life) -> None:
+def test_values_are_given_the_types_of_their_properties(device: Lifecycle) -> None:
     """What YAML makes of ``on``, ``8`` and ``0x5`` is not what QEMU's properties want, and 10.0 insists."""
     vm = device.vm
     run_module(vm, "qemu_netdev", id="u0", type="user")
@@ -86,7 +86,7 @@ def test_values_are_given_the_types_of_their_properties(device: Life) -> None:
     run_module(vm, "qemu_nic", id="n0", netdev={"id": "u0"}, state="absent")
 
 
-def test_a_drive_that_a_device_hands_on(device: Life) -> None:
+def test_a_drive_that_a_device_hands_on(device: Lifecycle) -> None:
     run_module(device.vm, "qemu_blockdev", node_name="n0", filename=device.vm.image("a.img"))
     device.step(id="u0", driver="usb-storage", bus="xhci.0", options={"drive": "n0"})
     device.step(id="u0", state="absent")
@@ -107,7 +107,7 @@ def test_functions_of_one_slot_share_a_port(paused_vm: VM) -> None:
     assert paused_vm.plugged() == {"r0": "virtio-rng-pci", "r1": "virtio-rng-pci"}
 
 
-def test_without_waiting_the_removal_is_pending(device: Life) -> None:
+def test_without_waiting_the_removal_is_pending(device: Lifecycle) -> None:
     vm = device.vm
     device.step(id="r0", driver="virtio-rng-pci", bus="rp3")
     vm.guest_has_rng()
@@ -120,7 +120,7 @@ def test_without_waiting_the_removal_is_pending(device: Life) -> None:
     device.same(id="r0", state="absent")
 
 
-def test_a_paused_guest_is_named_as_the_reason(device: Life) -> None:
+def test_a_paused_guest_is_named_as_the_reason(device: Lifecycle) -> None:
     vm = device.vm
     device.step(id="r0", driver="virtio-rng-pci", bus="rp3")
     vm.guest_has_rng()
@@ -153,7 +153,7 @@ def test_a_guest_that_never_answers(start_vm: Any) -> None:
     assert vm.plugged() == {"r0": "virtio-rng-pci"}
 
 
-def test_what_reading_can_tell_is_refused(device: Life) -> None:
+def test_what_reading_can_tell_is_refused(device: Lifecycle) -> None:
     refusals: list[tuple[tuple[str, ...], dict[str, Any]]] = [
         (("driver must be named",), {"id": "x0"}),
         (("'nosuch'",), {"id": "x0", "driver": "nosuch"}),
@@ -205,13 +205,13 @@ def slot_of_disks(vm: VM) -> list[dict[str, Any]]:
 def test_one_function_of_a_slot_does_not_go_without_the_others(live_vm: VM) -> None:
     """The guest gives all of them back at once: they leave in one task, by one request."""
     disks = slot_of_disks(live_vm)
-    one = Life(live_vm, "qemu_disk")
+    one = Lifecycle(live_vm, "qemu_disk")
     one.refused("f1 shares its slot with f0", "qemu_machine", id="f1", state="absent")
     one.refused("f0 shares its slot with f1", id="f0", state="absent")
     one.refused("f1 shares its slot with f0", id="f1", bus="rp1", recreate=True)
     assert live_vm.guest_state()["blk"] == {"vda", "vdb"}
 
-    whole = Life(live_vm, "qemu_machine")
+    whole = Lifecycle(live_vm, "qemu_machine")
     done = whole.step(disks=[{"id": disk["id"], "state": "absent"} for disk in disks])
     assert names(done) == ["device_del", "blockdev-del", "blockdev-del"]
     assert done["commands"][0]["arguments"] == {"id": "f0"}
@@ -221,7 +221,7 @@ def test_one_function_of_a_slot_does_not_go_without_the_others(live_vm: VM) -> N
 
 def test_a_purge_takes_a_slot_as_a_whole(live_vm: VM) -> None:
     disks = slot_of_disks(live_vm)
-    whole = Life(live_vm, "qemu_machine")
+    whole = Lifecycle(live_vm, "qemu_machine")
     whole.same(disks=disks[1:], purge=True)
     assert set(live_vm.plugged()) == {"f0", "f1"}
     done = whole.step(disks=[], purge=True)
@@ -262,24 +262,24 @@ def test_ids_with_a_dot(start_vm: Any) -> None:
             {"id": "d.0", "driver": "scsi-hd", "bus": "scsi.1.0", "filename": vm.image("d.img")},
         ],
     }
-    life = Life(vm, "qemu_machine")
+    life = Lifecycle(vm, "qemu_machine")
     done = life.step(**document)
     made = [entry["arguments"]["id"] for entry in done["commands"] if entry["execute"] == "device_add"]
     assert made.index("usb.1") < made.index("kbd.0") and made.index("scsi.1") < made.index("d.0")
-    Life(vm, "qemu_device").refused("carries d.0", id="scsi.1", state="absent")
+    Lifecycle(vm, "qemu_device").refused("carries d.0", id="scsi.1", state="absent")
 
 
 def test_an_id_that_another_driver_has_is_said_so(start_vm: Any) -> None:
     vm = start_vm(scsi=True)
     disk = {"id": "scsi0", "bus": "rp0", "filename": vm.image("d.img")}
-    Life(vm, "qemu_disk").refused("scsi0 is a virtio-scsi-pci", "no property 'drive'", "another id", **disk)
+    Lifecycle(vm, "qemu_disk").refused("scsi0 is a virtio-scsi-pci", "no property 'drive'", "another id", **disk)
     netdev = {"type": "user"}
-    Life(vm, "qemu_nic").refused("scsi0 is a virtio-scsi-pci", "another id", id="scsi0", bus="rp0", netdev=netdev)
+    Lifecycle(vm, "qemu_nic").refused("scsi0 is a virtio-scsi-pci", "another id", id="scsi0", bus="rp0", netdev=netdev)
 
 
 def test_an_expander_bridge_takes_no_hot_plug(start_vm: Any) -> None:
     vm = start_vm(args=["-device", "pxb-pcie,id=pxb,bus_nr=8,bus=pcie.0"])
-    device = Life(vm, "qemu_device")
+    device = Lifecycle(vm, "qemu_device")
     device.refused("pxb takes no hot-plug", "free ports: rp0", id="r0", driver="virtio-rng-pci", bus="pxb")
     device.refused("no bus 'nosuch'", id="r0", driver="virtio-rng-pci", bus="nosuch")
 
@@ -291,12 +291,12 @@ def test_no_module_removes_a_device_of_another_sort(start_vm: Any, module: str) 
     vm.observer.send("device_add", {"driver": "scsi-hd", "id": "root", "bus": "scsi0.0", "drive": "n0"})
     vm.observer.send("device_add", {"driver": "virtio-rng-pci", "id": "odd", "bus": "rp0"})
     ident = "root" if module != "disk" else "odd"
-    Life(vm, f"qemu_{module}").refused(f"id: {ident} is a ", "give another id", id=ident, state="absent")
+    Lifecycle(vm, f"qemu_{module}").refused(f"id: {ident} is a ", "give another id", id=ident, state="absent")
 
 
 def test_a_device_is_made_anew_as_a_disk_where_the_task_names_the_driver(start_vm: Any) -> None:
     vm = start_vm(scsi=True, args=["-device", "qemu-xhci,id=usb0,bus=rp0"])
     run_module(vm, "qemu_device", id="x0", driver="usb-kbd", bus="usb0.0")
     disk = {"id": "x0", "driver": "usb-storage", "bus": "usb0.0", "filename": vm.image("a.raw")}
-    Life(vm, "qemu_disk").step(**disk, recreate=True)
+    Lifecycle(vm, "qemu_disk").step(**disk, recreate=True)
     assert vm.observer.devices()["x0"] == "usb-storage"

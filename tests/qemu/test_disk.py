@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
@@ -18,11 +18,11 @@ LIVE_VM = {"scsi": True}
 
 
 @pytest.fixture
-def disk(live_vm: VM) -> Life:
-    return Life(live_vm, "qemu_disk")
+def disk(live_vm: VM) -> Lifecycle:
+    return Lifecycle(live_vm, "qemu_disk")
 
 
-def test_a_whole_life(disk: Life) -> None:
+def test_a_whole_life(disk: Lifecycle) -> None:
     vm = disk.vm
     clean = vm.fingerprint()
     given: dict[str, Any] = {"id": "d0", "filename": vm.image("a.img"), "bus": "rp0", "serial": "DATA01"}
@@ -55,7 +55,7 @@ def test_a_whole_life(disk: Life) -> None:
     vm.guest_sees(blk=set())
 
 
-def test_every_option_reaches_qemu(disk: Life) -> None:
+def test_every_option_reaches_qemu(disk: Lifecycle) -> None:
     vm = disk.vm
     vm.observer.execute("object-add", qom_type="iothread", id="io0")
     done = disk.step(
@@ -108,7 +108,7 @@ def test_every_option_reaches_qemu(disk: Life) -> None:
 
 
 @pytest.mark.parametrize("driver", ["scsi-hd", "scsi-cd"])
-def test_behind_a_scsi_controller(disk: Life, driver: str) -> None:
+def test_behind_a_scsi_controller(disk: Lifecycle, driver: str) -> None:
     vm = disk.vm
     given: dict[str, Any] = {
         "id": "s0",
@@ -124,13 +124,13 @@ def test_behind_a_scsi_controller(disk: Life, driver: str) -> None:
     disk.step(id="s0", state="absent")
 
 
-def test_nvme_and_a_host_device(disk: Life) -> None:
+def test_nvme_and_a_host_device(disk: Lifecycle) -> None:
     done = disk.step(id="n0", driver="nvme", bus="rp2", serial="NV1", filename="/dev/null", read_only=True)
     assert done["commands"][0]["arguments"]["file"] == {"driver": "host_device", "filename": "/dev/null"}
     disk.step(id="n0", state="absent")
 
 
-def test_half_done_states_are_completed(disk: Life) -> None:
+def test_half_done_states_are_completed(disk: Lifecycle) -> None:
     vm = disk.vm
     clean = vm.fingerprint()
     given: dict[str, Any] = {"id": "d0", "filename": vm.image("a.img"), "bus": "rp0"}
@@ -143,7 +143,7 @@ def test_half_done_states_are_completed(disk: Life) -> None:
     assert vm.fingerprint() == clean
 
 
-def test_a_failure_in_the_middle_leaves_nothing(disk: Life) -> None:
+def test_a_failure_in_the_middle_leaves_nothing(disk: Lifecycle) -> None:
     image = disk.vm.image("a.img")
     bad: dict[str, Any] = {"id": "d0", "filename": image, "bus": "rp0", "options": {"logical_block_size": 3000}}
     result = disk.refused("device_add", "logical_block_size", "taken back: blockdev-del", foretold=False, **bad)
@@ -152,7 +152,7 @@ def test_a_failure_in_the_middle_leaves_nothing(disk: Life) -> None:
     assert result["rolled_back"] == [{"execute": "blockdev-del", "arguments": {"node-name": "d0-node"}}]
 
 
-def test_a_failed_recreation_gives_the_old_disk_back(disk: Life) -> None:
+def test_a_failed_recreation_gives_the_old_disk_back(disk: Lifecycle) -> None:
     vm = disk.vm
     given: dict[str, Any] = {"id": "d0", "filename": vm.image("a.img"), "bus": "rp0", "serial": "OLD", "queues": 1}
     disk.step(**given)
@@ -182,7 +182,7 @@ def _settings(vm: VM, ident: str) -> dict[str, Any]:
     return {item["name"]: vm.observer.qom_get(path, item["name"]) for item in known if "link<" not in item["type"]}
 
 
-def test_a_node_that_goes_with_its_device(disk: Life) -> None:
+def test_a_node_that_goes_with_its_device(disk: Lifecycle) -> None:
     """The overlay of a snapshot belongs to no monitor: it ends when nothing uses it any more."""
     vm = disk.vm
     bus: dict[str, Any] = {"driver": "virtio-blk-pci", "bus": "rp0"}
@@ -196,7 +196,7 @@ def test_a_node_that_goes_with_its_device(disk: Life) -> None:
 
 
 @pytest.mark.parametrize("named", [None, "KEPT"])
-def test_what_a_guest_knows_a_scsi_disk_by_follows_its_serial(disk: Life, named: str | None) -> None:
+def test_what_a_guest_knows_a_scsi_disk_by_follows_its_serial(disk: Lifecycle, named: str | None) -> None:
     options: dict[str, Any] = {"options": {"device_id": named}} if named else {}
     image = disk.vm.image("s0.raw")
     disk.step(id="s0", driver="scsi-hd", bus="scsi0.0", filename=image, serial="FIRST", **options)
@@ -206,7 +206,7 @@ def test_what_a_guest_knows_a_scsi_disk_by_follows_its_serial(disk: Life, named:
     disk.step(id="s0", state="absent")
 
 
-def test_a_recreation_keeps_what_was_not_named(disk: Life) -> None:
+def test_a_recreation_keeps_what_was_not_named(disk: Lifecycle) -> None:
     vm = disk.vm
     image = vm.image("q.qcow2", "8M", "qcow2")
     disk.step(
@@ -223,14 +223,14 @@ def test_a_recreation_keeps_what_was_not_named(disk: Life) -> None:
     disk.step(id="s0", state="absent")
 
 
-def test_a_controller_with_disks_on_it_stays(disk: Life) -> None:
+def test_a_controller_with_disks_on_it_stays(disk: Lifecycle) -> None:
     disk.step(id="s0", driver="scsi-hd", bus="scsi0.0", filename=disk.vm.image("a.img"))
-    Life(disk.vm, "qemu_device").refused("carries s0", id="scsi0", state="absent")
-    Life(disk.vm, "qemu_device").refused("can't be unplugged", id="rp0", state="absent")
+    Lifecycle(disk.vm, "qemu_device").refused("carries s0", id="scsi0", state="absent")
+    Lifecycle(disk.vm, "qemu_device").refused("can't be unplugged", id="rp0", state="absent")
     disk.step(id="s0", state="absent")
 
 
-def test_what_reading_can_tell_is_refused_before_anything_is_sent(disk: Life) -> None:
+def test_what_reading_can_tell_is_refused_before_anything_is_sent(disk: Lifecycle) -> None:
     vm = disk.vm
     image = vm.image("a.img")
     disk.step(id="d0", filename=image, bus="rp0")
@@ -263,17 +263,17 @@ def test_what_reading_can_tell_is_refused_before_anything_is_sent(disk: Life) ->
     disk.step(id="d0", state="absent")
 
 
-def test_an_image_with_a_format_is_not_given_to_a_guest_as_raw(disk: Life) -> None:
+def test_an_image_with_a_format_is_not_given_to_a_guest_as_raw(disk: Lifecycle) -> None:
     """It would see the image's own header, and write over it."""
     image = disk.vm.image("a.qcow2", "8M", "qcow2")
     given: dict[str, Any] = {"id": "d0", "filename": image, "bus": "rp0"}
     disk.refused("qcow2", "name the format", **given)
-    Life(disk.vm, "qemu_blockdev").refused("qcow2", node_name="n0", filename=image)
+    Lifecycle(disk.vm, "qemu_blockdev").refused("qcow2", node_name="n0", filename=image)
     disk.step(**given, format="raw")
     disk.same(**given)
 
 
-def test_an_image_in_use_by_another_vm(disk: Life, start_vm: Any) -> None:
+def test_an_image_in_use_by_another_vm(disk: Lifecycle, start_vm: Any) -> None:
     image = disk.vm.image("q.qcow2", "8M", "qcow2")
     start_vm(args=["-drive", f"file={image},format=qcow2,if=none,id=x", "-device", "virtio-blk-pci,drive=x,bus=rp0"])
     given: dict[str, Any] = {"id": "d0", "filename": image, "format": "qcow2", "bus": "rp0"}
@@ -299,7 +299,7 @@ def test_an_unplug_that_the_guest_does_not_answer_is_pending(paused_vm: VM) -> N
     assert "d0-node" not in paused_vm.observer.nodes()
 
 
-def test_a_node_in_use_by_a_job_stays(disk: Life) -> None:
+def test_a_node_in_use_by_a_job_stays(disk: Lifecycle) -> None:
     vm = disk.vm
     disk.step(id="d0", filename=vm.image("a.img", "64M"), bus="rp0")
     vm.guest_sees(blk={"vda"})

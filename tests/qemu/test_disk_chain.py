@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.vm import OLDEST, VERSIONS, VM
 
@@ -35,8 +35,8 @@ def vm(start_vm: Any) -> VM:
 
 
 @pytest.fixture
-def disk(vm: VM) -> Life:
-    return Life(vm, "qemu_disk")
+def disk(vm: VM) -> Lifecycle:
+    return Lifecycle(vm, "qemu_disk")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ SNAPSHOTS = pytest.mark.parametrize("snapshot", [snapshot_by_qemu, snapshot_by_n
 
 
 @SNAPSHOTS
-def test_a_disk_below_an_overlay_is_the_disk(disk: Life, given: dict[str, Any], snapshot: Any) -> None:
+def test_a_disk_below_an_overlay_is_the_disk(disk: Lifecycle, given: dict[str, Any], snapshot: Any) -> None:
     vm = disk.vm
     disk.step(**given)
     guest(vm, "data", "write -P 0x11 0 64k")
@@ -112,7 +112,7 @@ def test_a_disk_below_an_overlay_is_the_disk(disk: Life, given: dict[str, Any], 
 
 
 @SNAPSHOTS
-def test_a_disk_made_anew_keeps_its_overlay(disk: Life, given: dict[str, Any], snapshot: Any) -> None:
+def test_a_disk_made_anew_keeps_its_overlay(disk: Lifecycle, given: dict[str, Any], snapshot: Any) -> None:
     vm = disk.vm
     disk.step(**given)
     overlay = snapshot(vm)
@@ -130,7 +130,7 @@ def test_a_disk_made_anew_keeps_its_overlay(disk: Life, given: dict[str, Any], s
 @SNAPSHOTS
 @pytest.mark.parametrize("way", [{"serial": "NEW", "recreate": True}, {"state": "absent"}])
 def test_what_fails_in_the_middle_gives_the_whole_chain_back(
-    disk: Life, given: dict[str, Any], snapshot: Any, way: dict[str, Any]
+    disk: Lifecycle, given: dict[str, Any], snapshot: Any, way: dict[str, Any]
 ) -> None:
     vm = disk.vm
     disk.step(**given)
@@ -148,7 +148,7 @@ def test_what_fails_in_the_middle_gives_the_whole_chain_back(
     disk.same(**given)
 
 
-def test_what_a_stopped_run_has_held_is_taken_up_by_the_next(disk: Life, given: dict[str, Any]) -> None:
+def test_what_a_stopped_run_has_held_is_taken_up_by_the_next(disk: Lifecycle, given: dict[str, Any]) -> None:
     vm = disk.vm
     disk.step(**given)
     overlay = snapshot_by_qemu(vm)
@@ -167,7 +167,7 @@ def test_what_a_stopped_run_has_held_is_taken_up_by_the_next(disk: Life, given: 
     assert holds(vm, overlay, 0x22)
 
 
-def test_what_a_killed_run_has_held_beside_its_device_is_let_go(disk: Life, given: dict[str, Any]) -> None:
+def test_what_a_killed_run_has_held_beside_its_device_is_let_go(disk: Lifecycle, given: dict[str, Any]) -> None:
     """It was killed while the guest had not given the device back, which then never did."""
     vm = disk.vm
     disk.step(**given)
@@ -191,10 +191,10 @@ def test_what_a_killed_run_has_held_till_the_end_is_let_go_by_the_next(vm: VM, g
     for check in (True, False):
         assert names(run_module(vm, "qemu_disk", check=check, **given)) == ["blockdev-del"]
     assert "held-data" not in vm.observer.nodes() and drive(vm) == "ov"
-    Life(vm, "qemu_disk").same(**given)
+    Lifecycle(vm, "qemu_disk").same(**given)
 
 
-def test_a_disk_that_a_killed_run_has_held_grows_at_its_top(disk: Life, given: dict[str, Any]) -> None:
+def test_a_disk_that_a_killed_run_has_held_grows_at_its_top(disk: Lifecycle, given: dict[str, Any]) -> None:
     """The guest's size, and whether it may write, are the overlay's, also while no device has it."""
     vm = disk.vm
     disk.step(**given)
@@ -219,12 +219,12 @@ def test_a_purge_leaves_what_a_killed_run_has_held_for_the_disk(vm: VM, given: d
     whole: dict[str, Any] = {"disks": [given], "blockdevs": []}
     if section == "devices":
         whole = {"devices": [{**place, "options": {"drive": "data-node"}}], "blockdevs": [node]}
-    Life(vm, "qemu_machine").step(**whole, purge=True)
+    Lifecycle(vm, "qemu_machine").step(**whole, purge=True)
     assert drive(vm) == "ov" and "held-data" not in vm.observer.nodes()
 
 
 @SNAPSHOTS
-def test_an_overlay_that_is_named_goes_alone(disk: Life, given: dict[str, Any], snapshot: Any) -> None:
+def test_an_overlay_that_is_named_goes_alone(disk: Lifecycle, given: dict[str, Any], snapshot: Any) -> None:
     vm = disk.vm
     disk.step(**given)
     overlay = snapshot(vm)
@@ -251,7 +251,7 @@ def test_a_removal_that_the_guest_does_not_answer_holds_nothing(vm: VM, given: d
 
 def test_a_usb_disk_below_an_overlay_is_the_disk(start_vm: Any, given: dict[str, Any]) -> None:
     vm = start_vm(args=["-device", "qemu-xhci,id=usb0"])
-    disk, usb = Life(vm, "qemu_disk"), {**given, "driver": "usb-storage", "bus": "usb0.0"}
+    disk, usb = Lifecycle(vm, "qemu_disk"), {**given, "driver": "usb-storage", "bus": "usb0.0"}
     disk.step(**usb)
     snapshot_by_qemu(vm)
     disk.same(**usb)
@@ -259,7 +259,7 @@ def test_a_usb_disk_below_an_overlay_is_the_disk(start_vm: Any, given: dict[str,
 
 
 @SNAPSHOTS
-def test_a_node_below_an_overlay_is_not_plugged_again(disk: Life, given: dict[str, Any], snapshot: Any) -> None:
+def test_a_node_below_an_overlay_is_not_plugged_again(disk: Lifecycle, given: dict[str, Any], snapshot: Any) -> None:
     vm = disk.vm
     disk.step(**given)
     snapshot(vm)
@@ -269,7 +269,7 @@ def test_a_node_below_an_overlay_is_not_plugged_again(disk: Life, given: dict[st
     disk.refused("data-node", "lies below ov", **given)
 
 
-def test_a_disk_while_a_job_works_on_it(disk: Life, given: dict[str, Any]) -> None:
+def test_a_disk_while_a_job_works_on_it(disk: Lifecycle, given: dict[str, Any]) -> None:
     vm = disk.vm
     disk.step(**given)
     run_module(vm, "qemu_blockdev", node_name="tgt", driver="qcow2", filename=vm.image("tgt.qcow2", "16M", "qcow2"))
@@ -288,7 +288,7 @@ def test_a_disk_while_a_job_works_on_it(disk: Life, given: dict[str, Any]) -> No
     disk.step(id="data", state="absent")
 
 
-def test_a_disk_while_it_is_backed_up(disk: Life, given: dict[str, Any]) -> None:
+def test_a_disk_while_it_is_backed_up(disk: Lifecycle, given: dict[str, Any]) -> None:
     vm = disk.vm
     disk.step(**given)
     run_module(vm, "qemu_blockdev", node_name="tgt", driver="qcow2", filename=vm.image("tgt.qcow2", "16M", "qcow2"))
@@ -298,7 +298,7 @@ def test_a_disk_while_it_is_backed_up(disk: Life, given: dict[str, Any]) -> None
     vm.observer.execute("block-job-cancel", device="b")
 
 
-def test_after_a_pivot_the_message_says_where_the_data_is(disk: Life, given: dict[str, Any]) -> None:
+def test_after_a_pivot_the_message_says_where_the_data_is(disk: Lifecycle, given: dict[str, Any]) -> None:
     vm = disk.vm
     disk.step(**given)
     target = vm.image("tgt.qcow2", "16M", "qcow2")
@@ -314,14 +314,14 @@ def test_after_a_pivot_the_message_says_where_the_data_is(disk: Life, given: dic
         disk.refused(*told, **{**given, "filename": vm.image("x.qcow2", "16M", "qcow2")}, recreate=recreate)
         answer = disk.refused(*told, id="data", size="24M", recreate=recreate)
         assert "set recreate" not in answer["msg"]
-    Life(vm, "qemu_device").refused(*told, id="data", options={"drive": "data-node"}, recreate=True)
+    Lifecycle(vm, "qemu_device").refused(*told, id="data", options={"drive": "data-node"}, recreate=True)
     disk.same(**{**given, "node_name": "tgt", "filename": target})
 
     vm.observer.execute("blockdev-del", node_name="data-node")
     disk.refused(*told, **given, recreate=True)
 
 
-def test_another_image_under_a_new_name_may_be_had(disk: Life, given: dict[str, Any]) -> None:
+def test_another_image_under_a_new_name_may_be_had(disk: Lifecycle, given: dict[str, Any]) -> None:
     disk.step(**given)
     other = {**given, "node_name": "new", "filename": disk.vm.image("new.qcow2", "16M", "qcow2")}
     disk.refused("recreate=true", **other)
@@ -329,7 +329,7 @@ def test_another_image_under_a_new_name_may_be_had(disk: Life, given: dict[str, 
     assert drive(disk.vm) == "new"
 
 
-def test_a_throttled_disk_is_the_disk(disk: Life, given: dict[str, Any]) -> None:
+def test_a_throttled_disk_is_the_disk(disk: Lifecycle, given: dict[str, Any]) -> None:
     """A filter, put in by whoever: by `qom-set` where QEMU can do that, else by plugging it over."""
     vm = disk.vm
     run_module(vm, "qemu_blockdev", node_name="data-node", driver="qcow2", filename=given["filename"])
@@ -392,7 +392,7 @@ def image_of(vm: VM, device: str) -> dict[str, Any]:
 
 
 def test_a_disk_of_the_command_line_is_grown_by_its_device(started: VM) -> None:
-    disk = Life(started, "qemu_disk")
+    disk = Lifecycle(started, "qemu_disk")
     tasks: list[tuple[str, dict[str, Any]]] = [("disk1", {}), ("disk2", {}), ("disk2", {"node_name": "nn2"})]
     for device, more in tasks:
         size = image_of(started, device)["image"]["virtual-size"] + 8 * MB
@@ -402,7 +402,7 @@ def test_a_disk_of_the_command_line_is_grown_by_its_device(started: VM) -> None:
     assert disk.same(id="disk1", filename=path, format="qcow2", driver="scsi-hd", bus="scsi0.0")["unverifiable"] == []
     run_module(started, "qemu_machine", disks=[{"id": "disk1", "filename": path, "size": "24M"}], purge=True)
 
-    node = Life(started, "qemu_blockdev")
+    node = Lifecycle(started, "qemu_blockdev")
     node.step(node_name="drive1", size="32M")
     node.step(node_name=image_of(started, "disk1")["node-name"], size="40M")
     node.step(node_name="drive2", size="48M")
@@ -414,11 +414,13 @@ def test_a_disk_of_the_command_line_is_grown_by_its_device(started: VM) -> None:
 def test_a_disk_of_the_command_line_is_not_made_anew(started: VM) -> None:
     told = ("QEMU was started with drive drive1", "delete it together with device disk1")
     for recreate in (False, True):
-        answer = Life(started, "qemu_device").refused(*told, id="disk1", options={"serial": "S10"}, recreate=recreate)
+        answer = Lifecycle(started, "qemu_device").refused(
+            *told, id="disk1", options={"serial": "S10"}, recreate=recreate
+        )
         assert "set recreate" not in answer["msg"]
-        Life(started, "qemu_disk").refused(*told, id="disk1", serial="S10", recreate=recreate)
+        Lifecycle(started, "qemu_disk").refused(*told, id="disk1", serial="S10", recreate=recreate)
         other = started.image("other.qcow2", "16M", "qcow2")
-        Life(started, "qemu_disk").refused(*told, id="disk1", filename=other, format="qcow2", recreate=recreate)
+        Lifecycle(started, "qemu_disk").refused(*told, id="disk1", filename=other, format="qcow2", recreate=recreate)
     assert drive(started, "disk1") == "drive1"
 
 
@@ -433,7 +435,7 @@ def test_a_disk_of_the_command_line_is_removed_and_given_back(started: VM, devic
         )
     assert "not_rolled_back" not in failed.value.result
     assert image_of(started, device)["file"] == path
-    Life(started, "qemu_disk").step(id=device, state="absent")
+    Lifecycle(started, "qemu_disk").step(id=device, state="absent")
     assert device not in started.plugged()
     assert path not in [node["file"] for node in started.observer.execute("query-named-block-nodes")]
     assert holds(started, path, 0x22)
@@ -442,7 +444,7 @@ def test_a_disk_of_the_command_line_is_removed_and_given_back(started: VM, devic
 # -- media --------------------------------------------------------------------
 
 
-def test_a_medium_is_put_into_a_drive_that_was_emptied(disk: Life) -> None:
+def test_a_medium_is_put_into_a_drive_that_was_emptied(disk: Lifecycle) -> None:
     vm = disk.vm
     given: dict[str, Any] = {
         "id": "cd",
@@ -463,7 +465,7 @@ def test_a_medium_is_put_into_a_drive_that_was_emptied(disk: Life) -> None:
     disk.step(id="cd", state="absent")
 
 
-def test_a_medium_that_could_not_be_kept_is_taken_out_again(disk: Life) -> None:
+def test_a_medium_that_could_not_be_kept_is_taken_out_again(disk: Lifecycle) -> None:
     vm = disk.vm
     given: dict[str, Any] = {
         "id": "cd",
@@ -484,7 +486,7 @@ def test_a_medium_that_could_not_be_kept_is_taken_out_again(disk: Life) -> None:
 
 
 def test_an_empty_drive_that_qemu_was_started_with_takes_a_medium(started: VM) -> None:
-    disk, iso = Life(started, "qemu_disk"), started.image("2.iso", "1M")
+    disk, iso = Lifecycle(started, "qemu_disk"), started.image("2.iso", "1M")
     for device in ("cd4", "cd3"):
         given: dict[str, Any] = {"id": device, "driver": "ide-cd", "filename": iso, "read_only": True}
         if device == "cd3":
@@ -507,7 +509,7 @@ def test_an_empty_drive_that_qemu_was_started_with_takes_a_medium(started: VM) -
 # -- names ---------------------------------------------------------------------
 
 
-def test_an_image_by_another_of_its_names_is_the_same(disk: Life, given: dict[str, Any]) -> None:
+def test_an_image_by_another_of_its_names_is_the_same(disk: Lifecycle, given: dict[str, Any]) -> None:
     vm = disk.vm
     disk.step(**given)
     link = vm.directory / "link.qcow2"

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.progress import Progress
-from support.life import names
+from support.lifecycle import names
 from support.modules import ModuleFailed, run_module
 from support.vm import OLDEST, VM
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from support.modules import ModuleFailed, run_module
-from support.patience import no_hang
 from support.proxy import Proxy
+from support.timing import no_hang
 from support.vm import VM
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
@@ -102,7 +102,7 @@ def test_a_disk_that_can_not_grow_is_never_plugged(paused_vm: VM) -> None:
     subprocess.run(make, check=True)
     subprocess.run(["qemu-img", "snapshot", "-c", "s1", path], check=True)
     image = Path(path).read_bytes()
-    result = Life(paused_vm, "qemu_disk").refused(
+    result = Lifecycle(paused_vm, "qemu_disk").refused(
         "block_resize",
         "taken back: blockdev-del",
         foretold=False,
@@ -131,7 +131,7 @@ def test_growth_that_stays_is_told(paused_vm: VM) -> None:
 
 
 def test_a_part_of_an_image_is_measured_by_qemu(paused_vm: VM) -> None:
-    node = Life(paused_vm, "qemu_blockdev")
+    node = Lifecycle(paused_vm, "qemu_blockdev")
     given: dict[str, Any] = {"node_name": "n0", "filename": paused_vm.image("a.img"), "options": {"offset": 4096}}
     done = run_module(paused_vm, "qemu_blockdev", **given, size=16 * MIB - 4096)
     assert names(done) == ["blockdev-add"]

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.observer import Observer
-from support.patience import until
+from support.timing import until
 from support.vm import VM
 
 CONTENT = "all that there is of it"
@@ -63,7 +63,7 @@ MAKERS = ["qemu_chardev", "qemu_serial_port", "qemu_machine", "qemu_netdev", "qe
 
 @pytest.mark.parametrize("module", MAKERS)
 def test_a_file_does_not_become_a_socket(start_vm: Callable[..., VM], precious: Path, module: str) -> None:
-    life = Life(machine(start_vm, module), module)
+    life = Lifecycle(machine(start_vm, module), module)
     life.refused(str(precious), "is a file", "give another path", **socket_at(module, str(precious)))
     link = precious.with_name("link")
     link.symlink_to("nowhere")
@@ -75,7 +75,7 @@ def test_a_file_does_not_become_a_socket(start_vm: Callable[..., VM], precious: 
 @pytest.mark.parametrize("module", MAKERS)
 def test_another_machine_keeps_its_monitor(start_vm: Callable[..., VM], module: str) -> None:
     other = start_vm(name="other")
-    life = Life(machine(start_vm, module), module)
+    life = Lifecycle(machine(start_vm, module), module)
     life.refused("qemu-system", "listens at", other.qmp, **socket_at(module, other.qmp))
     assert run_module(other, "qemu_info", connect_timeout=5)["vm"]["name"] == "other"
 
@@ -86,7 +86,7 @@ def test_a_socket_that_is_left_over_is_taken(start_vm: Callable[..., VM], tmp_pa
     with socket.socket(socket.AF_UNIX) as before:
         before.bind(path)
         before.listen()
-    life = Life(machine(start_vm, module), module)
+    life = Lifecycle(machine(start_vm, module), module)
     assert run_module(life.vm, module, **socket_at(module, path))["changed"]
     # a netdev of type stream listens a moment after netdev_add has returned
     until(lambda: listens(path))
@@ -102,7 +102,7 @@ def test_a_plan_that_is_taken_back_has_taken_no_file(paused_vm: VM, precious: Pa
 
 def test_one_plan_makes_a_path_once(paused_vm: VM, tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    life = Life(paused_vm, "qemu_machine")
+    life = Lifecycle(paused_vm, "qemu_machine")
     two = [{"id": name, "type": "socket", "server": True, "path": path} for name in ("c0", "c1")]
     life.refused("chardevs[1] c1", "chardev c0 shall have", path, chardevs=two)
     netdev = {"id": "n0", **{key: value for key, value in socket_at("qemu_netdev", path).items() if key != "id"}}
@@ -110,7 +110,7 @@ def test_one_plan_makes_a_path_once(paused_vm: VM, tmp_path: Path) -> None:
 
 
 def test_a_netdev_made_again_may_have_its_path_again(paused_vm: VM, tmp_path: Path) -> None:
-    life = Life(paused_vm, "qemu_netdev")
+    life = Lifecycle(paused_vm, "qemu_netdev")
     given = socket_at("qemu_netdev", str(tmp_path / "s"))
     given["options"]["addr"]["path"] = path = str(tmp_path / "s")
     life.step(**given)
@@ -122,12 +122,12 @@ def test_a_netdev_made_again_may_have_its_path_again(paused_vm: VM, tmp_path: Pa
 
 def test_datagram_sockets_are_looked_at_too(paused_vm: VM, precious: Path) -> None:
     ends = {"local": {"type": "unix", "path": str(precious)}, "remote": {"type": "unix", "path": f"{precious}-remote"}}
-    Life(paused_vm, "qemu_netdev").refused("options: local", "is a file", id="n0", type="dgram", options=ends)
+    Lifecycle(paused_vm, "qemu_netdev").refused("options: local", "is a file", id="n0", type="dgram", options=ends)
     assert precious.read_text() == CONTENT
 
 
 def test_a_file_is_added_to_and_never_emptied(paused_vm: VM, precious: Path) -> None:
-    life = Life(paused_vm, "qemu_chardev")
+    life = Lifecycle(paused_vm, "qemu_chardev")
     given: dict[str, Any] = {"id": "c0", "type": "file", "path": str(precious)}
     life.refused(str(precious), "throw away", "append", **given)
     life.step(**given, options={"append": True})
@@ -145,7 +145,7 @@ def test_a_file_is_added_to_and_never_emptied(paused_vm: VM, precious: Path) -> 
 def test_a_filter_does_not_dump_over_a_file(paused_vm: VM, precious: Path) -> None:
     run_module(paused_vm, "qemu_netdev", id="n0", type="user")
     options: dict[str, Any] = {"netdev": "n0", "file": str(precious)}
-    life = Life(paused_vm, "qemu_object")
+    life = Lifecycle(paused_vm, "qemu_object")
     life.refused("options: file", str(precious), "throw away", id="f0", qom_type="filter-dump", options=options)
     assert precious.read_text() == CONTENT
     life.step(id="f0", qom_type="filter-dump", options={**options, "file": f"{precious}.pcap"})
@@ -153,7 +153,7 @@ def test_a_filter_does_not_dump_over_a_file(paused_vm: VM, precious: Path) -> No
 
 
 def test_what_is_not_a_pipe_is_not_written_to(paused_vm: VM, precious: Path) -> None:
-    life = Life(paused_vm, "qemu_chardev")
+    life = Lifecycle(paused_vm, "qemu_chardev")
     life.refused(str(precious), "not a named pipe", id="c0", type="pipe", path=str(precious))
     life.refused("does not exist", id="c0", type="pipe", path=f"{precious}-nosuch")
     life.refused(str(precious), "not a named pipe", id="c0", type="serial", path=str(precious))
@@ -165,7 +165,7 @@ def test_what_is_not_a_pipe_is_not_written_to(paused_vm: VM, precious: Path) -> 
 
 
 def test_a_migration_to_a_file_overwrites_none(start_vm: Callable[..., VM], precious: Path) -> None:
-    life = Life(start_vm(version="10.0"), "qemu_migrate")
+    life = Lifecycle(start_vm(version="10.0"), "qemu_migrate")
     life.refused("uri", str(precious), "throw away", uri=f"file:{precious}")
     assert precious.read_text() == CONTENT
     assert run_module(life.vm, "qemu_migrate", uri=f"file:{precious}.new")["changed"]
@@ -175,7 +175,7 @@ def test_a_migration_to_a_file_overwrites_none(start_vm: Callable[..., VM], prec
 def test_a_relative_path_is_where_qemu_stands(paused_vm: VM) -> None:
     """QEMU's working directory is not the task's."""
     (paused_vm.directory / "mine").write_text(CONTENT)
-    life = Life(paused_vm, "qemu_chardev")
+    life = Lifecycle(paused_vm, "qemu_chardev")
     life.refused("mine", "is a file", id="c0", type="socket", path="mine", server=True)
     life.step(id="c0", type="socket", path="served", server=True)
     assert (paused_vm.directory / "served").is_socket()
@@ -203,6 +203,6 @@ def test_over_tcp_nobody_looks(start_vm: Callable[..., VM], precious: Path) -> N
 
 def test_the_observer_still_answers(paused_vm: VM) -> None:
     """A look at the machine's own monitors leaves them as they are."""
-    life = Life(paused_vm, "qemu_chardev")
+    life = Lifecycle(paused_vm, "qemu_chardev")
     life.refused("bed-observer serves", id="c0", type="socket", path=f"{paused_vm.directory}/observer", server=True)
     assert isinstance(paused_vm.observer, Observer) and paused_vm.observer.status() == "prelaunch"

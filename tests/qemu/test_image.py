@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from support.modules import ModuleFailed, run_module
-from support.patience import no_hang
+from support.timing import no_hang
 from support.vm import VM
 
 MIB = 1 << 20

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from support.modules import ModuleFailed, run_module
-from support.patience import no_hang
+from support.timing import no_hang
 from support.vm import BED, CMDLINE, VM, process_exists, qemu_binary
 
 QUIT = {"execute": "quit", "arguments": {}}

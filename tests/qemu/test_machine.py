@@ -16,7 +16,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_qtree impor
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.plays import TaskResult
 from support.proxy import Proxy
@@ -81,7 +81,7 @@ def everything(vm: VM) -> dict[str, Any]:
 
 
 def test_the_life_of_a_machine(scsi_vm: VM) -> None:
-    vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
+    vm, life = scsi_vm, Lifecycle(scsi_vm, "qemu_machine")
     document = everything(vm)
     made = life.step(**document)
     assert made["summary"] == {"add": 12, "change": 0, "remove": 0, "unchanged": 0}
@@ -138,7 +138,7 @@ def test_purge_takes_nothing_where_the_listener_is_not_qemu(scsi_vm: VM) -> None
 
 
 def test_purge(scsi_vm: VM) -> None:
-    vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
+    vm, life = scsi_vm, Lifecycle(scsi_vm, "qemu_machine")
     cold = vm.fingerprint()
     run_module(vm, "qemu_machine", disks=disks(vm, 3), objects=[{"id": "io0", "qom_type": "iothread"}])
     # another kind is not listed, so nothing of it goes
@@ -154,7 +154,7 @@ def test_what_is_in_use_stays(scsi_vm: VM) -> None:
     """The backend of a device whose kind is not listed."""
     vm = scsi_vm
     run_module(vm, "qemu_machine", **everything(vm))
-    life = Life(vm, "qemu_machine")
+    life = Lifecycle(vm, "qemu_machine")
     done = life.step(objects=[], netdevs=[], blockdevs=[], chardevs=[], purge=True)
     assert {entry["id"] for entry in done["plan"]} == {"spare", "null0", "pass"}
     assert {"rng0", "io0", "dimm0-mem"} <= set(vm.observer.objects())
@@ -166,7 +166,7 @@ def test_what_the_vm_was_started_with_stays(start_vm: Callable[..., VM]) -> None
     arguments += ["-blockdev", "driver=null-co,node-name=cold,read-zeroes=on", "-netdev", "user,id=n0"]
     arguments += ["-device", "scsi-hd,id=boot,drive=cold,bus=scsi0.0"]
     vm = start_vm(scsi=True, args=arguments)
-    life = Life(vm, "qemu_machine")
+    life = Lifecycle(vm, "qemu_machine")
     life.same(disks=[], objects=[], devices=[], chardevs=[], netdevs=[], blockdevs=[], nics=[], memory=[], purge=True)
 
 
@@ -179,21 +179,21 @@ def test_what_qemu_named_by_itself_stays(start_vm: Callable[..., VM]) -> None:
     assert {"serial2-base", "compat_monitor0", "gdb", "split-base"} <= set(vm.observer.chardevs())
     assert "hub0port0" in vm.observer.hmp("info network")
     lists: dict[str, Any] = {name: [] for name in ("objects", "chardevs", "netdevs", "blockdevs", "nics", "devices")}
-    life = Life(vm, "qemu_machine")
+    life = Lifecycle(vm, "qemu_machine")
     life.same(**lists, purge=True)
     run_module(vm, "qemu_machine", chardevs=[{"id": "c0", "type": "null"}], netdevs=[{"id": "n0", "type": "user"}])
     assert {entry["id"] for entry in life.step(**lists, purge=True)["plan"]} == {"c0", "n0"}
 
 
 def test_one_bad_item_among_many(scsi_vm: VM) -> None:
-    vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
+    vm, life = scsi_vm, Lifecycle(scsi_vm, "qemu_machine")
     document = disks(vm, 20)
     document[13]["filename"] = f"{vm.directory}/none.raw"
     life.refused("disks[13] d13", "none.raw", disks=document)
 
 
 def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
-    vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
+    vm, life = scsi_vm, Lifecycle(scsi_vm, "qemu_machine")
     document = disks(vm, 4, lun=0)
     document[3]["options"] = {"logical_block_size": 511}  # which only QEMU refuses
     failed = life.refused("disks[3] d3", foretold=False, disks=document, vcpus=1)
@@ -271,12 +271,12 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
 )
 def test_a_bad_document(start_vm: Callable[..., VM], document: dict[str, Any], words: tuple[str, ...]) -> None:
     vm = start_vm(memory="256,slots=4,maxmem=2G")
-    Life(vm, "qemu_machine").refused(*words, **document)
+    Lifecycle(vm, "qemu_machine").refused(*words, **document)
 
 
 def test_a_node_comes_after_what_it_is_named_to_stand_on(paused_vm: VM) -> None:
     """Whatever the document's order is."""
-    vm, life = paused_vm, Life(paused_vm, "qemu_machine")
+    vm, life = paused_vm, Lifecycle(paused_vm, "qemu_machine")
     base, top = vm.image("base.raw"), vm.image("top.qcow2", fmt="qcow2")
     below = {"node_name": "base", "driver": "raw", "filename": base, "read_only": True}
     above = {"node_name": "top", "driver": "qcow2", "filename": top, "options": {"backing": "base"}}
@@ -286,7 +286,7 @@ def test_a_node_comes_after_what_it_is_named_to_stand_on(paused_vm: VM) -> None:
 
 
 def test_functions_of_one_slot_in_one_document(paused_vm: VM) -> None:
-    life = Life(paused_vm, "qemu_machine")
+    life = Lifecycle(paused_vm, "qemu_machine")
     functions: tuple[dict[str, Any], ...] = tuple(
         {"id": f"f{function}", "driver": "virtio-rng-pci", "bus": "rp0", "addr": f"00.{function}"}
         for function in (1, 2, 0)
@@ -318,7 +318,7 @@ def test_functions_of_one_slot_in_one_document(paused_vm: VM) -> None:
 def test_two_devices_on_one_backend(
     scsi_vm: VM, list_of: str, backend: dict[str, Any], driver: str, bus: str, option: str
 ) -> None:
-    life = Life(scsi_vm, "qemu_machine")
+    life = Lifecycle(scsi_vm, "qemu_machine")
     life.step(
         devices=[
             {"id": "ports", "driver": "virtio-serial-pci", "bus": "rp0"},
@@ -331,7 +331,7 @@ def test_two_devices_on_one_backend(
 
 
 def test_two_devices_that_share_a_backend(scsi_vm: VM) -> None:
-    life = Life(scsi_vm, "qemu_machine")
+    life = Lifecycle(scsi_vm, "qemu_machine")
     life.step(devices=[{"id": "ports", "driver": "virtio-serial-pci", "bus": "rp0"}])
     node = {"driver": "null-co", "options": {"read-zeroes": True}}
     disk = {"driver": "scsi-hd", "bus": "scsi0.0"}
@@ -350,12 +350,12 @@ def test_two_devices_that_share_a_backend(scsi_vm: VM) -> None:
 
 def test_a_balloon_that_stays_where_it_is_is_named_once(start_vm: Callable[..., VM]) -> None:
     vm = start_vm(args=LIVE_VM["args"])
-    told = Life(vm, "qemu_machine").refused("prelaunch", balloon="200M")
+    told = Lifecycle(vm, "qemu_machine").refused("prelaunch", balloon="200M")
     assert told["msg"].startswith("balloon: this takes a guest")
 
 
 def test_drift_needs_leave(scsi_vm: VM) -> None:
-    vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
+    vm, life = scsi_vm, Lifecycle(scsi_vm, "qemu_machine")
     document = disks(vm, 3)
     life.step(disks=document)
     document[1]["serial"] = "OTHER"
@@ -366,7 +366,7 @@ def test_drift_needs_leave(scsi_vm: VM) -> None:
 
 
 def test_a_half_made_machine_is_completed(scsi_vm: VM) -> None:
-    vm, life = scsi_vm, Life(scsi_vm, "qemu_machine")
+    vm, life = scsi_vm, Lifecycle(scsi_vm, "qemu_machine")
     document = disks(vm, 2)
     file = {"driver": "file", "filename": document[1]["filename"]}
     vm.observer.execute("blockdev-add", **{"node-name": "d1-node", "driver": "raw", "file": file})
@@ -443,7 +443,7 @@ def test_a_live_guest(live_vm: VM) -> None:
 
 def test_a_guest_that_has_to_follow_runs_before(paused_guest: VM) -> None:
     """What it can do without the guest comes first, or where nothing goes, all of it."""
-    vm, life = paused_guest, Life(paused_guest, "qemu_machine")
+    vm, life = paused_guest, Lifecycle(paused_guest, "qemu_machine")
     image = vm.image("a.raw")
     disk = {"id": "d0", "filename": image, "bus": "rp0"}
     made = life.step(disks=[disk], balloon="200M", power="running")
@@ -457,7 +457,7 @@ def test_a_guest_that_has_to_follow_runs_before(paused_guest: VM) -> None:
 
 def test_a_run_state_that_can_not_be_is_told_as_an_item_is(start_vm: Callable[..., VM]) -> None:
     waits = start_vm(args=["-incoming", "defer"])
-    Life(waits, "qemu_machine").refused("power: ", "incoming migration", objects=[], power="running")
+    Lifecycle(waits, "qemu_machine").refused("power: ", "incoming migration", objects=[], power="running")
 
 
 def test_a_failure_after_the_guest_was_let_run_stops_it_again(paused_guest: VM) -> None:
@@ -468,7 +468,7 @@ def test_a_failure_after_the_guest_was_let_run_stops_it_again(paused_guest: VM) 
     vm.observer.execute("stop")
     bad = {"id": "bad", "driver": "virtio-net-pci", "bus": "rp1", "options": {"romfile": "/none"}}
     document: dict[str, Any] = {"devices": [{"id": "r0", "state": "absent"}, bad], "power": "running"}
-    failed = Life(vm, "qemu_machine").refused("devices[1]", "romfile", foretold=False, **document)
+    failed = Lifecycle(vm, "qemu_machine").refused("devices[1]", "romfile", foretold=False, **document)
     assert [step["execute"] for step in failed["rolled_back"]] == ["device_add", "stop"]
     assert vm.observer.status() == "paused"
 
@@ -508,7 +508,7 @@ def test_a_removal_that_nothing_takes_back_is_told_as_what_was_done(scsi_vm: VM)
 
 
 def test_what_stands_on_a_recreated_thing_is_recreated_named_or_not(scsi_vm: VM) -> None:
-    life = Life(scsi_vm, "qemu_machine")
+    life = Lifecycle(scsi_vm, "qemu_machine")
     (disk,) = disks(scsi_vm, 1)
     life.step(disks=[disk])
     nodes = [{"node_name": "d0-node", "filename": scsi_vm.image("b.raw")}]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
@@ -18,14 +18,14 @@ LIVE_VM = {"memory": "256,slots=4,maxmem=4G", "machine": "q35,nvdimm=on"}
 
 
 @pytest.fixture
-def memory(live_vm: VM) -> Life:
-    return Life(live_vm, "qemu_memory_hotplug")
+def memory(live_vm: VM) -> Lifecycle:
+    return Lifecycle(live_vm, "qemu_memory_hotplug")
 
 
 @pytest.fixture
-def cold(start_vm: Any) -> Life:
+def cold(start_vm: Any) -> Lifecycle:
     """Without a guest."""
-    return Life(start_vm(**LIVE_VM), "qemu_memory_hotplug")
+    return Lifecycle(start_vm(**LIVE_VM), "qemu_memory_hotplug")
 
 
 def devices(vm: VM) -> dict[str, dict[str, Any]]:
@@ -37,7 +37,7 @@ def backend(vm: VM, ident: str) -> dict[str, Any]:
     return {name: vm.observer.qom_get(f"/objects/{ident}", name) for name in ("type", "size", "share", "prealloc")}
 
 
-def test_a_whole_life(memory: Life) -> None:
+def test_a_whole_life(memory: Lifecycle) -> None:
     vm = memory.vm
     clean, before = vm.fingerprint(), vm.guest_state()["memkb"]
     added = memory.step(id="dimm0", size="128M")
@@ -65,7 +65,7 @@ def test_a_whole_life(memory: Life) -> None:
     vm.guest_sees(memkb=lambda kb: kb < before + 1024)
 
 
-def test_every_option_reaches_qemu(cold: Life) -> None:
+def test_every_option_reaches_qemu(cold: Lifecycle) -> None:
     vm = cold.vm
     done = cold.step(
         id="m0",
@@ -90,7 +90,7 @@ def test_every_option_reaches_qemu(cold: Life) -> None:
     assert names(cold.step(id="m2", size="32M", options={"memdev": "mine"})) == ["device_add"]
 
 
-def test_an_nvdimm(cold: Life) -> None:
+def test_an_nvdimm(cold: Lifecycle) -> None:
     vm = cold.vm
     given: dict[str, Any] = {
         "id": "n0",
@@ -106,7 +106,7 @@ def test_an_nvdimm(cold: Life) -> None:
     cold.refused("nvdimm", "can't unplug", **{**given, "label_size": "256k", "recreate": True})
 
 
-def test_virtio_mem_that_the_guest_does_not_follow(cold: Life) -> None:
+def test_virtio_mem_that_the_guest_does_not_follow(cold: Lifecycle) -> None:
     vm = cold.vm
     given: dict[str, Any] = {"id": "v0", "kind": "virtio-mem", "size": "256M", "bus": "rp1"}
     done = run_module(vm, "qemu_memory_hotplug", **given, requested_size="64M", wait=False)
@@ -123,7 +123,7 @@ def test_virtio_mem_that_the_guest_does_not_follow(cold: Life) -> None:
         assert vm.observer.qom_get("/machine/peripheral/v0", "requested-size") == 64 * MB
 
 
-def test_half_done_states_are_completed(memory: Life) -> None:
+def test_half_done_states_are_completed(memory: Lifecycle) -> None:
     vm = memory.vm
     before = vm.guest_state()["memkb"]
     vm.observer.execute("object-add", qom_type="memory-backend-ram", id="dimm0-mem", size=128 * MB)
@@ -135,13 +135,13 @@ def test_half_done_states_are_completed(memory: Life) -> None:
     vm.guest_sees(memkb=lambda kb: kb < before + 1024)
 
 
-def test_a_failure_in_the_middle_leaves_nothing(cold: Life) -> None:
+def test_a_failure_in_the_middle_leaves_nothing(cold: Lifecycle) -> None:
     result = cold.refused("device_add", foretold=False, id="m0", size="64M", numa_node=9)
     assert result["error"]["class"] == "GenericError"
     assert result["rolled_back"] == [{"execute": "object-del", "arguments": {"id": "m0-mem"}}]
 
 
-def test_without_a_guest_a_removal_is_pending(cold: Life) -> None:
+def test_without_a_guest_a_removal_is_pending(cold: Lifecycle) -> None:
     vm = cold.vm
     run_module(vm, "qemu_memory_hotplug", id="m0", size="64M")
     with pytest.raises(ModuleFailed) as failed:
@@ -150,7 +150,7 @@ def test_without_a_guest_a_removal_is_pending(cold: Life) -> None:
     assert "m0-mem" in vm.observer.objects()
 
 
-def test_what_reading_can_tell_is_refused(cold: Life) -> None:
+def test_what_reading_can_tell_is_refused(cold: Lifecycle) -> None:
     vm = cold.vm
     image = vm.image("mem", "64M")
     cold.step(id="m0", size="64M")
@@ -181,7 +181,7 @@ def test_what_reading_can_tell_is_refused(cold: Life) -> None:
 
 
 def test_a_vm_without_room(paused_vm: VM) -> None:
-    life = Life(paused_vm, "qemu_memory_hotplug")
+    life = Lifecycle(paused_vm, "qemu_memory_hotplug")
     life.refused("no room", "slots", "maxmem", id="m0", size="64M")
     life.refused("nvdimm=on", id="m0", kind="nvdimm", size="64M")
 
@@ -199,7 +199,7 @@ def test_as_ansible_runs_it(live_vm: VM, ansible_task: Any) -> None:
     live_vm.guest_sees(memkb=lambda kb: kb < before + 1024)
 
 
-def test_virtio_mem_grows_and_shrinks(memory: Life) -> None:
+def test_virtio_mem_grows_and_shrinks(memory: Lifecycle) -> None:
     vm = memory.vm
     before = vm.guest_state()["memkb"]
     given: dict[str, Any] = {"id": "v0", "kind": "virtio-mem", "size": "1G", "bus": "rp1"}
@@ -226,7 +226,7 @@ def test_virtio_mem_grows_and_shrinks(memory: Life) -> None:
     assert devices(vm) == {}
 
 
-def test_what_the_guest_keeps(memory: Life) -> None:
+def test_what_the_guest_keeps(memory: Lifecycle) -> None:
     """An nvdimm always; a module whose memory was brought online for the kernel's own use, and is in use."""
     vm = memory.vm
     memory.step(id="n0", kind="nvdimm", size="128M", mem_path=vm.image("nv", "128M"))

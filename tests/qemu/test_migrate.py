@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support.life import names
+from support.lifecycle import names
 from support.migration import MACHINE, SLOW, count, incoming, migrate, refused, wait_for
 from support.modules import ModuleFailed, run_module
 from support.plays import TaskResult

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from support.life import names
+from support.lifecycle import names
 from support.migration import MACHINE, count, incoming, migrate, refused, wait_for
 from support.modules import ModuleFailed, run_module
 from support.vm import VM

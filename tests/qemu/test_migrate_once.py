@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 from ansible_collections.vmm.qemu.plugins.modules.qemu_migrate import MODULE
 from support.fakeqmp import FakeQMP, Peer
-from support.life import names
+from support.lifecycle import names
 from support.migration import MACHINE, SLOW, incoming, migrate, refused
 from support.modules import ModuleFailed, run_module
 from support.relay import Relay

@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import run_module
 from support.vm import VM
 
 
 @pytest.fixture
-def nic(live_vm: VM) -> Life:
-    return Life(live_vm, "qemu_nic")
+def nic(live_vm: VM) -> Lifecycle:
+    return Lifecycle(live_vm, "qemu_nic")
 
 
 @pytest.fixture
-def netdev(live_vm: VM) -> Life:
-    return Life(live_vm, "qemu_netdev")
+def netdev(live_vm: VM) -> Lifecycle:
+    return Lifecycle(live_vm, "qemu_netdev")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def interfaces() -> set[str]:
     return set(os.listdir("/sys/class/net"))
 
 
-def test_a_whole_life(nic: Life) -> None:
+def test_a_whole_life(nic: Lifecycle) -> None:
     vm = nic.vm
     clean = vm.fingerprint()
     given: dict[str, Any] = {"id": "n0", "bus": "rp1", "mac": "52:54:00:AB:CD:01", "netdev": {"type": "user"}}
@@ -71,7 +71,7 @@ def test_a_whole_life(nic: Life) -> None:
     assert vm.fingerprint() == clean
 
 
-def test_the_link_is_set_at_every_run(nic: Life) -> None:
+def test_the_link_is_set_at_every_run(nic: Lifecycle) -> None:
     vm = nic.vm
     nic.step(id="n0", bus="rp1", netdev={"type": "user"})
     vm.guest_sees(net={"lo", "eth0"})
@@ -84,7 +84,7 @@ def test_the_link_is_set_at_every_run(nic: Life) -> None:
     nic.step(id="n0", state="absent")
 
 
-def test_options_of_the_card(nic: Life) -> None:
+def test_options_of_the_card(nic: Lifecycle) -> None:
     vm = nic.vm
     nic.step(
         id="n0",
@@ -102,13 +102,13 @@ def test_options_of_the_card(nic: Life) -> None:
     nic.step(id="n0", netdev={"id": "back"}, state="absent")
 
 
-def test_another_driver(nic: Life) -> None:
+def test_another_driver(nic: Lifecycle) -> None:
     nic.step(id="n0", driver="e1000e", bus="rp2", netdev={"type": "user"})
     assert nic.vm.plugged() == {"n0": "e1000e"}
     nic.step(id="n0", state="absent")
 
 
-def test_half_done_states_are_completed(nic: Life) -> None:
+def test_half_done_states_are_completed(nic: Lifecycle) -> None:
     vm = nic.vm
     given: dict[str, Any] = {"id": "n0", "bus": "rp1", "netdev": {"type": "user"}}
     run_module(vm, "qemu_netdev", id="n0-netdev", type="user")
@@ -119,7 +119,7 @@ def test_half_done_states_are_completed(nic: Life) -> None:
     assert names(nic.step(id="n0", state="absent")) == ["netdev_del"]
 
 
-def test_a_card_whose_backend_was_pulled_away_is_drift(nic: Life) -> None:
+def test_a_card_whose_backend_was_pulled_away_is_drift(nic: Lifecycle) -> None:
     vm = nic.vm
     given: dict[str, Any] = {"id": "n0", "bus": "rp1", "netdev": {"type": "user"}}
     nic.step(**given)
@@ -132,14 +132,14 @@ def test_a_card_whose_backend_was_pulled_away_is_drift(nic: Life) -> None:
     nic.step(id="n0", state="absent")
 
 
-def test_a_failure_in_the_middle_leaves_nothing(nic: Life) -> None:
+def test_a_failure_in_the_middle_leaves_nothing(nic: Lifecycle) -> None:
     bad: dict[str, Any] = {"id": "n0", "bus": "rp1", "mac": "52:54:00:zz", "netdev": {"type": "user"}}
     result = nic.refused("device_add", "52:54:00:zz", "taken back: netdev_del", foretold=False, **bad)
     assert result["error"]["class"] == "GenericError"
     assert result["rolled_back"] == [{"execute": "netdev_del", "arguments": {"id": "n0-netdev"}}]
 
 
-def test_what_reading_can_tell_is_refused_before_anything_is_sent(nic: Life) -> None:
+def test_what_reading_can_tell_is_refused_before_anything_is_sent(nic: Lifecycle) -> None:
     nic.step(id="n0", bus="rp1", netdev={"id": "back", "type": "user"})
     refusals: list[tuple[tuple[str, ...], dict[str, Any]]] = [
         (("port rp1", "n0"), {"id": "n1", "bus": "rp1", "netdev": {"type": "user"}}),
@@ -164,7 +164,7 @@ def test_what_reading_can_tell_is_refused_before_anything_is_sent(nic: Life) -> 
     nic.step(id="n0", netdev={"id": "back"}, state="absent")
 
 
-def test_a_tap_that_qemu_opens(nic: Life, tap: str) -> None:
+def test_a_tap_that_qemu_opens(nic: Lifecycle, tap: str) -> None:
     vm = nic.vm
     given: dict[str, Any] = {
         "id": "n0",
@@ -188,7 +188,7 @@ def test_a_tap_that_qemu_opens(nic: Life, tap: str) -> None:
 
 
 @pytest.mark.parametrize("queues", [1, 3])
-def test_a_tap_whose_descriptors_are_handed_over(netdev: Life, tap: str, queues: int) -> None:
+def test_a_tap_whose_descriptors_are_handed_over(netdev: Lifecycle, tap: str, queues: int) -> None:
     vm = netdev.vm
     given: dict[str, Any] = {"id": "t0", "ifname": tap, "pass_fds": True, "queues": queues}
     foretold = run_module(vm, "qemu_netdev", check=True, **given)
@@ -203,7 +203,7 @@ def test_a_tap_whose_descriptors_are_handed_over(netdev: Life, tap: str, queues:
     assert tap not in interfaces()
 
 
-def test_no_descriptor_stays_in_qemu_after_a_failure(netdev: Life) -> None:
+def test_no_descriptor_stays_in_qemu_after_a_failure(netdev: Lifecycle) -> None:
     """The first is in QEMU when the second, a directory, can't be opened."""
     vm = netdev.vm
     before = set(os.listdir(f"/proc/{vm.pid}/fd"))
@@ -213,7 +213,7 @@ def test_no_descriptor_stays_in_qemu_after_a_failure(netdev: Life) -> None:
     assert set(os.listdir(f"/proc/{vm.pid}/fd")) == before
 
 
-def test_the_life_of_a_netdev(netdev: Life) -> None:
+def test_the_life_of_a_netdev(netdev: Lifecycle) -> None:
     vm = netdev.vm
     clean = vm.fingerprint()
     forward = [{"str": "tcp:127.0.0.1:0-:22"}]
@@ -241,7 +241,7 @@ def test_the_life_of_a_netdev(netdev: Life) -> None:
     assert vm.fingerprint() == clean
 
 
-def test_a_netdev_over_a_chardev(netdev: Life) -> None:
+def test_a_netdev_over_a_chardev(netdev: Lifecycle) -> None:
     vm = netdev.vm
     path = f"{vm.directory}/vhost-user"
     where = {

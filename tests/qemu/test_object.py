@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.proxy import Proxy
 from support.vm import OLDEST, S390X, VM
@@ -21,15 +21,15 @@ HUSH = 'hunter2\'s "own"\\word'
 
 
 @pytest.fixture
-def thing(paused_vm: VM) -> Life:
-    return Life(paused_vm, "qemu_object")
+def thing(paused_vm: VM) -> Lifecycle:
+    return Lifecycle(paused_vm, "qemu_object")
 
 
 def prop(vm: VM, ident: str, name: str) -> Any:
     return vm.observer.qom_get(f"/objects/{ident}", name)
 
 
-def test_a_whole_life(thing: Life) -> None:
+def test_a_whole_life(thing: Lifecycle) -> None:
     vm = thing.vm
     clean = vm.fingerprint()
     given: dict[str, Any] = {"id": "m0", "qom_type": "memory-backend-ram", "options": {"size": "16M", "share": "yes"}}
@@ -52,7 +52,7 @@ def test_a_whole_life(thing: Life) -> None:
     assert vm.fingerprint() == clean
 
 
-def test_what_changes_in_place(thing: Life) -> None:
+def test_what_changes_in_place(thing: Lifecycle) -> None:
     vm = thing.vm
     thing.step(id="io0", qom_type="iothread", options={"poll-max-ns": 1000, "poll_grow": "2"})
     done = thing.step(id="io0", options={"poll_max_ns": "2000"})
@@ -80,7 +80,7 @@ def test_what_changes_in_place(thing: Life) -> None:
         thing.step(id=ident, state="absent")
 
 
-def test_a_failure_in_the_middle_is_taken_back(thing: Life) -> None:
+def test_a_failure_in_the_middle_is_taken_back(thing: Lifecycle) -> None:
     vm = thing.vm
     thing.step(id="io0", qom_type="iothread", options={"poll-max-ns": 1000, "poll-grow": 1})
     bad: dict[str, Any] = {"id": "io0", "options": {"poll-max-ns": 2000, "poll-grow": -1}}
@@ -107,7 +107,7 @@ def test_a_failure_in_the_middle_is_taken_back(thing: Life) -> None:
     ],
     ids=lambda plug: plug[0],
 )
-def test_one_that_a_device_holds_stays(thing: Life, plug: tuple[str, dict[str, Any], str, dict[str, Any]]) -> None:
+def test_one_that_a_device_holds_stays(thing: Lifecycle, plug: tuple[str, dict[str, Any], str, dict[str, Any]]) -> None:
     """QEMU itself lets some of them go."""
     kind, options, driver, link = plug
     vm = thing.vm
@@ -119,10 +119,10 @@ def test_one_that_a_device_holds_stays(thing: Life, plug: tuple[str, dict[str, A
 
 def test_one_that_a_device_without_an_id_holds_stays(start_vm: Any) -> None:
     more = ["-object", "rng-random,id=o0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=o0,bus=rp0"]
-    Life(start_vm(args=more), "qemu_object").refused("in use by device device[", id="o0", state="absent")
+    Lifecycle(start_vm(args=more), "qemu_object").refused("in use by device device[", id="o0", state="absent")
 
 
-def test_an_iothread_that_an_export_may_run_in_stays(thing: Life) -> None:
+def test_an_iothread_that_an_export_may_run_in_stays(thing: Lifecycle) -> None:
     """QEMU does not tell in which one it runs, and 7.2 ends at the next look at its block nodes when that is gone."""
     vm = thing.vm
     thing.step(id="o0", qom_type="iothread")
@@ -137,11 +137,11 @@ def test_an_iothread_that_an_export_may_run_in_stays(thing: Life) -> None:
     thing.step(id="o0", state="absent")
 
 
-def test_the_machines_own_memory_stays(thing: Life) -> None:
+def test_the_machines_own_memory_stays(thing: Lifecycle) -> None:
     thing.refused("pc.ram is the memory of this VM", id="pc.ram", state="absent")
 
 
-def test_what_reading_can_tell_is_refused_before_anything_is_sent(thing: Life) -> None:
+def test_what_reading_can_tell_is_refused_before_anything_is_sent(thing: Lifecycle) -> None:
     thing.step(id="io0", qom_type="iothread")
     for words, options in (
         (("qom_type", "must be named"), {"id": "o0"}),
@@ -171,7 +171,7 @@ def quiet(result: Any, *secrets: str) -> None:
             assert not any(spelling in text for text in texts), texts[1]
 
 
-def test_the_life_of_a_secret(thing: Life) -> None:
+def test_the_life_of_a_secret(thing: Lifecycle) -> None:
     vm = thing.vm
     other = "correct horse"
     given: dict[str, Any] = {"id": "s0", "qom_type": "secret", "options": {"data": HUSH}}
@@ -190,7 +190,7 @@ def test_the_life_of_a_secret(thing: Life) -> None:
         quiet(result, HUSH, other)
 
 
-def test_a_secret_in_a_failure(thing: Life) -> None:
+def test_a_secret_in_a_failure(thing: Lifecycle) -> None:
     """Where QEMU, or what it is asked with, quotes it."""
     vm = thing.vm
     thing.step(id="s0", qom_type="secret", options={"data": "c2VjcmV0", "format": "base64"})
@@ -217,7 +217,7 @@ def test_a_secret_in_a_failure(thing: Life) -> None:
     assert "s1" not in vm.observer.objects()
 
 
-def test_tls_credentials(thing: Life) -> None:
+def test_tls_credentials(thing: Lifecycle) -> None:
     vm = thing.vm
     words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=x"
     usage = "-addext keyUsage=critical,keyCertSign,digitalSignature -keyout key.pem -out ca-cert.pem"
@@ -238,7 +238,7 @@ def test_tls_credentials(thing: Life) -> None:
 
 @pytest.mark.parametrize("version", [OLDEST, S390X])
 def test_on_other_qemus(start_vm: Any, version: str) -> None:
-    thing = Life(start_vm(version=version), "qemu_object")
+    thing = Lifecycle(start_vm(version=version), "qemu_object")
     thing.step(id="m0", qom_type="memory-backend-ram", options={"size": "4M"})
     thing.refused("size", "recreate", id="m0", options={"size": "8M"})
     thing.step(id="m0", state="absent")
@@ -277,7 +277,7 @@ def test_as_ansible_runs_it(paused_vm: VM, playbook: Any) -> None:
 
 
 @pytest.mark.parametrize("fault", ["lose", "cut"])
-def test_a_connection_that_breaks(thing: Life, fault: str) -> None:
+def test_a_connection_that_breaks(thing: Lifecycle, fault: str) -> None:
     vm = thing.vm
     before = vm.fingerprint()
     with Proxy(vm.qmp, fault, "object-add") as proxy, pytest.raises(ModuleFailed) as failed:
@@ -310,7 +310,7 @@ def test_the_systems_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def test_types_whose_properties_qemu_can_not_list_without_harm(start_vm: Any, version: str) -> None:
     """To list them, QEMU makes one and throws it away: it dies of a colo-compare; a filter-dump closes descriptor 0."""
     vm = start_vm(version=version)
-    thing = Life(vm, "qemu_object")
+    thing = Lifecycle(vm, "qemu_object")
     stdin = os.readlink(f"/proc/{vm.pid}/fd/0")
     run_module(vm, "qemu_netdev", id="n0", type="user")
     for name in ("in0", "in1", "out0"):
@@ -324,7 +324,7 @@ def test_types_whose_properties_qemu_can_not_list_without_harm(start_vm: Any, ve
     thing.refused("colo-compare has no property 'nosuch'", id="cc1", qom_type="colo-compare", options={"nosuch": 1})
     thing.refused("io0 is in use by object cc0", id="io0", state="absent")
     for module, ident, user in (("qemu_chardev", "in1", "cc0"), ("qemu_netdev", "n0", "fd0")):
-        Life(vm, module).refused(f"in use by object {user}", id=ident, state="absent")
+        Lifecycle(vm, module).refused(f"in use by object {user}", id=ident, state="absent")
     for ident in ("fd0", "cc0", "io0"):
         thing.step(id=ident, state="absent")
     assert vm.alive and os.readlink(f"/proc/{vm.pid}/fd/0") == stdin

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.observer import ObserverError
 from support.vm import OLDEST, VM
@@ -31,7 +31,7 @@ def qemu_version() -> str:
 
 
 def test_a_disk(live_vm: VM) -> None:
-    vm, life, clean = live_vm, Life(live_vm, "qemu_disk"), live_vm.fingerprint()
+    vm, life, clean = live_vm, Lifecycle(live_vm, "qemu_disk"), live_vm.fingerprint()
     given: dict[str, Any] = {"id": "d0", "filename": vm.image("a.img"), "serial": "DATA01", "cache": {"direct": True}}
     assert names(life.step(**given, bus="pci.0", addr="0x9")) == ["blockdev-add", "device_add"]
     vm.guest_sees(blk={"vda"})
@@ -49,13 +49,13 @@ def test_a_disk(live_vm: VM) -> None:
 
 
 def test_a_disk_behind_scsi(live_vm: VM) -> None:
-    life = Life(live_vm, "qemu_disk")
+    life = Lifecycle(live_vm, "qemu_disk")
     life.step(id="s0", driver="scsi-hd", bus="scsi0.0", scsi_id=1, lun=2, filename=live_vm.image("s.img"))
     life.step(id="s0", state="absent")
 
 
 def test_a_nic(live_vm: VM) -> None:
-    vm, life, clean = live_vm, Life(live_vm, "qemu_nic"), live_vm.fingerprint()
+    vm, life, clean = live_vm, Lifecycle(live_vm, "qemu_nic"), live_vm.fingerprint()
     given: dict[str, Any] = {"id": "n0", "mac": "52:54:00:ab:cd:01", "netdev": {"type": "user"}}
     assert names(life.step(**given)) == ["netdev_add", "device_add"]
     vm.guest_sees(net={"lo", "eth0"})
@@ -68,7 +68,7 @@ def test_a_nic(live_vm: VM) -> None:
 
 def test_netdevs_of_one_id(paused_vm: VM) -> None:
     """QEMU makes as many of them as it is told to; the collection makes one."""
-    vm, life = paused_vm, Life(paused_vm, "qemu_netdev")
+    vm, life = paused_vm, Lifecycle(paused_vm, "qemu_netdev")
     life.step(id="u0", type="user")
     life.refused("u0", "recreate", id="u0", type="hubport", options={"hubid": 1})
     assert vm.observer.hmp("info network").count("u0:") == 1
@@ -79,7 +79,7 @@ def test_netdevs_of_one_id(paused_vm: VM) -> None:
 
 
 def test_a_node_is_not_reopened(paused_vm: VM) -> None:
-    vm, life = paused_vm, Life(paused_vm, "qemu_blockdev")
+    vm, life = paused_vm, Lifecycle(paused_vm, "qemu_blockdev")
     given: dict[str, Any] = {"node_name": "n0", "driver": "qcow2", "filename": vm.image("a.qcow2", "8M", "qcow2")}
     life.step(**given)
     assert not vm.observer.node("n0")["ro"]
@@ -91,7 +91,7 @@ def test_a_node_is_not_reopened(paused_vm: VM) -> None:
 
 
 def test_any_device(live_vm: VM) -> None:
-    vm, life = live_vm, Life(live_vm, "qemu_device")
+    vm, life = live_vm, Lifecycle(live_vm, "qemu_device")
     given: dict[str, Any] = {"id": "r0", "driver": "virtio-rng", "options": {"max-bytes": "1k", "period": 1000}}
     added = life.step(**given)
     assert added["device"]["driver"] == "virtio-rng-pci" and added["device"]["bus"] == "pci.0"
@@ -115,7 +115,7 @@ def test_any_device(live_vm: VM) -> None:
 
 
 def test_memory(live_vm: VM) -> None:
-    vm, life, clean = live_vm, Life(live_vm, "qemu_memory_hotplug"), live_vm.fingerprint()
+    vm, life, clean = live_vm, Lifecycle(live_vm, "qemu_memory_hotplug"), live_vm.fingerprint()
     before = vm.guest_state()["memkb"]
     assert names(life.step(id="dimm0", size="128M")) == ["object-add", "device_add"]
     vm.guest_sees(memkb=lambda kb: kb > before + 100 * 1024)
@@ -128,13 +128,13 @@ def test_memory(live_vm: VM) -> None:
 
 def test_how_much_memory_fits_is_not_told(start_vm: Any) -> None:
     """Check mode can't foresee it; QEMU's own error comes, and nothing stays behind."""
-    life = Life(start_vm(memory="256,slots=1,maxmem=512M"), "qemu_memory_hotplug")
+    life = Lifecycle(start_vm(memory="256,slots=1,maxmem=512M"), "qemu_memory_hotplug")
     for vm, size, words in (
         (life.vm, "1G", ("device_add", "taken back: object-del", "space")),
         (start_vm(), "64M", ("device_add", "taken back: object-del", "slot")),
     ):
         assert run_module(vm, "qemu_memory_hotplug", check=True, id="m0", size=size)["changed"]
-        result = Life(vm, "qemu_memory_hotplug").refused(*words, foretold=False, id="m0", size=size)
+        result = Lifecycle(vm, "qemu_memory_hotplug").refused(*words, foretold=False, id="m0", size=size)
         assert result["error"]["class"] == "GenericError"
     life.step(id="m0", size="64M")
     life.refused("device_add", "slot", foretold=False, id="m1", size="64M")
@@ -142,7 +142,7 @@ def test_how_much_memory_fits_is_not_told(start_vm: Any) -> None:
 
 
 def test_virtio_mem(live_vm: VM) -> None:
-    vm, life = live_vm, Life(live_vm, "qemu_memory_hotplug")
+    vm, life = live_vm, Lifecycle(live_vm, "qemu_memory_hotplug")
     life.step(id="v0", kind="virtio-mem", size="512M", requested_size="128M")
     assert life.step(id="v0", requested_size="64M")["memory_device"]["size"] == 64 * MB
     life.refused("virtio-mem", "8.1", id="v0", state="absent")
@@ -150,7 +150,7 @@ def test_virtio_mem(live_vm: VM) -> None:
 
 
 def test_the_balloon(live_vm: VM) -> None:
-    life = Life(live_vm, "qemu_balloon")
+    life = Lifecycle(live_vm, "qemu_balloon")
     life.step(size="192M")
     assert abs(live_vm.observer.look("query-balloon")["actual"] - 192 * MB) <= MB
     life.step(size="256M")
@@ -158,7 +158,7 @@ def test_the_balloon(live_vm: VM) -> None:
 
 def test_cpus_come_and_stay(live_vm: VM) -> None:
     """Today's guests don't see them come, and QEMU refuses to take one back."""
-    vm, life = live_vm, Life(live_vm, "qemu_cpu_hotplug")
+    vm, life = live_vm, Lifecycle(live_vm, "qemu_cpu_hotplug")
     added = life.step(vcpus=3)
     assert [cpu["slot"]["socket-id"] for cpu in added["cpus"]] == [0, 1, 2]
     life.step(slot={"socket-id": 5})

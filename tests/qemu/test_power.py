@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._host.shutdown import PoweredDown
-from support.life import names
+from support.lifecycle import names
 from support.modules import ModuleFailed, run_module
 from support.observer import Observer
-from support.patience import no_hang
+from support.timing import no_hang
 from support.vm import VM
 
 

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
+from support.documents import SECTIONS
+from support.generators import SLOTS, variants
 from support.lab import Killed, Lab, Refuse, Stop, item_of
 from support.modules import ModuleFailed
 from support.plans import BAD, Plan, as_foretold, foretell, nothing_left, prepare, refused, resumable, spoil
-from support.things import SLOTS, variants
-from support.wishes import SECTIONS
-from support.worlds import Gene
+from support.vm_states import Gene
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
 

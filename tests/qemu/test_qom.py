@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from support.life import Life
+from support.lifecycle import Lifecycle
 from support.modules import ModuleFailed, run_module
 from support.vm import OLDEST, S390X, VM
 
 
 @pytest.fixture
-def qom(paused_vm: VM) -> Life:
+def qom(paused_vm: VM) -> Lifecycle:
     paused_vm.observer.send("object-add", {"qom-type": "iothread", "id": "io0", "poll-max-ns": 1000})
-    return Life(paused_vm, "qemu_qom")
+    return Lifecycle(paused_vm, "qemu_qom")
 
 
-def test_reading_changes_nothing(qom: Life) -> None:
+def test_reading_changes_nothing(qom: Lifecycle) -> None:
     read = qom.same(path="/objects/io0", property="poll-max-ns")
     assert read["value"] == 1000
     assert qom.same(path="io0", property="poll-max-ns")["value"] == 1000
@@ -28,7 +28,7 @@ def test_reading_changes_nothing(qom: Life) -> None:
 
 
 @pytest.mark.parametrize("value", [2000, "2000", "0x7d0"])
-def test_setting(qom: Life, value: Any) -> None:
+def test_setting(qom: Lifecycle, value: Any) -> None:
     done = qom.step(path="/objects/io0", property="poll-max-ns", value=value)
     assert done["commands"] == [
         {"execute": "qom-set", "arguments": {"path": "/objects/io0", "property": "poll-max-ns", "value": 2000}}
@@ -38,7 +38,7 @@ def test_setting(qom: Life, value: Any) -> None:
     assert back["diff"]["before"] != back["diff"]["after"]
 
 
-def test_values_of_other_types(qom: Life) -> None:
+def test_values_of_other_types(qom: Lifecycle) -> None:
     vm = qom.vm
     vm.observer.send("object-add", {"qom-type": "throttle-group", "id": "t0"})
     vm.observer.send("object-add", {"qom-type": "memory-backend-ram", "id": "m0", "size": 1 << 20})
@@ -52,7 +52,7 @@ def test_values_of_other_types(qom: Life) -> None:
     qom.same(path="/objects/m0", property="merge", value="no")
 
 
-def test_what_is_not_there_or_can_not_be_set(qom: Life) -> None:
+def test_what_is_not_there_or_can_not_be_set(qom: Lifecycle) -> None:
     qom.refused("nothing at '/objects/nosuch'", path="/objects/nosuch", property="x")
     qom.refused("'poll-max-nss'", "did you mean 'poll-max-ns'", path="/objects/io0", property="poll-max-nss")
     qom.refused("value", "1000", "many", path="/objects/io0", property="poll-max-ns", value="many")
@@ -62,13 +62,13 @@ def test_what_is_not_there_or_can_not_be_set(qom: Life) -> None:
     assert refused["error"]["class"] == "GenericError"
 
 
-def test_it_is_always_there(qom: Life) -> None:
+def test_it_is_always_there(qom: Lifecycle) -> None:
     for option in ("state", "recreate", "wait"):
         with pytest.raises(ModuleFailed, match="Unsupported"):
             run_module(qom.vm, "qemu_qom", path="/machine", property="type", **{option: False})
 
 
-def test_a_secret_does_not_show(qom: Life) -> None:
+def test_a_secret_does_not_show(qom: Lifecycle) -> None:
     qom.vm.observer.send("object-add", {"qom-type": "secret", "id": "s0", "data": "hunter2"})
     where: dict[str, Any] = {"path": "/objects/s0", "property": "data"}
     same = qom.same(**where)
@@ -83,7 +83,7 @@ def test_a_secret_does_not_show(qom: Life) -> None:
 def test_on_other_qemus(start_vm: Any, version: str) -> None:
     vm = start_vm(version=version)
     vm.observer.send("object-add", {"qom-type": "iothread", "id": "io0"})
-    qom = Life(vm, "qemu_qom")
+    qom = Lifecycle(vm, "qemu_qom")
     qom.step(path="/objects/io0", property="poll-max-ns", value=5)
     qom.refused("nothing at", path="/nosuch", property="x")
 

@@ -19,9 +19,9 @@ import pytest
 
 from support.collection import REPO
 from support.observer import Observer
-from support.patience import until
 from support.plays import PlayRun, run_playbook
 from support.roles import SMALL, Roles
+from support.timing import until
 from support.vm import qemu_binary
 
 

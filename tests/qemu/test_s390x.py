@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import run_module
 from support.vm import S390X, VM
 
@@ -35,7 +35,7 @@ def test_the_bed_has_it(vm: VM) -> None:
 
 @pytest.mark.parametrize("driver", ["virtio-blk-ccw", None])
 def test_a_disk(vm: VM, driver: str | None) -> None:
-    life, clean = Life(vm, "qemu_disk"), vm.fingerprint()
+    life, clean = Lifecycle(vm, "qemu_disk"), vm.fingerprint()
     given: dict[str, Any] = {"id": "d0", "filename": vm.image("a.img"), "addr": "fe.0.0010", "serial": "DATA01"}
     if driver:
         given["driver"] = driver
@@ -53,7 +53,7 @@ def test_a_disk(vm: VM, driver: str | None) -> None:
 
 
 def test_a_nic(vm: VM) -> None:
-    life, clean = Life(vm, "qemu_nic"), vm.fingerprint()
+    life, clean = Lifecycle(vm, "qemu_nic"), vm.fingerprint()
     given: dict[str, Any] = {"id": "n0", "netdev": {"type": "user"}, "mac": "52:54:00:ab:cd:01", "addr": "fe.0.0020"}
     life.step(**given, driver="virtio-net-ccw", queues=2)
     assert address(vm, "n0") == "fe.0.0020"
@@ -66,7 +66,7 @@ def test_a_nic(vm: VM) -> None:
 
 
 def test_a_device_number_that_is_taken_or_none(vm: VM) -> None:
-    life = Life(vm, "qemu_disk")
+    life = Lifecycle(vm, "qemu_disk")
     life.step(id="d0", filename=vm.image("a.img"), addr="fe.0.0010")
     other: dict[str, Any] = {"id": "d1", "filename": vm.image("b.img")}
     result = life.refused("fe.0.0010", foretold=False, **other, addr="FE.0.0010")
@@ -78,7 +78,7 @@ def test_a_device_number_that_is_taken_or_none(vm: VM) -> None:
 
 
 def test_a_failed_recreation_gives_the_old_disk_back(vm: VM) -> None:
-    life = Life(vm, "qemu_disk")
+    life = Lifecycle(vm, "qemu_disk")
     given: dict[str, Any] = {"id": "d0", "filename": vm.image("a.img"), "addr": "fe.0.0010", "serial": "OLD"}
     life.step(**given)
     bad: dict[str, Any] = {**given, "serial": "NEW", "options": {"logical_block_size": 3000}, "recreate": True}
@@ -89,7 +89,7 @@ def test_a_failed_recreation_gives_the_old_disk_back(vm: VM) -> None:
 
 
 def test_cpus_come_and_stay(vm: VM) -> None:
-    life = Life(vm, "qemu_cpu_hotplug")
+    life = Lifecycle(vm, "qemu_cpu_hotplug")
     added = life.step(slot={"core-id": 2})
     assert added["commands"][0]["arguments"] == {"driver": "qemu-s390x-cpu", "id": "cpu2", "core-id": 2}
     assert vm.observer.look("query-cpus-fast")[1]["qom-path"] == "/machine/peripheral/cpu2"
@@ -103,7 +103,7 @@ def test_cpus_come_and_stay(vm: VM) -> None:
 
 
 def test_no_room_for_memory_is_said(vm: VM) -> None:
-    Life(vm, "qemu_memory_hotplug").refused("no room", id="m0", size="64M")
+    Lifecycle(vm, "qemu_memory_hotplug").refused("no room", id="m0", size="64M")
 
 
 def test_its_information(vm: VM) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.proxy import Proxy
 from support.vm import OLDEST, VM
@@ -20,8 +20,8 @@ LIVE_VM = {"args": ["-device", "virtio-serial-pci,id=vs0,bus=rp7"]}
 
 
 @pytest.fixture
-def port(live_vm: VM) -> Life:
-    return Life(live_vm, "qemu_serial_port")
+def port(live_vm: VM) -> Lifecycle:
+    return Lifecycle(live_vm, "qemu_serial_port")
 
 
 def ports_of(vm: VM, wanted: set[str]) -> dict[str, str]:
@@ -35,7 +35,7 @@ def ports_of(vm: VM, wanted: set[str]) -> dict[str, str]:
         assert time.monotonic() < deadline, f"the guest should have {wanted}, and has {listed!r}"
 
 
-def test_a_whole_life(port: Life) -> None:
+def test_a_whole_life(port: Lifecycle) -> None:
     vm = port.vm
     clean = vm.fingerprint()
     path = f"{vm.directory}/agent"
@@ -77,7 +77,7 @@ def test_a_whole_life(port: Life) -> None:
     assert vm.fingerprint() == clean
 
 
-def test_on_a_character_device_that_is_there(port: Life) -> None:
+def test_on_a_character_device_that_is_there(port: Lifecycle) -> None:
     vm = port.vm
     run_module(vm, "qemu_chardev", id="c0", type="null")
     assert names(port.step(id="p0", name="a", chardev={"id": "c0"}, options={"nr": "3"})) == ["device_add"]
@@ -87,7 +87,7 @@ def test_on_a_character_device_that_is_there(port: Life) -> None:
     assert names(port.step(id="p0", chardev={"id": "c0"}, state="absent")) == ["device_del", "chardev-remove"]
 
 
-def test_half_done_states_are_completed(port: Life) -> None:
+def test_half_done_states_are_completed(port: Lifecycle) -> None:
     vm = port.vm
     given: dict[str, Any] = {"id": "p0", "name": "a", "chardev": {"type": "pty"}}
     run_module(vm, "qemu_chardev", id="p0-chardev", type="pty")
@@ -97,7 +97,7 @@ def test_half_done_states_are_completed(port: Life) -> None:
     assert names(port.step(id="p0", state="absent")) == ["chardev-remove"]
 
 
-def test_a_failure_in_the_middle_leaves_nothing(port: Life) -> None:
+def test_a_failure_in_the_middle_leaves_nothing(port: Lifecycle) -> None:
     given: dict[str, Any] = {"id": "p0", "name": "a", "bus": "vs0.0", "chardev": {"type": "pty"}}
     bad: dict[str, Any] = {**given, "options": {"nr": 99}}
     result = port.refused("device_add", "port id", "taken back: chardev-remove", foretold=False, **bad)
@@ -114,12 +114,12 @@ def test_a_failure_in_the_middle_leaves_nothing(port: Life) -> None:
 
 
 def test_without_a_controller(start_vm: Any) -> None:
-    port = Life(start_vm(), "qemu_serial_port")
+    port = Lifecycle(start_vm(), "qemu_serial_port")
     port.refused("virtio-serial-pci", "taken back", foretold=False, id="p0", chardev={"type": "null"})
     port.refused("no bus 'vs0.0'", id="p0", bus="vs0.0", chardev={"type": "null"})
 
 
-def test_what_reading_can_tell_is_refused_before_anything_is_sent(port: Life) -> None:
+def test_what_reading_can_tell_is_refused_before_anything_is_sent(port: Lifecycle) -> None:
     for words, options in (
         (("QEMU would stop",), {"chardev": {"type": "socket", "path": "/x", "server": True, "wait": True}}),
         (("type", "p0-chardev"), {"chardev": {}}),
@@ -131,7 +131,7 @@ def test_what_reading_can_tell_is_refused_before_anything_is_sent(port: Life) ->
 
 def test_on_the_oldest_qemu(start_vm: Any) -> None:
     vm = start_vm(version=OLDEST, args=["-device", "virtio-serial-pci,id=vs0"])
-    port = Life(vm, "qemu_serial_port")
+    port = Lifecycle(vm, "qemu_serial_port")
     port.step(id="p0", name="a", chardev={"type": "socket", "path": f"{vm.directory}/p", "server": True})
     port.step(id="p0", state="absent")
 

@@ -20,7 +20,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import EventFilter
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
-from support.patience import no_hang
+from support.timing import no_hang
 
 
 class Machine:

@@ -14,7 +14,7 @@ import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Run
 from ansible_collections.vmm.qemu.plugins.module_utils._operations.snapshot import job_id
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.proxy import Proxy
 from support.vm import OLDEST, VM
@@ -100,7 +100,7 @@ def both(vm: VM, **options: Any) -> dict[str, Any]:
 
 def test_taken_loaded_deleted(disks: VM) -> None:
     vm = disks
-    life = Life(vm, "qemu_snapshot")
+    life = Lifecycle(vm, "qemu_snapshot")
     for name in ("a", "b"):
         write(vm, name, 1)
     vm.observer.execute("cont")
@@ -139,7 +139,7 @@ def test_memory_never_goes_back_without_all_writable_disks_unless_told(disks: VM
     vm = disks
     vm.observer.send("device_add", {"driver": "virtio-blk-pci", "id": "disk-r", "drive": "r", "bus": "rp2"})
     assert "does not support snapshots" in vm.observer.hmp("savevm x")
-    life = Life(vm, "qemu_snapshot")
+    life = Lifecycle(vm, "qemu_snapshot")
     life.refused("devices: r can't hold", "devices=['a', 'b']", name="s")
     assert tags(vm) == {"a": [], "b": []}
     life.step(name="s", devices=["a", "b"])
@@ -166,7 +166,7 @@ def test_the_guests_memory_goes_back(start_vm: Callable[..., VM]) -> None:
 
 
 def test_devices_and_vmstate(disks: VM) -> None:
-    life = Life(disks, "qemu_snapshot")
+    life = Lifecycle(disks, "qemu_snapshot")
     done = life.step(name="s", devices=["b", "a"], vmstate="a")
     assert done["commands"][0]["arguments"]["vmstate"] == "a"
     life.same(name="s")
@@ -186,7 +186,7 @@ def test_devices_and_vmstate(disks: VM) -> None:
 
 def test_what_is_refused_before_it_is_sent(disks: VM) -> None:
     vm = disks
-    life = Life(vm, "qemu_snapshot")
+    life = Lifecycle(vm, "qemu_snapshot")
     vm.observer.execute("cont")
     life.refused("no snapshot nope", "there are: none", name="nope", state="loaded")
     assert vm.observer.status() == "running"
@@ -202,7 +202,7 @@ def test_what_is_refused_before_it_is_sent(disks: VM) -> None:
 
 
 def test_no_disk_for_it(paused_vm: VM) -> None:
-    Life(paused_vm, "qemu_snapshot").refused("no writable disk", name="s")
+    Lifecycle(paused_vm, "qemu_snapshot").refused("no writable disk", name="s")
     assert not snapshot(paused_vm, name="s", state="absent")["changed"]
 
 
@@ -211,14 +211,14 @@ def test_a_number_that_is_another_ones_id(disks: VM) -> None:
     snapshot(vm, name="s1")
     job(vm, "snapshot-save", "by-hand", tag="1", vmstate="a", devices=["a", "b"])
     vm.observer.execute("job-dismiss", id="by-hand")
-    Life(vm, "qemu_snapshot").refused("id of snapshot s1", name="1", state="loaded")
+    Lifecycle(vm, "qemu_snapshot").refused("id of snapshot s1", name="1", state="loaded")
     both(vm, name="1", state="absent")
     assert tags(vm) == {"a": ["s1"], "b": ["s1"]}
 
 
 def test_the_oldest_qemu_says_so(start_vm: Callable[..., VM], qemu_version: str) -> None:
     vm = start_vm(version=OLDEST)
-    Life(vm, "qemu_snapshot").refused("snapshot-save", "6.0", name="s")
+    Lifecycle(vm, "qemu_snapshot").refused("snapshot-save", "6.0", name="s")
 
 
 # -- what earlier runs left ----------------------------------------------------
@@ -226,7 +226,7 @@ def test_the_oldest_qemu_says_so(start_vm: Callable[..., VM], qemu_version: str)
 
 def test_half_made_on_one_disk(disks: VM) -> None:
     vm = disks
-    life = Life(vm, "qemu_snapshot")
+    life = Lifecycle(vm, "qemu_snapshot")
     job(vm, "snapshot-save", "by-hand", tag="s", vmstate="a", devices=["a"])
     vm.observer.execute("job-dismiss", id="by-hand")
     life.refused("s is on a", "not on b", "absent", name="s")
@@ -242,7 +242,7 @@ def test_jobs_that_were_left_concluded(disks: VM) -> None:
     done = both(vm, name="s")
     assert done["commands"] == [{"execute": "job-dismiss", "arguments": {"id": ident}}]
     assert done["diff"]["before"]["jobs"] == [ident]
-    Life(vm, "qemu_snapshot").same(name="s")
+    Lifecycle(vm, "qemu_snapshot").same(name="s")
 
     left = job(vm, "snapshot-save", ident, tag="s", vmstate="a", devices=["a", "b"])
     both(vm, name="s", state="absent")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.life import names
+from support.lifecycle import names
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
 

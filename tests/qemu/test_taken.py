@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.migration import MACHINE, SLOW, incoming, migrate
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
@@ -20,7 +20,7 @@ RNG: dict[str, Any] = {"driver": "virtio-rng-pci"}
 
 def test_a_slot_that_is_taken(start_vm: Callable[..., VM]) -> None:
     bridge = ["-device", "pci-bridge,id=br,chassis_nr=9,addr=7", "-device", "virtio-rng-pci,addr=8"]
-    device = Life(start_vm(machine="pc", args=bridge), "qemu_device")
+    device = Lifecycle(start_vm(machine="pc", args=bridge), "qemu_device")
     device.refused("slot 0x7", "device br", id="r0", bus="pci.0", addr="0x7", **RNG)
     device.refused("slot 0x8", "a virtio-rng-pci", id="r0", addr="08.1", **RNG)
     device.refused("slot 0x1 ", "PIIX3", id="r0", addr=1, **RNG)
@@ -31,20 +31,20 @@ def test_a_slot_that_is_taken(start_vm: Callable[..., VM]) -> None:
 
 def test_a_unit_that_is_taken(start_vm: Callable[..., VM]) -> None:
     vm = start_vm(scsi=True)
-    disk = Life(vm, "qemu_disk")
+    disk = Lifecycle(vm, "qemu_disk")
     place: dict[str, Any] = {"driver": "scsi-hd", "bus": "scsi0.0", "scsi_id": 3, "lun": 2}
     disk.step(id="d0", filename=vm.image("d0.img"), **place)
     disk.refused("device d0 has SCSI id 3, unit 2", id="d1", filename=vm.image("d1.img"), **place)
     disk.step(id="d1", filename=vm.image("d1.img"), **{**place, "lun": 4})
     two = [{"id": f"e{number}", "filename": vm.image(f"e{number}.img"), **place, "lun": 5} for number in range(2)]
-    Life(vm, "qemu_machine").refused("disks[1] e1", "device e0 has SCSI id 3", disks=two)
+    Lifecycle(vm, "qemu_machine").refused("disks[1] e1", "device e0 has SCSI id 3", disks=two)
     disk.step(id="d0", driver="scsi-hd", serial="NEW", recreate=True)
 
 
 def test_a_turn_at_booting_that_is_taken(start_vm: Callable[..., VM]) -> None:
     cold = ["-netdev", "user,id=u", "-device", "virtio-net-pci,netdev=u,bootindex=7"]
     vm = start_vm(scsi=True, args=cold)
-    disk = Life(vm, "qemu_disk")
+    disk = Lifecycle(vm, "qemu_disk")
     place: dict[str, Any] = {"driver": "scsi-hd", "bus": "scsi0.0"}
     disk.step(id="d0", filename=vm.image("d0.img"), **place, options={"bootindex": 1})
     more: dict[str, Any] = {"filename": vm.image("d1.img"), **place}
@@ -61,8 +61,8 @@ def test_a_machine_on_its_way_and_after(start_vm: Callable[..., VM]) -> None:
     incoming(there, uri)
     migrate(source, uri=uri, wait=False, parameters=SLOW)
     for life, options in (
-        (Life(source, "qemu_device"), {"id": "r0", "bus": "rp0", **RNG}),
-        (Life(source, "qemu_memory_hotplug"), {"id": "m0", "size": "64M"}),
+        (Lifecycle(source, "qemu_device"), {"id": "r0", "bus": "rp0", **RNG}),
+        (Lifecycle(source, "qemu_memory_hotplug"), {"id": "m0", "size": "64M"}),
     ):
         for check in (True, False):
             with pytest.raises(ModuleFailed, match="is being migrated"):
@@ -79,5 +79,5 @@ def test_a_machine_on_its_way_and_after(start_vm: Callable[..., VM]) -> None:
 def test_what_can_not_be_migrated_can_not_be_saved(start_vm: Callable[..., VM]) -> None:
     vm = start_vm(args=["-device", "nvme,serial=x,bus=rp0"])
     run_module(vm, "qemu_disk", id="d0", bus="rp1", filename=vm.image("d.qcow2", fmt="qcow2"), format="qcow2")
-    life = Life(vm, "qemu_snapshot")
+    life = Lifecycle(vm, "qemu_snapshot")
     life.refused("can't be saved", "nvme", name="one")

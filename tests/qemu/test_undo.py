@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from support.images import NBDServer, encrypted, long_chain
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
@@ -79,7 +79,7 @@ def test_a_disk_that_goes_comes_back_when_another_one_fails(vm: VM, servers: dic
         assert {"blockdev-add", "device_add"} <= set(executed(failed.value.result["rolled_back"]))
         assert "not_rolled_back" not in failed.value.result and not failed.value.result["changed"]
         assert (seen(vm), vm.observer.node(name)) == (before, told)
-    Life(vm, "qemu_disk").same(**given)
+    Lifecycle(vm, "qemu_disk").same(**given)
 
 
 def untold(vm: VM) -> None:
@@ -92,7 +92,7 @@ def test_what_can_not_be_given_back_goes_last(vm: VM) -> None:
     untold(vm)
     vm.observer.send("blockdev-add", {"node-name": "z0", "driver": "null-co"})
     before = vm.fingerprint()
-    result = Life(vm, "qemu_machine").refused(
+    result = Lifecycle(vm, "qemu_machine").refused(
         "taken back", foretold=False, purge=True, disks=[bad(vm)], blockdevs=[{"node_name": f"n{n}"} for n in range(24)]
     )
     assert vm.fingerprint() == before
@@ -105,22 +105,22 @@ def test_what_can_not_be_given_back_goes_last(vm: VM) -> None:
 
 def test_what_can_not_be_given_back_is_not_taken_among_others(vm: VM) -> None:
     untold(vm)
-    node = Life(vm, "qemu_blockdev")
+    node = Lifecycle(vm, "qemu_blockdev")
     node.refused(
         "does not tell how block node r0", "state=absent", node_name="r0", driver="copy-on-read", recreate=True
     )
     # the node below goes after it
     listed = [{"node_name": f"n{n}"} for n in range(23)]
-    Life(vm, "qemu_machine").refused("r0", "state=absent", purge=True, blockdevs=listed)
+    Lifecycle(vm, "qemu_machine").refused("r0", "state=absent", purge=True, blockdevs=listed)
     vm.observer.send("blockdev-add", {"node-name": "r1", "driver": "raw", "file": "n23", "read-only": True})
     listed.append({"node_name": "n23"})
-    Life(vm, "qemu_machine").refused("blockdev r", "state=absent", purge=True, blockdevs=listed)
+    Lifecycle(vm, "qemu_machine").refused("blockdev r", "state=absent", purge=True, blockdevs=listed)
     assert names(node.step(node_name="r0", state="absent")) == ["blockdev-del"]
 
 
 def test_a_device_that_can_be_written_to_is_not_made_read_only_under_its_guest(vm: VM) -> None:
     given: dict[str, Any] = {"id": "d", **SCSI, "filename": vm.image("a.raw")}
-    disk = Life(vm, "qemu_disk")
+    disk = Lifecycle(vm, "qemu_disk")
     disk.step(**given)
     disk.refused("read_only", "False", "True", "recreate", **given, read_only=True)
     changed = disk.step(**given, read_only=True, recreate=True)
@@ -142,7 +142,7 @@ def test_a_throttled_image_is_not_made_read_only_under_its_guest(vm: VM) -> None
         "options": {"throttle-group": "tg0", "file": "n0"},
     }
     run_module(vm, "qemu_blockdev", **above)
-    node = Life(vm, "qemu_blockdev")
+    node = Lifecycle(vm, "qemu_blockdev")
     vm.observer.execute("device_add", driver="scsi-hd", id="d", drive="t0", bus="scsi0.0")
     node.refused("read_only", "recreate", node_name="n0", read_only=True)
     node.refused("in use by blockdev t0", node_name="n0", read_only=True, recreate=True)
@@ -151,12 +151,12 @@ def test_a_throttled_image_is_not_made_read_only_under_its_guest(vm: VM) -> None
 def test_what_takes_a_running_guest_is_refused_where_none_runs(start_vm: Any) -> None:
     vm = start_vm(memory="256,slots=4,maxmem=2G", args=["-device", "virtio-balloon-pci,id=b0,bus=rp7"])
     run_module(vm, "qemu_disk", id="d", bus="rp0", filename=vm.image("a.img"))
-    result = Life(vm, "qemu_balloon").refused("balloon", "prelaunch", "let it run", size="128M")
+    result = Lifecycle(vm, "qemu_balloon").refused("balloon", "prelaunch", "let it run", size="128M")
     assert "rolled_back" not in result  # it was not tried
-    memory = Life(vm, "qemu_memory_hotplug")
+    memory = Lifecycle(vm, "qemu_memory_hotplug")
     memory.refused("prelaunch", "let it run", id="m0", kind="virtio-mem", size="64M", bus="rp1", requested_size="32M")
     again = {"id": "d", "bus": "rp0", "filename": vm.image("b.img"), "recreate": True}
-    Life(vm, "qemu_disk").refused("device d", "prelaunch", "let it run", **again)
+    Lifecycle(vm, "qemu_disk").refused("device d", "prelaunch", "let it run", **again)
     assert vm.observer.look("query-balloon")["actual"] == 256 << 20
     # what asks no guest goes on
     quiet: dict[str, Any] = {
@@ -182,7 +182,7 @@ def test_a_removal_that_a_stopped_guest_can_not_answer_is_foretold(paused_vm: VM
 
 
 def test_a_disk_that_asks_no_guest_is_changed_while_none_runs(vm: VM) -> None:
-    disk = Life(vm, "qemu_disk")
+    disk = Lifecycle(vm, "qemu_disk")
     given: dict[str, Any] = {"id": "d", **SCSI, "filename": vm.image("a.raw")}
     disk.step(**given)
     disk.step(**{**given, "filename": vm.image("b.raw")}, recreate=True)

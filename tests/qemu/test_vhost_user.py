@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import run_module
 from support.vm import OLDEST, VM
 
@@ -22,8 +22,8 @@ LIVE_VM = {"args": SHARED}
 
 
 @pytest.fixture
-def vhost(live_vm: VM) -> Life:
-    return Life(live_vm, "qemu_vhost_user")
+def vhost(live_vm: VM) -> Lifecycle:
+    return Lifecycle(live_vm, "qemu_vhost_user")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def serve() -> Iterator[Callable[[VM, str], str]]:
             daemon.stderr.close()
 
 
-def test_a_whole_life(vhost: Life, serve: Callable[[VM, str], str]) -> None:
+def test_a_whole_life(vhost: Lifecycle, serve: Callable[[VM, str], str]) -> None:
     vm = vhost.vm
     clean = vm.fingerprint()
     path, other = serve(vm, "a"), serve(vm, "b")
@@ -83,7 +83,7 @@ def test_a_whole_life(vhost: Life, serve: Callable[[VM, str], str]) -> None:
     assert vm.fingerprint() == clean
 
 
-def test_options_and_a_driver_without_its_transport(vhost: Life, serve: Callable[[VM, str], str]) -> None:
+def test_options_and_a_driver_without_its_transport(vhost: Lifecycle, serve: Callable[[VM, str], str]) -> None:
     vm = vhost.vm
     given: dict[str, Any] = {
         "id": "v0",
@@ -103,7 +103,7 @@ def test_options_and_a_driver_without_its_transport(vhost: Life, serve: Callable
     vhost.step(id="v0", state="absent")
 
 
-def test_half_done_states_are_completed(vhost: Life, serve: Callable[[VM, str], str]) -> None:
+def test_half_done_states_are_completed(vhost: Lifecycle, serve: Callable[[VM, str], str]) -> None:
     vm = vhost.vm
     given: dict[str, Any] = {"id": "v0", "driver": "vhost-user-blk-pci", "path": serve(vm, "a"), "bus": "rp0"}
     run_module(vm, "qemu_chardev", id="v0-chardev", type="socket", path=given["path"])
@@ -114,7 +114,7 @@ def test_half_done_states_are_completed(vhost: Life, serve: Callable[[VM, str], 
     assert names(vhost.step(id="v0", state="absent")) == ["chardev-remove"]
 
 
-def test_a_failure_in_the_middle_leaves_nothing(vhost: Life, serve: Callable[[VM, str], str]) -> None:
+def test_a_failure_in_the_middle_leaves_nothing(vhost: Lifecycle, serve: Callable[[VM, str], str]) -> None:
     path = serve(vhost.vm, "a")
     given: dict[str, Any] = {"id": "v0", "driver": "vhost-user-blk-pci", "path": path, "bus": "rp0"}
     bad: dict[str, Any] = {**given, "options": {"queue-size": 0}}
@@ -147,7 +147,7 @@ PRIVATE: list[tuple[list[str], str, str]] = [
 @pytest.mark.parametrize(("args", "memory", "named"), PRIVATE, ids=["default", "own", "numa", "dimm"])
 def test_memory_that_is_not_shared(start_vm: Any, args: list[str], memory: str, named: str) -> None:
     """QEMU makes the device all the same."""
-    vhost = Life(start_vm(args=args, memory=memory), "qemu_vhost_user")
+    vhost = Lifecycle(start_vm(args=args, memory=memory), "qemu_vhost_user")
     given: dict[str, Any] = {"id": "v0", "driver": "vhost-user-blk-pci", "path": "/nosuch", "bus": "rp0"}
     vhost.refused(f"memory ({named}) is not shared", "share=on", **given)
 
@@ -159,7 +159,7 @@ def test_memory_that_is_nobodys_does_not_matter(start_vm: Any, serve: Callable[[
     assert run_module(vm, "qemu_vhost_user", **given)["changed"]
 
 
-def test_what_reading_can_tell_is_refused_before_anything_is_sent(vhost: Life) -> None:
+def test_what_reading_can_tell_is_refused_before_anything_is_sent(vhost: Lifecycle) -> None:
     for words, options in (
         (("driver", "must be named"), {"path": "/x"}),
         (("type", "v0-chardev"), {"driver": "vhost-user-blk-pci"}),
@@ -175,8 +175,8 @@ def test_on_the_oldest_qemu(start_vm: Any, serve: Callable[[VM, str], str]) -> N
     shared = ["-object", "memory-backend-memfd,id=ram,size=256M,share=on", "-machine", "memory-backend=ram"]
     vm = start_vm(version=OLDEST, args=shared)
     given: dict[str, Any] = {"id": "v0", "driver": "vhost-user-blk-pci", "path": serve(vm, "a")}
-    Life(vm, "qemu_vhost_user").step(**given)
-    private = Life(start_vm(version=OLDEST), "qemu_vhost_user")
+    Lifecycle(vm, "qemu_vhost_user").step(**given)
+    private = Lifecycle(start_vm(version=OLDEST), "qemu_vhost_user")
     private.refused("is not shared", **given)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from support.life import Life, names
+from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.vm import S390X, VM
 
@@ -179,7 +179,7 @@ def inode(path: Path) -> tuple[int, int]:
 
 
 def test_the_life_of_a_vsock(paused_vm: VM, stand_in: Callable[[VM], StandIn], tmp_path: Path) -> None:
-    proxy, vsock = stand_in(paused_vm), Life(paused_vm, "qemu_vsock")
+    proxy, vsock = stand_in(paused_vm), Lifecycle(paused_vm, "qemu_vsock")
     device = tmp_path / "vhost-vsock"
     device.touch()
     given: dict[str, Any] = {"id": "v0", "guest_cid": 42, "bus": "rp0", "vhostfd": str(device)}
@@ -226,7 +226,7 @@ def test_every_option_of_a_vsock(paused_vm: VM, stand_in: Callable[[VM], StandIn
 def test_a_vsock_that_is_refused_leaves_no_descriptor(
     paused_vm: VM, stand_in: Callable[[VM], StandIn], tmp_path: Path
 ) -> None:
-    proxy, vsock = stand_in(paused_vm), Life(paused_vm, "qemu_vsock")
+    proxy, vsock = stand_in(paused_vm), Lifecycle(paused_vm, "qemu_vsock")
     (tmp_path / "x").touch()
     given: dict[str, Any] = {"id": "v0", "guest_cid": 42, "bus": "rp0", "vhostfd": str(tmp_path / "x")}
     proxy.refuse = "vhost-vsock: unable to set guest cid: Address already in use"
@@ -255,7 +255,7 @@ def test_a_vsock_that_is_refused_leaves_no_descriptor(
 
 def test_real_qemu_judges_what_is_handed_over(paused_vm: VM) -> None:
     """Any path that opens is passed on."""
-    vsock = Life(paused_vm, "qemu_vsock")
+    vsock = Lifecycle(paused_vm, "qemu_vsock")
     before = set(os.listdir(f"/proc/{paused_vm.pid}/fd"))
     given: dict[str, Any] = {"id": "v0", "guest_cid": 42, "bus": "rp0", "vhostfd": "/dev/null"}
     result = vsock.refused("device_add", "vhost", foretold=False, **given)
@@ -265,7 +265,7 @@ def test_real_qemu_judges_what_is_handed_over(paused_vm: VM) -> None:
 
 
 def test_what_a_vsock_is_refused_for(paused_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
-    vsock = Life(paused_vm, "qemu_vsock")
+    vsock = Lifecycle(paused_vm, "qemu_vsock")
     monkeypatch.setattr(importlib.import_module(f"{KINDS}.vsock"), "VHOST_VSOCK", "/nosuch/vhost-vsock")
     for words, options in (
         (("/nosuch/vhost-vsock does not exist", "vhost_vsock module"), {"guest_cid": 42}),
@@ -315,7 +315,7 @@ def test_over_tcp_nothing_can_be_handed_over(start_vm: Any) -> None:
 def test_the_life_of_a_pci_device(
     paused_vm: VM, stand_in: Callable[[VM], StandIn], given: dict[str, Any], sent: dict[str, Any]
 ) -> None:
-    proxy, vfio = stand_in(paused_vm), Life(paused_vm, "qemu_vfio")
+    proxy, vfio = stand_in(paused_vm), Lifecycle(paused_vm, "qemu_vfio")
     given = {"id": "h0", "bus": "rp0", **given}
     run_module(paused_vm, "qemu_vfio", check=True, **given)
     assert proxy.devices == {}
@@ -344,7 +344,7 @@ def test_devices_of_s390x(
     start_vm: Any, stand_in: Callable[[VM], StandIn], given: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     vm = start_vm(version=S390X)
-    proxy, vfio = stand_in(vm), Life(vm, "qemu_vfio")
+    proxy, vfio = stand_in(vm), Lifecycle(vm, "qemu_vfio")
     given = {"id": "h0", "sysfsdev": "/sys/bus/mdev/devices/nosuch", **given}
     foretold = run_module(vm, "qemu_vfio", check=True, **given)
     done = run_module(vm, "qemu_vfio", **given)
@@ -363,7 +363,7 @@ def test_vsock_on_s390x(start_vm: Any, stand_in: Callable[[VM], StandIn]) -> Non
 
 
 def test_real_qemu_judges_what_is_not_here(paused_vm: VM) -> None:
-    vfio = Life(paused_vm, "qemu_vfio")
+    vfio = Lifecycle(paused_vm, "qemu_vfio")
     for options in ({"host": "0000:ff:1f.7"}, {"sysfsdev": "/sys/bus/mdev/devices/nosuch"}):
         result = vfio.refused("vfio", "No such file", foretold=False, id="h0", bus="rp0", **options)
         assert result["error"]["class"] == "GenericError"
@@ -385,7 +385,7 @@ def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_device_that_another_driver_holds(paused_vm: VM, sysfs: Path) -> None:
-    vfio = Life(paused_vm, "qemu_vfio")
+    vfio = Lifecycle(paused_vm, "qemu_vfio")
     vfio.refused("0000:01:00.0", "driver ixgbe", "bind it to vfio-pci", id="h0", bus="rp0", host="01:00.0")
     vfio.refused("driver ixgbe", id="h0", bus="rp0", sysfsdev=str(sysfs / "0000:01:00.0"))
     for host in ("0000:02:00.0", "0000:03:00.0"):  # fine, or unknown: QEMU says
@@ -393,7 +393,7 @@ def test_a_device_that_another_driver_holds(paused_vm: VM, sysfs: Path) -> None:
 
 
 def test_what_vfio_is_refused_for(paused_vm: VM) -> None:
-    vfio = Life(paused_vm, "qemu_vfio")
+    vfio = Lifecycle(paused_vm, "qemu_vfio")
     for words, options in (
         (("must be given",), {}),
         (("both", "host and sysfsdev"), {"host": "ff:1f.7", "sysfsdev": "/sys/x"}),

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from support.modules import ModuleFailed, run_module
-from support.patience import no_hang
+from support.timing import no_hang
 from support.vm import VM
 
 Later = Callable[[Callable[[], Any]], None]

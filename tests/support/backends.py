@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from support.state import Item
-from support.worlds import MIB, Gene, Part, World
+from support.vm_states import MIB, Gene, Part, World
 
 # -- objects ------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from support.chaos import Signalled
 from support.line import Line
 from support.migration import MACHINE, incoming, wait_for
 from support.modules import ModuleFailed, run_module
-from support.patience import no_hang
+from support.timing import no_hang
 from support.vm import VM
 
 KINDS = ("dies", "reset", "silent", "deaf", "torn", "kill", "term")

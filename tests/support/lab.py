@@ -18,12 +18,12 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import wire
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.queries import is_query
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 from ansible_collections.vmm.qemu.plugins.modules import qemu_machine
+from support.generators import LIVE_SLOTS, SLOTS
 from support.modules import ModuleFailed
 from support.observer import ObserverError
 from support.state import KINDS, Item, State, read_state
-from support.things import LIVE_SLOTS, SLOTS
 from support.vm import VM
-from support.worlds import BED, MIB, Part
+from support.vm_states import BED, MIB, Part
 
 _REMOVERS = {kind.name: (kind.removal, kind.key) for kind in KINDS}
 # One that every QEMU refuses, with no class of its own and no text that anybody tries again on.

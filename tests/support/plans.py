@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from support.documents import SECTIONS, Wish, wish
+from support.generators import SLOTS, build, variants
 from support.lab import Lab
 from support.modules import ModuleFailed
 from support.state import State
-from support.things import SLOTS, build, variants
-from support.wishes import SECTIONS, Wish, wish
-from support.worlds import KEY_OF, SECTION_OF, Gene, Item, Part, Thing
+from support.vm_states import KEY_OF, SECTION_OF, Gene, Item, Part, Thing
 
 # Where the story of an example goes, which a failure prints.
 Note = Callable[[str], None]

@@ -45,7 +45,9 @@ def human_size(value: Any) -> int:
     except (ValueError, OverflowError):
         match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None:
-            raise ValueError(f"{value!r} is not a valid size: write bytes, or a number with k, M, G, T, P or E") from None
+            raise ValueError(
+                f"{value!r} is not a valid size: write bytes, or a number with k, M, G, T, P or E"
+            ) from None
         number, unit = match.groups()
         factor = 1024 ** _POWERS[unit.lower()]
         exact = float(number) * factor if "." in number else int(number) * factor

@@ -18,7 +18,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 from support.fakeqmp import GREETING, FakeQMP, Peer, pair, polite
-from support.patience import no_hang
+from support.timing import no_hang
 
 
 def test_polite() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from support.state import Item, State
-from support.worlds import KEY_OF, SECTION_OF, Part, World
+from support.vm_states import KEY_OF, SECTION_OF, Part, World
 
 SECTIONS = (*SECTION_OF.values(), "disks", "nics", "devices")
 # What nobody can make again from what QEMU tells of it.

@@ -30,7 +30,7 @@ from support.backends import (
 )
 from support.state import Item
 from support.vm import ROOT_PORTS
-from support.worlds import MIB, Gene, Part, World
+from support.vm_states import MIB, Gene, Part, World
 
 # -- devices ------------------------------------------------------------------
 

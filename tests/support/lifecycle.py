@@ -13,7 +13,7 @@ from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
 
-class Life:
+class Lifecycle:
     """One module on one VM. Every step runs in check mode first, and is held against what check mode foretold."""
 
     def __init__(self, vm: VM, module: str) -> None:
