@@ -99,8 +99,8 @@ def test_what_reading_can_tell_is_refused(cold: Lifecycle) -> None:
     for words, options in (
         (("vcpus", "17", "room for 16"), {"vcpus": 17}),
         (("vcpus", "at least 1"), {"vcpus": 0}),
-        (("core-id=99", "no slot", "core-id=15"), {"slot": {"core-id": 99}}),
-        (("node=1", "no slot"), {"slot": {"node": 1}}),
+        (("core-id=99", "not a slot", "core-id=15"), {"slot": {"core-id": 99}}),
+        (("node=1", "not a slot"), {"slot": {"node": 1}}),
         (("socket-id=0", "several slots"), {"slot": {"socket-id": 0}}),
         (("slot", "'two'"), {"slot": {"core-id": "two"}}),
         (("topology",), {"slot": {}}),

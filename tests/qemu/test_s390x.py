@@ -96,7 +96,7 @@ def test_cpus_come_and_stay(vm: VM) -> None:
     life.step(vcpus=4)
     taken = [slot["props"]["core-id"] for slot in vm.observer.look("query-hotpluggable-cpus") if "qom-path" in slot]
     assert sorted(taken) == [0, 1, 2, 3]
-    life.refused("core-id=9", "no slot", slot={"core-id": 9})
+    life.refused("core-id=9", "not a slot", slot={"core-id": 9})
     life.refused("vcpus", "7", "room for 6", vcpus=7)
     life.refused("s390x", "unplugged", slot={"core-id": 2}, state="absent")
     life.refused("s390x", "unplugged", vcpus=2)

@@ -401,7 +401,7 @@ def test_what_vfio_is_refused_for(paused_vm: VM) -> None:
         (("only vfio-pci", "sysfsdev"), {"host": "ff:1f.7", "driver": "vfio-ccw"}),
         (("addr", "vfio-ap"), {"sysfsdev": "/sys/x", "driver": "vfio-ap", "addr": "1"}),
         (("romfile", "vfio-ap"), {"sysfsdev": "/sys/x", "driver": "vfio-ap", "romfile": ""}),
-        (("'vfio-ap' is no device",), {"sysfsdev": "/sys/x", "driver": "vfio-ap"}),
+        (("'vfio-ap' is not a device",), {"sysfsdev": "/sys/x", "driver": "vfio-ap"}),
         (("no property 'x-nosuch'",), {"host": "ff:1f.7", "options": {"x-nosuch": 1}}),
     ):
         given: dict[str, Any] = {"id": "h0", "bus": "rp0", **options}
