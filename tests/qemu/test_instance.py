@@ -17,10 +17,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import OperationFailed
+from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import PlanFailed
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.instance import OPTIONS
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.instance import Instance as Process
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 from support.modules import ModuleFailed, run_module
 from support.timing import no_hang
 from support.vm import BED, CMDLINE, VM, process_exists, qemu_binary
@@ -240,6 +249,27 @@ def test_a_secret_in_what_ansible_tells_of_the_task(instance: Instance, playbook
     assert [task.failed for task in run.tasks] == [False, False]
     assert run.tasks[1].result["restart_required"] is True
     assert "c0rrect" not in run.output
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_start_is_taken_back_unless_the_guest_has_run(instance: Instance, runs: bool) -> None:
+    """As the engine does it where a later step of the same plan fails."""
+    arguments = {key: value for key, value in BARE.items() if key != "S" or not runs}
+    params = {**dict.fromkeys(OPTIONS), "timeout": 30.0, "connect_timeout": 5.0, "state": "started"}
+    task = Task({**params, **instance.options(arguments=arguments)}, False, QMPSession.connect, lambda progress: None)
+    process = Process(task)
+    plan, host = process.plan(None, process.command_line()), cast(Any, task.host())
+
+    def fail(deadline: Deadline) -> None:
+        raise OperationFailed("later")
+
+    plan.steps.append(Step(do=fail, command_lines=[["false"]]))
+    with pytest.raises(PlanFailed, match="later") as failed:
+        apply(plan, host)
+    task.close()
+    assert len(instance.processes()) == runs and instance.files == ({"qmp", "qmp.pid"} if runs else set())
+    left = "kill inst (inst: its guest may have run, so QEMU is not ended)"
+    assert (failed.value.rolled_back, failed.value.stuck) == (([], [left]) if runs else ([["kill", "inst"]], []))
 
 
 def test_an_image_in_use(instance: Instance) -> None:

@@ -11,15 +11,11 @@ own word does. Only proof ends a source.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Dict, Tuple
 
 from .._core.coercion import with_underscores
 from .._core.errors import NotDoneInTime, OperationFailed, TaskError
-from .._core.process import Process
 from .._core.progress import Progress
-from .._operations import power
-from .._qmp import errors
 from .current import HAS, HERE, LEFT, over, progress, status
 from .destination import check_arrived, reached
 from .retreat import OVERTIME, Trip, call_back, ended, judge, set_back, within
@@ -70,7 +66,7 @@ def until_migrated(trip: Trip) -> Dict[str, Any]:
         raise _failed(trip, end)
     _prove(trip, end)
     if "quit" in planned:
-        _quit(trip, planned["quit"])
+        trip.run.send(planned["quit"])
     return end
 
 
@@ -97,13 +93,6 @@ def _prove(trip: Trip, end: Dict[str, Any]) -> None:
             **figures,
         )
     trip.guest = LEFT
-
-
-def _quit(trip: Trip, step: Step) -> None:
-    process = Process(trip.vm.session.process)
-    with suppress(errors.Disconnected):
-        trip.run.send(step)
-    power.wait_until_ended(trip.vm, process)
 
 
 def _failed(trip: Trip, end: Dict[str, Any]) -> OperationFailed:
@@ -148,7 +137,7 @@ def _overdue(trip: Trip, last: Dict[str, Any]) -> Dict[str, Any]:
         back = call_back(trip)
         if back.word.guest == HAS and quits and not back.over:
             trip.guest = LEFT
-            _quit(trip, quits)
+            trip.run.send(quits)
             return dict(last)
     if not back.over:
         trip.warn_of_settings()

@@ -15,6 +15,7 @@ from .._core.option import Option
 from .._core.plan import Plan, PlanFailed
 from .._core.step import Step
 from .._engine.operation import Operation, Params, Run
+from .._host.shutdown import Ended
 from .._operations.blocked import check_blocked
 from .._qmp import errors
 from .._qmp.address import parse
@@ -176,7 +177,7 @@ def _migrating(current: Current, params: Params) -> Plan:
 
 
 def _quits(params: Params) -> List[Step]:
-    return [Step("quit")] if params["source_after"] == "quit" else []
+    return [Step("quit", wait=Ended())] if params["source_after"] == "quit" else []
 
 
 def _elsewhere(params: Params, what: str) -> str:

@@ -219,7 +219,7 @@ class Instance:
     def start_step(self, wanted: List[str]) -> Step:
         """Return the step that starts it. A result has its command line anyway, so that it is hidden here."""
         line = command_line.redact(wanted)
-        undo = Step(do=self._end_unused, command_lines=[["kill", self.name]], hidden=True)
+        undo = Step(do=self._end_unused, command_lines=[["kill", self.name]])
         return Step(do=lambda deadline: self._start(wanted, deadline), command_lines=[line], undo=[undo], hidden=True)
 
     # -- doing -------------------------------------------------------------------------------------------------
