@@ -143,7 +143,7 @@ commands:
     - execute: job-dismiss
       arguments: {id: ansible-snapshot-save-s1}
 job:
-  description: The job as it was seen last, with the members that M(vmm.qemu.qemu_block_job#module) returns.
+  description: The job as it was seen last, with the members that M(vmm.qemu.qemu_block_job) returns.
   returned: when the job failed or the time was up
   type: dict
   version_added: 0.4.0

@@ -346,6 +346,9 @@ def _complete(want: Want) -> Want:
     full = dict(want)
     if "type" not in full and (full.get("pass_fds") or "ifname" in full or "fds" in full):
         full["type"] = "tap"
+    for option, only in (("bridge", "bridge"), ("chardev", "vhost-user")):
+        if option in full:
+            full.setdefault("type", only)
     for script in ("script", "downscript"):
         if script in full:
             full[script] = "no" if str(full[script]).lower() in ("no", "false") else str(full[script])

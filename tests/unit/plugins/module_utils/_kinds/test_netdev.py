@@ -90,3 +90,13 @@ def testforwards(vm: VM) -> None:
 )
 def test_same(key: str, have: Any, want: Any, equal: bool) -> None:
     assert NETDEV.same(key, have, want) is equal
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "implied"),
+    [("ifname", "tap9", "tap"), ("bridge", "br0", "bridge"), ("chardev", "c", "vhost-user")],
+)
+def test_an_option_that_one_type_has_means_that_type(option: str, value: str, implied: str) -> None:
+    wanted = NETDEV.wanted(None, {"id": "n0", option: value})  # type: ignore[arg-type]
+    changes, untold = NETDEV.compare({"id": "n0", "type": "user", "queues": 1}, wanted)
+    assert ("type", "user", implied) in [tuple(change) for change in changes] and untold == [option]
