@@ -23,7 +23,7 @@ from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.failure import unexpected
+from ansible_collections.vmm.qemu.plugins.module_utils._core.failure import internal_error
 from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
@@ -77,7 +77,7 @@ class ActionModule(ActionBase):
             with interruptible():
                 return module.run(params, self._task.check_mode, self._task.diff, on_progress=lines.on_progress)
         except Exception as exc:
-            return unexpected(name, exc)
+            return internal_error(name, exc)
 
     @contextmanager
     def _environment(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
 from ._core.errors import TaskError
-from ._core.failure import failure, plan_failure, unexpected
+from ._core.failure import failure, internal_error, plan_failure
 from ._core.interrupt import interruptible
 from ._core.option import Option, argument_spec
 from ._core.plan import NotReadBack, PlanFailed
@@ -114,7 +114,7 @@ class Module:
             with interruptible():
                 result = self.run(module.params, module.check_mode, module._diff)
         except Exception as exc:
-            result = unexpected(module._name, exc)
+            result = internal_error(module._name, exc)
         for warning in result.pop("warnings", []):
             module.warn(warning)
         if result.pop("failed", False):

@@ -29,26 +29,26 @@ def resource(kind: Kind) -> Module:
 def composite(options: Dict[str, Option], parts: Callable[[Want, bool], List[Part]], **constraints: Any) -> Module:
     """Return the module of several kinds in one task. ``parts(want, present)`` names them, backends before frontends."""
 
-    def work(task: Task) -> Dict[str, Any]:
+    def run(task: Task) -> Dict[str, Any]:
         want = given(task.params, options)
         if "id" in options:  # before the ids made of it, so that the message names what the user wrote
             check_id("device", "id", want["id"])
         present = task.params["state"] == "present"
-        return _made(task, parts(want, present), present, task.params["recreate"])
+        return _run_resource(task, parts(want, present), present, task.params["recreate"])
 
-    return Module({**RESOURCE, **options}, work, **constraints)
+    return Module({**RESOURCE, **options}, run, **constraints)
 
 
 def setting(options: Dict[str, Option], parts: Callable[[Want], List[Part]], **constraints: Any) -> Module:
     """Return the module of what is always there and only takes another value (a balloon)."""
 
-    def work(task: Task) -> Dict[str, Any]:
-        return _made(task, parts(given(task.params, options)), True, False)
+    def run(task: Task) -> Dict[str, Any]:
+        return _run_resource(task, parts(given(task.params, options)), True, False)
 
-    return Module(options, work, **constraints)
+    return Module(options, run, **constraints)
 
 
-def _made(task: Task, parts: List[Part], present: bool, recreate: bool) -> Dict[str, Any]:
+def _run_resource(task: Task, parts: List[Part], present: bool, recreate: bool) -> Dict[str, Any]:
     """Converge and tell: the result of every resource."""
     items = [Item(part.kind, part.want if present else part.kind.identity(part.want), present) for part in parts]
     for item in items:

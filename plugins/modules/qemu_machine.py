@@ -193,10 +193,10 @@ pending:
   type: bool
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._machine.machine import MACHINE, secrets, work
+from ansible_collections.vmm.qemu.plugins.module_utils._machine.machine import MACHINE, run, secrets
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 
-MODULE = Module(MACHINE, work, secrets=secrets)
+MODULE = Module(MACHINE, run, secrets=secrets)
 main = MODULE.main
 
 if __name__ == "__main__":

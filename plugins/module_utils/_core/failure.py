@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     pass
 
 
-def unexpected(name: str, exc: Exception) -> Dict[str, Any]:
+def internal_error(name: str, exc: Exception) -> Dict[str, Any]:
     """Return the result of a fault of the collection's own, which the user shall see as a sentence too."""
     import traceback
 

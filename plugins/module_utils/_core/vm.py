@@ -74,17 +74,17 @@ class VM(Host):
         """
         key = _question(query, arguments)
         if key not in self._answers:
-            self.spare(query, arguments.get("command_line", ""))
+            self.check_harmless(query, arguments.get("command_line", ""))
             try:
                 self._answers[key] = self.session.execute(query, _wire(arguments), deadline=self.deadline)
             except errors.CommandError as exc:
-                self._answers[key] = _instead(query, arguments, exc)
+                self._answers[key] = _answer_for(query, arguments, exc)
         answer = self._answers[key]
         if isinstance(answer, errors.CommandError):
             raise answer
         return answer
 
-    def spare(self, query: str, line: Any = "") -> None:
+    def check_harmless(self, query: str, line: Any = "") -> None:
         """Raise Refusal where the query (or the human monitor's ``line``) would end QEMU, guest and all.
 
         Versions up to 10.0 at least crash when they list their block nodes while a stream that is over waits to be dismissed.
@@ -169,7 +169,7 @@ class VM(Host):
         return self._schema
 
 
-def _instead(query: str, arguments: Dict[str, Any], refusal: errors.CommandError) -> Any:
+def _answer_for(query: str, arguments: Dict[str, Any], refusal: errors.CommandError) -> Any:
     """Return the answer that a refusal stands for: a qemu-storage-daemon has no machine, and no empty container."""
     if isinstance(refusal, errors.CommandNotFound):
         return _MACHINELESS.get(query, refusal)

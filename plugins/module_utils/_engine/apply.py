@@ -48,19 +48,19 @@ def apply(plan: Plan, vm: VM) -> None:
         except (errors.QMPError, TaskError) as exc:
             # QEMU may work on it, or have taken it: a balloon's target stays, whether the guest got there or not
             if not step.removes and (mark is not None or may_have_run(exc)):
-                _keep_account(step, takes_back, undo, kept)
+                _note_done(step, takes_back, undo, kept)
             raise PlanFailed(step, exc, *_roll_back(undo, kept, vm)) from exc
         except BaseException:  # the task was told to stop
             if not step.removes:
-                _keep_account(step, takes_back, undo, kept)
+                _note_done(step, takes_back, undo, kept)
             _roll_back(undo, kept, vm)
             raise
         finally:
             vm.forget()
-        _keep_account(step, takes_back, undo, kept)
+        _note_done(step, takes_back, undo, kept)
 
 
-def _keep_account(step: Step, takes_back: List[Step], undo: List[Step], kept: List[str]) -> None:
+def _note_done(step: Step, takes_back: List[Step], undo: List[Step], kept: List[str]) -> None:
     """Put what takes a step back before what takes back the earlier ones, or note that nothing does."""
     undo[:0] = [back.replace(about=step.about, needs=step.needs, undoes=step) for back in takes_back]
     if not takes_back and not step.hidden:
@@ -87,7 +87,7 @@ def execute_step(step: Step, vm: VM, deadline: Deadline) -> None:
     _wait_for_end(step, vm, deadline, _send_until_accepted(step, vm, deadline))
 
 
-def _transact(step: Step, vm: VM, deadline: Deadline) -> None:
+def _undo_step(step: Step, vm: VM, deadline: Deadline) -> None:
     """Perform a step that takes another one back: it counts with that one, and not by itself."""
     try:
         execute_step(step, vm, deadline)
@@ -103,7 +103,7 @@ def _send_until_accepted(step: Step, vm: VM, deadline: Deadline) -> int | None:
         step.wait.begin(vm)
     while True:
         try:
-            _enter(step, vm, deadline)
+            _send_on_account(step, vm, deadline)
             return mark
         except errors.Disconnected:
             if not (step.wait and step.wait.loses_connection):
@@ -121,7 +121,7 @@ def _send_until_accepted(step: Step, vm: VM, deadline: Deadline) -> int | None:
             time.sleep(_RETRY_PAUSE)
 
 
-def _enter(step: Step, vm: VM, deadline: Deadline) -> None:
+def _send_on_account(step: Step, vm: VM, deadline: Deadline) -> None:
     """Send a step, which is in the account from before that until it is certain that QEMU has not taken it."""
     vm.account.add(step, *step.commands)
     try:
@@ -260,7 +260,7 @@ def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[
                 standing.add(id(step.undoes))
                 stuck.append(step.title)
                 continue
-            _transact(step, vm, vm.deadline)
+            _undo_step(step, vm, vm.deadline)
         except (errors.QMPError, TaskError) as exc:
             if isinstance(exc, errors.DeviceNotFound) and not step.execute.endswith(("_add", "-add")):
                 continue  # what should go, or be set back, is not there; else it lacks what it stood on
@@ -270,7 +270,7 @@ def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[
                 stuck.append(f"{step.title} ({exc})")
             continue
         done += step.commands
-    _strike_out(undo, standing, vm)
+    _strike_from_account(undo, standing, vm)
     return done, [*kept, *stuck]
 
 
@@ -284,7 +284,7 @@ def _reconnect(vm: VM) -> errors.QMPError | None:
     return None
 
 
-def _strike_out(undo: Sequence[Step], standing: Set[int], vm: VM) -> None:
+def _strike_from_account(undo: Sequence[Step], standing: Set[int], vm: VM) -> None:
     """Strike out of the account what was taken back; ``standing``: the ``id()`` of each step that was not."""
     for step in undo:
         if step.undoes is not None and id(step.undoes) not in standing:

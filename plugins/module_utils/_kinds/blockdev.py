@@ -141,7 +141,7 @@ class Blockdev(Kind):
         """Return it with the image, its format, and how that is opened."""
         from . import blockdev_steps
 
-        return blockdev_steps.inherit(vm, want, have)
+        return blockdev_steps.complete(vm, want, have)
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return a ``block_resize`` to grow (nothing takes that back), and a ``blockdev-reopen`` for the rest."""

@@ -41,11 +41,11 @@ def create(vm: VM, want: Want) -> List[Step]:
     undo = _delete(name)
     steps = [Step("blockdev-add", arguments, undo=[undo], hint=_hint)]
     if "size" in want:
-        steps.append(_grown(vm, want))
+        steps.append(_grow_new_node(vm, want))
     return steps
 
 
-def inherit(vm: VM, want: Want, have: State) -> Want:
+def complete(vm: VM, want: Want, have: State) -> Want:
     """Return what it is made of and how it is opened; of a node of another driver the image, where the new one takes any."""
     try:
         was = as_it_is(vm, want["node_name"])
@@ -61,7 +61,7 @@ def inherit(vm: VM, want: Want, have: State) -> Want:
         was["options"].pop("encrypt", None)  # the other image's
         was.pop("file", None)
         was.pop("filename", None)
-    return _over(was, want)
+    return _merged(was, want)
 
 
 def _takes_image(vm: VM, driver: str) -> bool:
@@ -75,7 +75,7 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
     if any(change.key != "size" for change in changes):
         was = as_it_is(vm, name, whole=False)
         undo = [Step("blockdev-reopen", _reopen(vm, was))]
-        steps.append(Step("blockdev-reopen", _reopen(vm, _over(was, want)), undo=undo, hint=_hint))
+        steps.append(Step("blockdev-reopen", _reopen(vm, _merged(was, want)), undo=undo, hint=_hint))
     for change in changes:
         if change.key == "size":
             jobs = jobs_on(vm, [name])
@@ -115,7 +115,7 @@ def release(name: str) -> Step:
     return drop_hold(name).replace(last=True)
 
 
-def _over(was: Want, want: Want) -> Want:
+def _merged(was: Want, want: Want) -> Want:
     """Lay what was asked for over what there is."""
     both = {part: {**was.get(part, {}), **want.get(part, {})} for part in ("cache", "options")}
     return {**was, **want, **{part: values for part, values in both.items() if values}}
@@ -165,13 +165,13 @@ def _check_format(vm: VM, want: Want) -> None:
         )
 
 
-def _grown(vm: VM, want: Want) -> Step:
+def _grow_new_node(vm: VM, want: Want) -> Step:
     """Return the ``block_resize`` of a new node, before anything uses it: sent where QEMU says that the image is smaller.
 
     The image is looked at here to foretell that, where this host is QEMU's. Raise Refusal for one that it would cut.
     """
     name, size = want["node_name"], sectors(want["size"])
-    now = _foretold(vm, want)
+    now = _expected_size(vm, want)
     step = _resize(vm, name, size, want.get("read_only", False), now).replace(last=False, hidden=now == size)
     if now is not None:
         return step
@@ -180,7 +180,7 @@ def _grown(vm: VM, want: Want) -> Step:
     )
 
 
-def _foretold(vm: VM, want: Want) -> int | None:
+def _expected_size(vm: VM, want: Want) -> int | None:
     """Return the size that a new node will have, as its file here tells, or None where only QEMU can tell."""
     path = want.get("filename") or want.get("file", {}).get("filename")
     part = any(option in want.get("options", {}) for option in ("offset", "size"))

@@ -104,7 +104,7 @@ class Device(Kind):
             return want
         from . import device_drive
 
-        return {**want, "options": {**want["options"], "drive": device_drive.meant(vm, self.ident(want), drive)}}
+        return {**want, "options": {**want["options"], "drive": device_drive.resolve_node(vm, self.ident(want), drive)}}
 
     def wanted(self, vm: VM, want: Want) -> State:
         """Return it with each property's value whole: some are structures."""
@@ -162,20 +162,20 @@ class Device(Kind):
         """Return it for a device that can't be unplugged, a disk that QEMU would delete, and one whose data is elsewhere now."""
         from . import device_drive
 
-        return device_drive.lasting(vm, self.ident(want), want.get("options", {}).get("drive"), changes)
+        return device_drive.recreate_refusal(vm, self.ident(want), want.get("options", {}).get("drive"), changes)
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Return it with the device's place and properties; nothing of a device of another driver."""
         from . import device_steps
 
         differs = "driver" in want and not self.same("driver", have["driver"], want["driver"])
-        return want if differs else device_steps.inherit(vm, want)
+        return want if differs else device_steps.complete(vm, want)
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Return the ``device_add``, each value in its property's own type (QEMU takes no other since 9.2)."""
         from . import device_drive
 
-        return device_drive.give(vm, want, self.usual, self.ending(self.ident(want)), draft)
+        return device_drive.add_steps(vm, want, self.usual, self.ending(self.ident(want)), draft)
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Return the ``device_del``, over when the device has gone; with ``wait`` false, when QEMU has asked the guest."""

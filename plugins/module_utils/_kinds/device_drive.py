@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .._core.vm import VM
 
 
-def give(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> List[Step]:
+def add_steps(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> List[Step]:
     """Return the ``device_add``; of a disk that a stopped run has left held, with its top node, which then is let go."""
     ident, drive = str(want["id"]), want.get("options", {}).get("drive")
     if not drive or not blockdev_graph.held(vm, ident) or drive not in blockdev_graph.chain(vm, ident):
@@ -30,7 +30,7 @@ def give(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> L
     return [device_steps.add(vm, want, usual, ending, draft), blockdev_steps.release(held_by(ident))]
 
 
-def lasting(vm: VM, ident: str, wanted: Any, changes: List[Change]) -> str:
+def recreate_refusal(vm: VM, ident: str, wanted: Any, changes: List[Change]) -> str:
     """Return why a device must not be removed and added again; an empty text where it may be."""
     drive = blockdev_graph.drive_id(vm, ident)
     if drive:
@@ -80,7 +80,7 @@ def insert(vm: VM, ident: str, node: str, draft: Draft) -> List[Step]:
     return [*([] if is_open else [opening]), inserting, closing]
 
 
-def meant(vm: VM, device: str, node: str) -> str:
+def resolve_node(vm: VM, device: str, node: str) -> str:
     """Return the node of a disk: this one unless it is only the name that a disk's node has by default, and QEMU made the disk."""
     there = device in vm.peripherals()
     if node != f"{device}-node" or (there and drive_property(vm, device) == node) or node in nodes(vm):

@@ -111,7 +111,7 @@ class Emptied(Unplugged):
         return self._gone > 1
 
 
-def inherit(vm: VM, want: Want) -> Want:
+def complete(vm: VM, want: Want) -> Want:
     """Return what was asked for and, for what it does not name, the place and the properties that the device has."""
     was = dict(_recreate_steps(vm, want["id"])[0].arguments)
     place: Want = {key: was.pop(key) for key in ("driver", "bus") if key in was}
@@ -231,7 +231,7 @@ def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Proper
     for name, value in arguments.items():
         if (name in _BACKENDS or _is_link(known, name)) and not isinstance(value, str):
             raise Refusal(f"options: {name}: {value!r} is not a valid id")
-    _check_rivals(vm, ident, arguments, draft)
+    _check_backend_conflicts(vm, ident, arguments, draft)
     if arguments.get("drive"):
         blockdev_steps.check_free(vm, arguments["drive"], ident, draft, shared=arguments.get("share-rw", False))
     if arguments.get("netdev"):
@@ -245,7 +245,7 @@ def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Proper
             raise Refusal(f"options: {name}: there is no object {value!r}")
 
 
-def _check_rivals(vm: VM, ident: str, arguments: Dict[str, Any], draft: Draft) -> None:
+def _check_backend_conflicts(vm: VM, ident: str, arguments: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal for a backend that another device of the same plan has, and can't share."""
     for (kind, rival), other in draft.adding.items():
         if kind != "device" or rival == ident:

@@ -13,7 +13,7 @@ from .._core.option import Option, Want
 from .blockdev import BLOCKDEV, Blockdev
 from .blockdev_nodes import held_by, nodes
 from .device import DEVICE, Device
-from .device_drive import drive_property, meant
+from .device_drive import drive_property, resolve_node
 from .kind import Change, Part, State, properties
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class DiskNode(Blockdev):
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
         """Return it with the device's own node in place of a default name, where QEMU was started with the disk."""
-        name = meant(vm, want["device"], self.ident(want))
+        name = resolve_node(vm, want["device"], self.ident(want))
         return want if name == self.ident(want) else {**want, "node_name": name}
 
     def read(self, vm: VM, want: Want) -> State | None:
@@ -96,7 +96,9 @@ class DiskNode(Blockdev):
         if name in disk[1:]:
             return f"it lies below {disk[0]}, which has what device {device} has written since: remove the disk first"
         left = bool(disk) and name not in disk
-        return (device_drive.moved(vm, device, name) if left else "") or device_drive.lasting(vm, device, name, [])
+        return (device_drive.moved(vm, device, name) if left else "") or device_drive.recreate_refusal(
+            vm, device, name, []
+        )
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Pass on what is of the node alone."""

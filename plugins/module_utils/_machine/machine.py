@@ -32,7 +32,7 @@ MACHINE = {
 }
 
 
-def work(task: Task) -> Dict[str, Any]:
+def run(task: Task) -> Dict[str, Any]:
     """Return the result of a task. Raise Refusal, PlanFailed and the session's errors."""
     params = task.params
     document = entries(params)

@@ -24,7 +24,7 @@ HERE, LEFT, UNKNOWN = "here", "left", "unknown"
 HAS, LACKS = "has", "lacks"
 
 
-class Word(NamedTuple):
+class Answer(NamedTuple):
     """What the destination says of the guest."""
 
     guest: str
@@ -48,7 +48,7 @@ class Current(NamedTuple):
     settings: Settings = Settings()
     there: Any = None
     """The destination's own ``Current``, where the task names it and it matters."""
-    word: Word = Word(UNKNOWN)
+    word: Answer = Answer(UNKNOWN)
     seen: bool = False
     """Whether this task has seen the destination wait for a guest."""
 

@@ -14,7 +14,7 @@ from .._core.errors import NotDoneInTime, OperationFailed, Refusal, TaskError
 from .._core.step import Step
 from .._core.vm import NO_MACHINE
 from .._qmp import errors
-from .current import HAS, LACKS, UNKNOWN, Current, Word, has_guest, look, status
+from .current import HAS, LACKS, UNKNOWN, Answer, Current, has_guest, look, status
 from .settings import read_settings, two_way
 
 if TYPE_CHECKING:
@@ -91,12 +91,12 @@ def check_ready(current: Current, params: Params, states: Dict[str, bool]) -> No
         )
 
 
-def ask(vm: VM, params: Params) -> Word:
+def ask(vm: VM, params: Params) -> Answer:
     """Return what the destination says by now, to a task that has not seen it before. Queries only."""
     return _heard(vm, params, lambda other: _word(other, False), False)
 
 
-def hold(run: Run, ran: bool, seen: bool) -> Word:
+def keep_stopped(run: Run, ran: bool, seen: bool) -> Answer:
     """Return what the destination says, for good: one that waits for the guest is kept from running it, should it still come.
 
     ``stop`` sees to that, whichever comes first: to a VM that waits it means that the guest shall arrive paused, and a guest
@@ -105,7 +105,7 @@ def hold(run: Run, ran: bool, seen: bool) -> Word:
     params = run.task.params
     where = params["destination_socket"]
 
-    def held(other: VM) -> Word:
+    def held(other: VM) -> Answer:
         word = _word(other, seen)
         if not word.waits:
             return word
@@ -122,7 +122,7 @@ def go_on(run: Run) -> bool:
     """Let a guest run that has come to a destination that was kept from running it. False where that can't be done."""
     params = run.task.params
 
-    def continued(other: VM) -> Word:
+    def continued(other: VM) -> Answer:
         word = _word(other, True)
         if word.guest == HAS:
             run.send(Step("cont", socket=params["destination_socket"]), vm=other)
@@ -131,35 +131,35 @@ def go_on(run: Run) -> bool:
     return _heard(run.vm, params, continued, True).guest == HAS
 
 
-def _word(other: VM, seen: bool) -> Word:
+def _word(other: VM, seen: bool) -> Answer:
     other.forget()
     state, found = other.status, other.ask("query-migrate")
     if state == "inmigrate" and not status(found).startswith("postcopy"):
         if status(found) not in ("none", "setup"):
-            return Word(LACKS, waits=True)
-        return Word(
+            return Answer(LACKS, waits=True)
+        return Answer(
             UNKNOWN, "destination_socket: it waits, and nothing has begun to come to it, so that it may be another"
         )
     if has_guest(state, found):
         if seen:
-            return Word(HAS)
-        return Word(
+            return Answer(HAS)
+        return Answer(
             UNKNOWN, "destination_socket: it has a guest, and this task has not seen it wait, so that it may be another"
         )
-    return Word(UNKNOWN, f"destination_socket: its migration is {status(found)}, its status {state}")
+    return Answer(UNKNOWN, f"destination_socket: its migration is {status(found)}, its status {state}")
 
 
-def _heard(vm: VM, params: Params, listen: Callable[[VM], Word], seen: bool) -> Word:
+def _heard(vm: VM, params: Params, listen: Callable[[VM], Answer], seen: bool) -> Answer:
     if params["destination_socket"] is None:
-        return Word(UNKNOWN, "destination_socket, which would have it asked, is not given")
+        return Answer(UNKNOWN, "destination_socket, which would have it asked, is not given")
     try:
         with reached(vm, params["destination_socket"]) as other:
             return listen(other)
     except (NotDoneInTime, errors.QMPError) as exc:
-        return Word(UNKNOWN, f"destination_socket: {exc}")
+        return Answer(UNKNOWN, f"destination_socket: {exc}")
     except TaskError as exc:
         gone = isinstance(exc.__cause__, errors.ConnectError) and exc.__cause__.nobody
-        return Word(LACKS) if gone and seen else Word(UNKNOWN, str(exc))
+        return Answer(LACKS) if gone and seen else Answer(UNKNOWN, str(exc))
 
 
 def check_arrived(run: Run) -> None:

@@ -22,8 +22,8 @@ from .._core.progress import Progress
 from .._core.step import Step
 from .._qmp import errors
 from .._qmp.deadline import Deadline
-from .current import HAS, HERE, LACKS, LEFT, RUNNING, UNKNOWN, Current, Word, look, over, progress, status
-from .destination import go_on, hold
+from .current import HAS, HERE, LACKS, LEFT, RUNNING, UNKNOWN, Answer, Current, look, over, progress, status
+from .destination import go_on, keep_stopped
 from .settings import capabilities, set_by
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _SET_BACK = 0.5
 # One that was not answered for so long is not merely slow.
 _MUTE = 5.0
 _LOOK = 0.05
-_UNASKED = Word(UNKNOWN)
+_UNASKED = Answer(UNKNOWN)
 _END = "end this QEMU (qemu_power with state=off)"
 
 
@@ -82,7 +82,7 @@ class Back(NamedTuple):
     why: str
     """Where the guest is, or why the migration goes on."""
     how: str = "cancelled"
-    word: Word = _UNASKED
+    word: Answer = _UNASKED
 
 
 @contextmanager
@@ -128,14 +128,14 @@ def _called_back(trip: Trip) -> Back:
         or (now.status == "active" and trip.run.task.params["destination_socket"] is not None)
     ):
         with within(trip, _ASK):
-            word = hold(trip.run, trip.current.running, trip.current.seen)
+            word = keep_stopped(trip.run, trip.current.running, trip.current.seen)
     if now is None or now.leaving:
         if word.guest == HAS:
             trip.guest = LEFT
         if word.guest == HAS or (word.guest != LACKS and not (now is None and _may_yank(trip))):
             return Back(False, last, last_phase(word, now), word=word)
     elif word.guest != LACKS and now.status == "active" and now.running:
-        now, word = _stopped_first(trip), Word(LACKS)
+        now, word = _stopped_first(trip), Answer(LACKS)
         if now is not None and now.leaving:  # since the look
             return _called_back(trip)
         if now is None and not _may_yank(trip):
@@ -143,7 +143,7 @@ def _called_back(trip: Trip) -> Back:
     return _ended_here(trip, now, word)
 
 
-def _ended_here(trip: Trip, now: Current | None, word: Word) -> Back:
+def _ended_here(trip: Trip, now: Current | None, word: Answer) -> Back:
     end = _cancelled(trip, now) if now else None
     how = "cancelled"
     if end is None and (now is None or _glance(trip) is None):
@@ -192,7 +192,7 @@ def _go_on(trip: Trip) -> None:
         vm.account.drop(step)
 
 
-def _arrived_still(trip: Trip, word: Word) -> str:
+def _arrived_still(trip: Trip, word: Answer) -> str:
     """Return what there is to do about a guest that has arrived just when it was to be called back."""
     if word.guest != LACKS:
         return ""
@@ -239,7 +239,7 @@ def _yanked(trip: Trip) -> Dict[str, Any] | None:
             return None
 
 
-def judge(trip: Trip, end: Dict[str, Any], word: Word = _UNASKED, ours: bool = False) -> str:
+def judge(trip: Trip, end: Dict[str, Any], word: Answer = _UNASKED, ours: bool = False) -> str:
     """Return where the guest is after a migration that has not completed, with no second one running as far as that can be seen to.
 
     ``word``: the destination's, where it was asked. ``ours``: this task has ended it, and answers for what runs.
@@ -249,12 +249,12 @@ def judge(trip: Trip, end: Dict[str, Any], word: Word = _UNASKED, ours: bool = F
         now = look(vm)
         stopped = False
         if not _sent_all(trip, now):
-            word = Word(LACKS)
+            word = Answer(LACKS)
         elif word.guest == UNKNOWN:
             stopped = ours and now.running
             if stopped:
                 trip.run.send(Step("stop"))
-            word = hold(trip.run, trip.current.running, trip.current.seen)
+            word = keep_stopped(trip.run, trip.current.running, trip.current.seen)
         if word.guest == HAS and now.running and not stopped:
             trip.run.send(Step("stop"))
         if word.guest == LACKS and stopped:
@@ -262,7 +262,7 @@ def judge(trip: Trip, end: Dict[str, Any], word: Word = _UNASKED, ours: bool = F
         return _verdict(trip, word, look(vm).run_state, stopped)
 
 
-def _verdict(trip: Trip, word: Word, state: str, stopped: bool) -> str:
+def _verdict(trip: Trip, word: Answer, state: str, stopped: bool) -> str:
     trip.guest = {HAS: LEFT, LACKS: HERE, UNKNOWN: UNKNOWN}[word.guest]
     if word.guest == HAS:
         return f"The destination has the guest, so it was stopped here: {_END}"
@@ -281,7 +281,7 @@ def _verdict(trip: Trip, word: Word, state: str, stopped: bool) -> str:
     )
 
 
-def last_phase(word: Word, now: Current | None) -> str:
+def last_phase(word: Answer, now: Current | None) -> str:
     """Return why a migration in its last phase goes on, and what to do."""
     if word.guest == HAS:
         return (

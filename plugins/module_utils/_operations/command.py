@@ -86,7 +86,7 @@ def run(task: Task) -> Dict[str, Any]:
 
 def _send(vm: VM, command: Command) -> Any:
     """Send one command and return its response. Raise the session's errors."""
-    vm.spare(command.name, command.arguments.get("command-line"))
+    vm.check_harmless(command.name, command.arguments.get("command-line"))
     try:
         response = vm.session.execute(command.name, command.arguments, deadline=vm.deadline, oob=command.oob)
     except errors.Disconnected as exc:

@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.current import HAS, LACKS, UNKNOWN, Current, Word
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.current import HAS, LACKS, UNKNOWN, Answer, Current
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.retreat import CALLS_BACK
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import Settings
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.source import MIGRATE
@@ -19,7 +19,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._migration.source import 
 URI, THERE = "tcp:b:4444", "/run/b.qmp"
 READY = {"events": True, "return-path": True}
 WAITS = Current({"socket-address": []}, "inmigrate", False, Settings(READY))
-UNSEEN = Word(UNKNOWN, "not given")
+UNSEEN = Answer(UNKNOWN, "not given")
 
 
 def found(status: str, run_state: str = "running", on: str = "", **more: Any) -> Current:
@@ -161,17 +161,17 @@ def test_a_destination_that_could_not_take_the_guest(there: Current, on: str, wo
 @pytest.mark.parametrize(
     ("status", "run_state", "word", "expected"),
     [
-        ("active", "running", Word(LACKS, waits=True), "@stop migrate_cancel"),
+        ("active", "running", Answer(LACKS, waits=True), "@stop migrate_cancel"),
         ("active", "running", UNSEEN, "migrate_cancel"),
-        ("active", "finish-migrate", Word(LACKS, waits=True), "@stop migrate_cancel"),
-        ("device", "finish-migrate", Word(LACKS), "migrate_cancel"),
-        ("device", "finish-migrate", Word(HAS), "refused"),
+        ("active", "finish-migrate", Answer(LACKS, waits=True), "@stop migrate_cancel"),
+        ("device", "finish-migrate", Answer(LACKS), "migrate_cancel"),
+        ("device", "finish-migrate", Answer(HAS), "refused"),
         ("device", "finish-migrate", UNSEEN, "refused"),
-        ("postcopy-active", "finish-migrate", Word(LACKS), "refused"),
+        ("postcopy-active", "finish-migrate", Answer(LACKS), "refused"),
     ],
 )
 def test_what_the_destination_says_decides_whether_it_is_called_back(
-    status: str, run_state: str, word: Word, expected: str
+    status: str, run_state: str, word: Answer, expected: str
 ) -> None:
     assert commands(found(status, run_state, word=word), "cancelled", destination_socket=THERE) == expected
 
