@@ -162,7 +162,7 @@ def _steps(comparisons: List[Comparison], vm: VM, draft: Draft) -> List[Step]:
                     vm, comparison.item.want, comparison.have or {}
                 )
             steps += _placed(comparison, comparison.item.kind.remove(vm, comparison.item.want, draft))
-    for comparison in comparisons:
+    for comparison in _upwards(comparisons):
         with named(comparison.item):
             steps += _placed(comparison, _made(comparison, vm, draft))
     return [step for step in steps if not step.last] + [step for step in steps if step.last]
@@ -186,6 +186,28 @@ def _downwards(comparisons: List[Comparison], vm: VM) -> List[Comparison]:
             result.append(comparison)
 
     for comparison in going:
+        put(comparison)
+    return result
+
+
+def _upwards(comparisons: List[Comparison]) -> List[Comparison]:
+    """Return what is made, each after what it shall stand on, else in order, and first what is made again.
+
+    That has its place again, a slot or a port's number, before something new is given it by QEMU.
+    """
+    by_name = {name: comparison for comparison in reversed(comparisons) for name in comparison.names}
+    result: List[Comparison] = []
+    seen: Set[int] = set()
+
+    def put(comparison: Comparison) -> None:
+        if id(comparison) not in seen:
+            seen.add(id(comparison))
+            for name in sorted(comparison.item.kind.wanted_dependencies(comparison.complete_want)):
+                if name in by_name:
+                    put(by_name[name])
+            result.append(comparison)
+
+    for comparison in [*(one for one in comparisons if one.recreated), *comparisons]:
         put(comparison)
     return result
 

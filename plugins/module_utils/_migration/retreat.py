@@ -272,12 +272,13 @@ def _verdict(trip: Trip, word: Answer, state: str, stopped: bool) -> str:
         )
         return f"The guest is still here, its status is {state}{unless}"
     here = "It was stopped here for that" if stopped else f"Here its status is {state}"
-    other = (
-        "; where it does not, end that one, and let it go on here (qemu_power with state=running)" if stopped else ""
-    )
+    force = " and force=true" if state == "postmigrate" else ""
+    other = f"end that one, and let it go on here (qemu_power with state=running{force})"
+    if state == "running":
+        other = "end that one. It goes on here"
     return (
         f"All of the guest may have been sent, so that it may run at the destination ({word.why}). {here}. Look there: where it "
-        f"runs, {_END}{other}"
+        f"runs, {_END}; where it does not, {other}"
     )
 
 

@@ -162,7 +162,8 @@ class JobOperation(Operation):
         Raise NotDoneInTime when it goes on, and OperationFailed when it failed.
         """
         plan, job = run.plan, None
-        assert isinstance(plan, JobPlan)
+        if not isinstance(plan, JobPlan):
+            raise TypeError(f"{type(plan).__name__} is not a JobPlan")
         try:
             for step in plan.begin:
                 run.send(step)

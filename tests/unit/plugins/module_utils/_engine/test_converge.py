@@ -68,6 +68,20 @@ TABLE: list[tuple[str, dict[str, Any], list[Item], str, dict[str, Any]]] = [
         {"a": {"color": "blue"}, "b": {"on": "a", "size": 7}},
     ),
     (
+        "what is made again comes before what is new, for it has its place again",
+        {"b": {"color": "red"}},
+        [item("a"), item("b", color="blue")],
+        "del b, add b, add a",
+        {"a": {}, "b": {"color": "blue"}},
+    ),
+    (
+        "but not before what it shall stand on",
+        {"b": {"color": "red"}},
+        [item("c"), item("a"), item("b", color="blue", on="a")],
+        "del b, add a, add b, add c",
+        {"a": {}, "b": {"color": "blue", "on": "a"}, "c": {}},
+    ),
+    (
         "and what stands on that",
         {"a": {"color": "red"}, "b": {"on": "a"}, "c": {"on": "b"}},
         [item("a", color="blue"), item("b"), item("c")],
@@ -209,7 +223,11 @@ def test_nobody_waits_for_a_guest_that_does_not_run() -> None:
 
 def test_reading_back_may_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     vm, qemu = stub_vm()
-    monkeypatch.setattr(KIND, "describe", lambda *_args: (_ for _ in ()).throw(errors.Disconnected("gone")))
+
+    def describe(*asked: Any) -> Any:
+        raise errors.Disconnected("gone")
+
+    monkeypatch.setattr(KIND, "describe", describe)
     with pytest.raises(NotReadBack) as failed:
         converge(vm, [item("a")], recreate=False, check_mode=False)
     assert [step.execute for step in failed.value.plan.steps] == ["thing-add"] and qemu.sent == ["add a"]
