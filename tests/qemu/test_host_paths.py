@@ -110,10 +110,10 @@ def test_one_plan_makes_a_path_once(paused_vm: VM, tmp_path: Path) -> None:
 
 
 def test_a_netdev_made_again_may_have_its_path_again(paused_vm: VM, tmp_path: Path) -> None:
-    life = Lifecycle(paused_vm, "qemu_netdev")
     given = socket_at("qemu_netdev", str(tmp_path / "s"))
     given["options"]["addr"]["path"] = path = str(tmp_path / "s")
-    life.step(**given)
+    run_module(paused_vm, "qemu_netdev", **given)
+    until(lambda: listens(path))
     dgram: dict[str, Any] = {"id": "n0", "type": "dgram", "options": {"local": {"type": "unix", "path": path}}}
     dgram["options"]["remote"] = {"type": "unix", "path": f"{path}-remote"}
     made = run_module(paused_vm, "qemu_netdev", **dgram, recreate=True)
