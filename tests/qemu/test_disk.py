@@ -249,7 +249,7 @@ def test_what_reading_can_tell_is_refused_before_anything_is_sent(disk: Lifecycl
         (("'1bad'", "letter"), {**new, "id": "1bad"}),
         (("31 characters",), {**new, "id": "d" * 30}),
         (("driver", "nosuchfmt"), {**new, "format": "nosuchfmt"}),
-        (("no size", "lots"), {**new, "size": "lots"}),
+        (("not a valid size", "lots"), {**new, "size": "lots"}),
         (("said by format",), {**new, "blockdev": {"driver": ["a"]}}),
         (("blockdev: cache",), {**new, "blockdev": {"cache": "none"}}),
         (("blockdev: cache", "'bypass'"), {**new, "blockdev": {"cache": {"bypass": True}}}),

@@ -157,7 +157,7 @@ def test_what_reading_can_tell_is_refused(cold: Lifecycle) -> None:
     cold.step(id="m1", size="64M")
     for words, options in (
         (("size", "must be given"), {"id": "m9"}),
-        (("no size", "lots"), {"id": "m9", "size": "lots"}),
+        (("not a valid size", "lots"), {"id": "m9", "size": "lots"}),
         (("2 MiB", str(3 * MB)), {"id": "m9", "size": "3M"}),
         (("size",), {"id": "m9", "size": 0}),
         (("do not fit", str(4096 * MB)), {"id": "m9", "size": "4G"}),
