@@ -13,9 +13,10 @@ import pytest
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan, PlanFailed
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._core.task import Task
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
-from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply, perform
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Face, Task
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply, execute_step
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 
@@ -50,14 +51,14 @@ def run(work: Callable[[Task], dict[str, Any]], session: Session) -> dict[str, A
         return session
 
     params = {"socket": "/x", "timeout": 5.0, "connect_timeout": 1.0}
-    return Face({}, work).run(params, open_session=opened)
+    return Module({}, work).run(params, open_session=opened)
 
 
 def sends(*names: str, then: Exception | None = None) -> Callable[[Task], dict[str, Any]]:
     def work(task: Task) -> dict[str, Any]:
         vm = task.connect()
         for name in names:
-            perform(Step(name), vm, task.deadline)
+            execute_step(Step(name), vm, task.deadline)
         if then is not None:
             raise then
         return {"changed": True}
@@ -88,7 +89,7 @@ def test_a_failed_task_lists_what_was_sent(
 
 def test_what_was_done_on_the_host_is_listed_too() -> None:
     def work(task: Task) -> dict[str, Any]:
-        task.account.did(["chmod", "0600", "/x"])
+        task.account.add(task, ["chmod", "0600", "/x"])
         raise Refusal("the owner can't be changed")
 
     result = run(work, Session())
