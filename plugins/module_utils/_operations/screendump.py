@@ -119,7 +119,7 @@ def _existing_sha256(path: str) -> str | None:
     there = part_file.existing("path", path)
     try:
         if there is not None and there.st_size:
-            with open(path, "rb") as file:
+            with safe_open.regular(path, links=True) as file:
                 if not file.read(4).startswith(_PICTURES):
                     raise Refusal(
                         f"path: {path} is there and is not a picture: it is kept; remove it, or give another path"
