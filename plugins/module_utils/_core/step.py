@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Sequence, Tuple
 
-from .errors import Refusal
+from .errors import NotDoneInTime, Refusal
 
 if TYPE_CHECKING:
     from .._qmp.deadline import Deadline
@@ -68,14 +68,14 @@ class Wait:
         """Look at what must be seen before the command is sent."""
 
     def is_end(self, event: Event) -> bool:
-        """Return whether this event is the end, a good or a bad one."""
+        """Tell whether this event is the end, a good or a bad one."""
         return False
 
     def raise_if_refused(self, event: Event) -> None:
-        """Raise Refusal when the event that was heard says that the guest refused."""
+        """Raise OperationFailed when the event says that the guest refused."""
 
     def is_done(self, vm: VM) -> bool:
-        """Return whether a query shows the end, event or not."""
+        """Tell whether a query shows the end, event or not."""
         return False
 
     def classify(self, error: CommandError) -> str:
@@ -84,7 +84,7 @@ class Wait:
 
     def timeout_error(self, vm: VM) -> Exception:
         """Return the error to raise when the time is up: a Pending with the likely reason."""
-        return Refusal("not done in time")
+        return NotDoneInTime()
 
 
 class Step(NamedTuple):

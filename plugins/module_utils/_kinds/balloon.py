@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
 
-from .._core.errors import Refusal
+from .._core.errors import NotDoneInTime, Refusal
 from .._core.option import Option, Want
 from .._core.step import Step, Wait
 from .._qmp import errors
@@ -39,14 +39,14 @@ class Reached(Wait):
         return bool(abs(vm.ask("query-balloon")["actual"] - self.size) <= self.tolerance)
 
     def timeout_error(self, vm: VM) -> Exception:
-        """Return a Refusal that says how far the guest has got."""
+        """Return how far the guest has got."""
         actual, status = vm.ask("query-balloon")["actual"], vm.status
         why = (
             "the guest gave no more within the timeout, or has no balloon driver"
             if status == "running"
             else f"the VM is {status}"
         )
-        return Refusal(f"size: {self.size} bytes were asked for, the guest stands at {actual}: {why}")
+        return NotDoneInTime(f"size: {self.size} bytes were asked for, the guest stands at {actual}: {why}")
 
 
 class Balloon(Kind):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set
 
-from .._core.errors import Pending, Refusal
+from .._core.errors import OperationFailed, Pending, Refusal
 from .._core.option import Option, Want
 from .._core.step import Step, Wait
 from .._core.vm import PERIPHERAL
@@ -54,9 +54,9 @@ class Unplugged(Wait):
         )
 
     def raise_if_refused(self, event: Event) -> None:
-        """Raise Refusal: only a refusal is heard."""
+        """Raise OperationFailed: only a refusal ends the wait."""
         info = event.data["info"]
-        raise Refusal(
+        raise OperationFailed(
             f"the guest refused to give {info['device']} back (ACPI status {info['status']}); it stays plugged"
         )
 
@@ -66,9 +66,7 @@ class Unplugged(Wait):
 
     def classify(self, error: errors.CommandError) -> str:
         """Return "done" where it is gone meanwhile, "pending" where the guest was asked before."""
-        if isinstance(error, errors.DeviceNotFound):
-            return "done"
-        return "pending" if qemu_texts.is_already_unplugging(error) else ""
+        return qemu_texts.removal_state(error)
 
     def timeout_error(self, vm: VM) -> Exception:
         """Return a Pending with the likely reason."""

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 from .._core import coercion
-from .._core.errors import Pending, Refusal
+from .._core.errors import OperationFailed, Pending, Refusal
 from .._core.option import Want
 from .._core.step import Step, Wait
 from .._core.vm import PERIPHERAL
@@ -62,9 +62,11 @@ class Unplugged(Wait):
         return mine and (event.name == "DEVICE_DELETED" or event.name in _REFUSED)
 
     def raise_if_refused(self, event: Event) -> None:
-        """Raise Refusal when the guest refused."""
+        """Raise OperationFailed when the guest refused."""
         if event.name in _REFUSED:
-            raise Refusal(f"the guest refused to give device {self.ident} back ({event.name}); it stays as it was")
+            raise OperationFailed(
+                f"the guest refused to give device {self.ident} back ({event.name}); it stays as it was"
+            )
 
     def is_done(self, vm: VM) -> bool:
         """Tell whether the id was missing at two looks in a row: it leaves the tree shortly before it is finished."""
@@ -73,9 +75,7 @@ class Unplugged(Wait):
 
     def classify(self, error: errors.CommandError) -> str:
         """Return "done" where it is gone meanwhile, "pending" where the guest was asked before (QEMU gives no class)."""
-        if isinstance(error, errors.DeviceNotFound):
-            return "done"
-        return "pending" if qemu_texts.is_already_unplugging(error) else ""
+        return qemu_texts.removal_state(error)
 
     def timeout_error(self, vm: VM) -> Exception:
         """Return a Pending with the likely reason."""

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
 
 from .._core import coercion
-from .._core.errors import Refusal
+from .._core.errors import NotDoneInTime, OperationFailed, Refusal
 from .._core.option import Option, Want
 from .._core.step import Step, Wait
 from .._core.vm import PERIPHERAL
@@ -77,11 +77,11 @@ class Released(Unplugged):
         return super().is_end(event) or (event.name == "ACPI_DEVICE_OST" and refused)
 
     def raise_if_refused(self, event: Event) -> None:
-        """Raise Refusal with the guest's status."""
+        """Raise OperationFailed with the guest's status."""
         super().raise_if_refused(event)
         if event.name == "ACPI_DEVICE_OST":
             status = event.data["info"]["status"]
-            raise Refusal(
+            raise OperationFailed(
                 f"the guest refused to give memory {self.ident} back (ACPI status {status}): it is in use there"
             )
 
@@ -100,10 +100,10 @@ class Resized(Wait):
         return bool(vm.prop(f"{PERIPHERAL}/{self.ident}", "size") == self.size)
 
     def timeout_error(self, vm: VM) -> Exception:
-        """Return a Refusal that says how far the guest has got."""
+        """Return how far the guest has got."""
         now, status = vm.prop(f"{PERIPHERAL}/{self.ident}", "size"), vm.status
         why = "the guest went no further within the timeout" if status == "running" else f"the VM is {status}"
-        return Refusal(f"requested_size: memory {self.ident} stands at {now} of {self.size} bytes: {why}")
+        return NotDoneInTime(f"requested_size: memory {self.ident} stands at {now} of {self.size} bytes: {why}")
 
 
 class Module(Device):

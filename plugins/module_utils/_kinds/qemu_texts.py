@@ -10,10 +10,7 @@ Look here before adding one: what a query can tell before the command is sent is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .._qmp.errors import CommandError
+from .._qmp.errors import CommandError, DeviceNotFound
 
 
 def is_busy(error: CommandError) -> bool:
@@ -34,6 +31,13 @@ def is_already_unplugging(error: CommandError) -> bool:
     # 5.2 to 10.0: "Device d0 is already in the process of unplug"
     # 7.2 and 10.0: "Hot-unplug failed: guest is busy (power indicator blinking)", of a slot in the middle of something
     return any(text in error.desc for text in ("already in the process of unplug", "guest is busy"))
+
+
+def removal_state(error: CommandError) -> str:
+    """Return what the refusal of a ``device_del`` means: "done" (gone meanwhile), "pending" (asked before), or "" (a failure)."""
+    if isinstance(error, DeviceNotFound):
+        return "done"
+    return "pending" if is_already_unplugging(error) else ""
 
 
 def is_netdev_without_nic(error: CommandError) -> bool | None:
