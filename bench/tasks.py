@@ -29,7 +29,7 @@ WARM_UP = 2
 ALONE_PAIRS = 12
 # what the ways are called, whether it is the short one, and what a task may cost by the clock, in pings
 WAYS = (("in Ansible's own process", True, Bar("<=", 0.12)), ("as a module process", False, Bar("<=", 1.25)))
-FACE = "ansible_collections.vmm.qemu.plugins.modules.qemu_disk"
+MODULE = "ansible_collections.vmm.qemu.plugins.modules.qemu_disk"
 
 
 def disk(vm: VM) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _weight(home: Path, vm: VM) -> Iterator[Row]:
 
     # -B, from a tree that no interpreter has compiled: on the managed host, too, every run compiles everything
     basic = "import ansible.module_utils.basic"
-    statements = {"basic": basic, "all": f"{basic}, {FACE}"}
+    statements = {"basic": basic, "all": f"{basic}, {MODULE}"}
     cost = costs(statements, {"PYTHONPATH": str(trees[0])}, "-B", rounds=ALONE_PAIRS)
     basics = cost["basic"].processor
     own = cost["all"].processor - basics

@@ -72,7 +72,7 @@ options:
     type: str
   speed:
     description:
-      - At most so many bytes a second, also as V(100M). V(0) is no limit.
+      - At most so many bytes a second, also as V(100M). V(0) means no limit.
       - A running job's is changed.
     type: str
   complete:

@@ -40,7 +40,7 @@ options:
       - Mutually exclusive with O(file).
     type: str
   file:
-    description: The protocol layer below the format, with QEMU's own member names, for what is no local file.
+    description: The protocol layer below the format, with QEMU's own member names, for what is not a local file.
     type: dict
   read_only:
     description: Open the image for reading only.

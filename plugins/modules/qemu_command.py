@@ -98,7 +98,7 @@ responses:
       status: running
 commands:
   description:
-    - Those of the commands that are no queries and ran, or in check mode would. Their secrets are not shown.
+    - Those of the commands that are not queries and ran, or in check mode would. Their secrets are not shown.
     - After a failure this includes a command that QEMU has not answered.
   returned: always
   type: list

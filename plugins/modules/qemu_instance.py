@@ -15,10 +15,10 @@ author:
 description:
   - Starts QEMU as a daemon, with the QMP monitor that the other modules use. A virtual machine that runs already is left alone.
   - Arguments that differ from those of the running process are reported as RV(restart_required), and never applied unless the
-    task says V(restarted). How the guest began (C(-S), C(-incoming)) is no difference.
+    task says V(restarted). How the guest began (C(-S), C(-incoming)) makes no difference.
   - A start is successful when QEMU is ready and its monitor answers. When it fails, the message has QEMU's own words, and neither
     a process nor its socket and pidfile stay behind.
-  - What a process left that was killed (socket and pidfile) is no hindrance, and is removed. A socket that anything listens at, a
+  - What a process left that was killed (socket and pidfile) does not stand in the way, and is removed. A socket that anything listens at, a
     file that is no socket or no pidfile, and a process that is not the QEMU of this name, are never touched.
 extends_documentation_fragment:
   - vmm.qemu._attributes
@@ -88,7 +88,7 @@ options:
   log:
     description:
       - A file for what QEMU writes to stderr (C(-D)), which a daemon's is otherwise lost after the start. It is begun anew with each start.
-      - The guest's serial console is none of this. It is an option of O(arguments).
+      - The guest's serial console is not part of this. It is an option of O(arguments).
       - QEMU opens it, like O(pidfile), as the user that runs the task. What is there must therefore be a regular file with one name.
     type: path
   shutdown_timeout:

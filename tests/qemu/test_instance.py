@@ -304,7 +304,7 @@ def test_a_failed_restart_names_the_reason_before_it_stops_anything(instance: In
         ({"binary": "/tmp"}, "can't be run"),
         ({"socket": "/tmp/" + "x" * 110}, "115 bytes long, more than the 107"),
         ({"socket": "/etc/passwd"}, "is not a socket"),
-        ({"socket": "nonsense"}, "no monitor address"),
+        ({"socket": "nonsense"}, "not a valid monitor address"),
         ({"pidfile": "/etc/passwd"}, "holds no process id"),
         ({"name": ""}, "not a valid name for a VM"),
         ({"name": "a,process=b"}, "not a valid name for a VM"),

@@ -146,7 +146,7 @@ def test_what_is_no_monitor_is_not_gone(paused_vm: VM) -> None:
     path = f"{vm.directory}/other"
     with open(path, "w") as file:
         file.write("a file")
-    refused(path, "off", "no socket")
+    refused(path, "off", "not a socket")
     os.unlink(path)
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(path)

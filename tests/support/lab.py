@@ -117,11 +117,11 @@ class Lab:
         """The task's result, at the VM's own monitor or at another address. Raises ModuleFailed, and what `harm` raises."""
         from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-        face = qemu_machine.MODULE
-        checked = ArgumentSpecValidator(face.argument_spec).validate({**document, "socket": socket or self.vm.qmp})
+        module = qemu_machine.MODULE
+        checked = ArgumentSpecValidator(module.argument_spec).validate({**document, "socket": socket or self.vm.qmp})
         assert not checked.error_messages, checked.error_messages
         opened: Callable[..., Any] = harm.connect if harm else self._through if socket else QMPSession.connect
-        result: dict[str, Any] = face.run(
+        result: dict[str, Any] = module.run(
             checked.validated_parameters, check_mode=check, diff_mode=True, open_session=opened
         )
         if result.get("failed"):

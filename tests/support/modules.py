@@ -29,16 +29,18 @@ def run_module(
     from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
     module = importlib.import_module(f"ansible_collections.vmm.qemu.plugins.modules.{module_name}")
-    face = module.MODULE
+    task_module = module.MODULE
     if target is not None:
         options.setdefault("socket", target.qmp if isinstance(target, VM) else target)
-    validated = ArgumentSpecValidator(face.argument_spec, **getattr(face, "constraints", {})).validate(options)
+    validated = ArgumentSpecValidator(task_module.argument_spec, **getattr(task_module, "constraints", {})).validate(
+        options
+    )
     if validated.error_messages:
         what = "Unsupported parameters for" if validated.unsupported_parameters else "Parameters of"
         raise ModuleFailed(
             {"failed": True, "msg": f"{what} ({module_name}) module: {'; '.join(validated.error_messages)}"}
         )
-    result: dict[str, Any] = face.run(validated.validated_parameters, check_mode=check, diff_mode=diff)
+    result: dict[str, Any] = task_module.run(validated.validated_parameters, check_mode=check, diff_mode=diff)
     if result.get("failed"):
         raise ModuleFailed(result)
     return result

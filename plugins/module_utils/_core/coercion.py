@@ -46,10 +46,10 @@ def to_text(value: Any) -> str:
 def coerce(value: Any, kind: str) -> Any:
     """Return ``value`` as the JSON type of a property of type ``kind`` (as ``device-list-properties`` names types).
 
-    Since 9.2 QEMU takes no other type; older ones parse the same text. Raises ValueError where it can't be.
+    Since 9.2 QEMU takes no other type; older ones parse the same text. Raise ValueError where it can't be.
     """
     if value is None:
-        raise ValueError("null is no value: leave it out")
+        raise ValueError("null is not a value: leave it out")
     if isinstance(value, (list, dict)):
         return value
     if kind == "bool":
@@ -86,7 +86,7 @@ def _mac(text: str) -> str | None:
 
 
 def like(value: Any, model: Any) -> Any:
-    """Return ``value`` in the JSON type of ``model``, a property's current value. Raises ValueError where it can't be."""
+    """Return ``value`` in the JSON type of ``model``, a property's current value. Raise ValueError where it can't be."""
     if isinstance(model, bool):
         return parse_bool(value)
     if isinstance(model, int):

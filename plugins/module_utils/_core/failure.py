@@ -6,15 +6,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict
+from typing import Any, Dict
 
 from .._qmp import errors
 from .errors import Pending
 from .plan import PlanFailed
 from .task import Task
-
-if TYPE_CHECKING:
-    pass
 
 
 def internal_error(name: str, exc: Exception) -> Dict[str, Any]:

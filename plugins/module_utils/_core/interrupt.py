@@ -9,15 +9,12 @@ from __future__ import annotations
 import signal
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Iterator, List
-
-if TYPE_CHECKING:
-    pass
+from typing import Any, Iterator, List
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt in here, so that what was begun is taken back; then they take their course.
+    """Turn SIGINT and SIGTERM into KeyboardInterrupt in here, so that what was begun is taken back; then let them act.
 
     Later ones count for nothing: after a Ctrl-C Ansible sends its workers SIGTERM at once, and taking back has an end of
     its own. Does nothing outside of the main thread, nor to a signal that is ignored.

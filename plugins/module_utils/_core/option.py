@@ -29,7 +29,7 @@ class Option:
         self.fields = spec
 
     def fit(self, where: str, value: Any) -> Any:
-        """Return ``value``, out of a free-form dictionary, as Ansible would have passed it. Raises Refusal, naming ``where``."""
+        """Return ``value``, out of a free-form dictionary, as Ansible would have passed it. Raise Refusal, naming ``where``."""
         if self.kind == "dict":
             if isinstance(value, dict):
                 return self._fit_members(where, value)
@@ -42,7 +42,9 @@ class Option:
             text = coercion.to_text(value)
             if text in self.fields.get("choices", [text]):
                 return text
-        raise Refusal(f"{where}: {value!r} is no {self.fields.get('choices') or self.kind}")
+        choices = self.fields.get("choices")
+        wanted = f"one of {', '.join(choices)}" if choices else f"a valid {self.kind}"
+        raise Refusal(f"{where}: {value!r} is not {wanted}")
 
     def _fit_members(self, where: str, value: Dict[str, Any]) -> Dict[str, Any]:
         declared = self.fields.get("options")
@@ -93,6 +95,9 @@ def given(params: Dict[str, Any], options: Dict[str, Option]) -> Want:
 
 
 def _given(value: Any, option: Option) -> Any:
-    """Ansible fills what was not given into declared sub-options; in a free-form dictionary null is a value (backing: null)."""
+    """Return a value without the sub-options that were not given, which Ansible fills in.
+
+    In a free-form dictionary null is a value (backing: null).
+    """
     declared = option.fields.get("options")
     return given(value, declared) if declared and isinstance(value, dict) else value

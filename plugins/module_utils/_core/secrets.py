@@ -6,17 +6,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Iterator
+import re
+from typing import Any, Iterator, Sequence
+from urllib.parse import unquote
 
 from .step import REDACTED
-
-if TYPE_CHECKING:
-    pass
-
-
-import re
-from typing import Sequence
-from urllib.parse import unquote
 
 # What a user may write into the address of an image: https://user:password@host/image
 _URL_PASSWORD = re.compile(r"\w://[^/@:\s\"]*:([^/@\s\"]+)@")

@@ -83,7 +83,7 @@ class Task:
     def connect(self) -> VM:
         """Return the VM, through a session that refuses everything but queries in check mode.
 
-        Raises ConnectError and its kin, and Refusal for a QEMU that is too old.
+        Raise ConnectError and its kin, and Refusal for a QEMU that is too old.
         """
         if self._vm is None:
             address = parse(self.params["socket"])

@@ -70,7 +70,7 @@ class VM(Host):
 
         Arguments are text, numbers and truth values, the underscores in whose names become hyphens.
 
-        Raises the session's errors; a refusal (CommandError) is remembered too.
+        Raise the session's errors; a refusal (CommandError) is remembered too.
         """
         key = _question(query, arguments)
         if key not in self._answers:

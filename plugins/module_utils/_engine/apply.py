@@ -176,7 +176,7 @@ def _wait_for_end(step: Step, vm: VM, deadline: Deadline, mark: int | None) -> N
 
 
 def _is_over(step: Step, wait: Wait, vm: VM, deadline: Deadline, resend: bool) -> bool:
-    """Return whether a look at the VM shows the step's end. ``resend``: send the command once more where it does not."""
+    """Tell whether a look at the VM shows the step's end. ``resend``: send the command once more where it does not."""
     try:
         if wait.is_done(vm):
             return True

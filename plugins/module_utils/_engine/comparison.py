@@ -58,22 +58,22 @@ class Comparison:
 
     @property
     def name(self) -> tuple[str, str]:
-        """Return kind and id."""
+        """Kind and id."""
         return self.item.kind.name, self.item.kind.ident(self.item.want)
 
     @property
     def names(self) -> set[tuple[str, str]]:
-        """Return what others may know it by: kind and id, and where it shares its ids with another kind, that kind and id."""
+        """What others may know it by: kind and id, and where it shares its ids with another kind, that kind and id."""
         return {self.name, self.item.kind.thing(self.item.want)}
 
     @property
     def is_removed(self) -> bool:
-        """Tell whether it is removed, for good or to be added again."""
+        """Whether it is removed, for good or to be added again."""
         return self.have is not None and (not self.item.present or self.recreated)
 
     @property
     def is_added(self) -> bool:
-        """Tell whether it is added."""
+        """Whether it is added."""
         return self.item.present and (self.have is None or self.recreated)
 
     def not_changeable(self, vm: VM) -> List[Change]:

@@ -227,6 +227,9 @@ def _made(comparison: Comparison, vm: VM, draft: Draft) -> List[Step]:
 
 
 def _placed(comparison: Comparison, steps: List[Step]) -> List[Step]:
+    """Return the steps with what the engine knows of them: which item they are for, and what that stands on."""
+    if not steps:
+        return steps
     needs = frozenset(comparison.item.kind.wanted_dependencies(comparison.complete_want))
     placed = [step.replace(place=comparison.item.place, about=comparison.name, needs=needs) for step in steps]
     comparison.steps += placed

@@ -32,7 +32,7 @@ Params = Dict[str, Any]
 
 
 class Operation:
-    """What a module does that is no state of a thing. Subclasses fill in the phases, which run in this order."""
+    """What a module does where it does not bring a thing to a state. Subclasses fill in the phases, in this order."""
 
     options: Dict[str, Option] = {}
 
@@ -114,7 +114,7 @@ class Run:
 
 
 def run_operation(operation: Operation, task: Task) -> Dict[str, Any]:
-    """Return the task's result. Raises TaskError, PlanFailed and the session's errors."""
+    """Return the task's result. Raise TaskError, PlanFailed and the session's errors."""
     params = operation.check(task.params)
     try:
         vm = task.connect()

@@ -86,7 +86,7 @@ def enclose(name: str, own: Sequence[str], arguments: Sequence[str]) -> List[str
 
 
 def same(wanted: Sequence[str], running: Sequence[str]) -> bool:
-    """Return whether a process that runs with ``running`` was started with the options ``wanted``.
+    """Tell whether a process that runs with ``running`` was started with the options ``wanted``.
 
     A wrapper may put options of its own before and behind; both ends of ``wanted`` are marks, so a part of a longer
     command line is not taken for all of it. How its guest began makes no other machine.

@@ -46,7 +46,7 @@ def command_line(pid: int) -> List[str]:
 
 
 def runs(pid: int | None, name: str) -> bool:
-    """Return whether the process is there and is the QEMU of the VM ``name``: a pid alone may be anybody's by now."""
+    """Tell whether the process is there and is the QEMU of the VM ``name``: a pid alone may be anybody's by now."""
     return pid is not None and guest_name(command_line(pid)) == name
 
 
@@ -79,7 +79,7 @@ def read_pidfile(path: str) -> int | None:
 
 
 def is_free(address: Address) -> bool:
-    """Return whether nothing listens there: no socket, or one that a dead process left. A doubt counts as a no."""
+    """Tell whether nothing listens there: no socket, or one that a dead process left. A doubt counts as a no."""
     family = socket.AF_INET if address.path is None else socket.AF_UNIX
     try:
         if family == socket.AF_INET:
@@ -120,7 +120,7 @@ def remove_stale_files(address: Address, pidfile: str, name: str) -> None:
 
 
 def new_mark() -> str:
-    """Something that tells the processes of one start from all others."""
+    """Return a text that tells the processes of one start from all others."""
     return f"{os.getpid()}.{os.urandom(8).hex()}"
 
 

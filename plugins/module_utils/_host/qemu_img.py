@@ -88,7 +88,7 @@ class QemuImg:
 
 
 def in_use(path: str) -> bool:
-    """Return whether a process holds QEMU's locks on the image, be it to read only. False where that can't be seen."""
+    """Tell whether a process holds QEMU's locks on the image, be it to read only. False where that can't be seen."""
     wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _LOCKS_FROM, _LOCKS_LENGTH, 0)
     with contextlib.suppress(OSError), safe_open.regular(path, links=True, devices=True) as image:
         lock = _FLOCK.unpack(fcntl.fcntl(image.fileno(), fcntl.F_GETLK, wanted))

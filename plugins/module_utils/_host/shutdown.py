@@ -42,11 +42,11 @@ class PoweredDown(Wait):
         self.optional = optional
 
     def is_end(self, event: Event) -> bool:
-        """Return whether it is SHUTDOWN, whoever caused it."""
+        """Tell whether it is SHUTDOWN, whoever caused it."""
         return event.name == "SHUTDOWN"
 
     def is_done(self, vm: VM) -> bool:
-        """Return whether QEMU has gone, or stays in the state ``shutdown``, as it does with ``-no-shutdown``."""
+        """Tell whether QEMU has gone, or stays in the state ``shutdown``, as it does with ``-no-shutdown``."""
         return vm.session.closed or vm.status == "shutdown"
 
     def timeout_error(self, vm: VM) -> Exception:
@@ -76,7 +76,7 @@ class Ended(Wait):
             self.process = Process(vm.session.process)
 
     def is_done(self, vm: VM) -> bool:
-        """Return whether the process is gone; where it is not known, or not QEMU's, whether nobody listens any more."""
+        """Tell whether the process is gone; where it is not known, or not QEMU's, whether nobody listens any more."""
         if not vm.session.closed:
             return False
         known = self.process.pid is not None
@@ -109,7 +109,7 @@ def stop_steps(name: str, status: str, process: Process, seconds: float, warn: C
     _check_can_shut_down(name, status)
 
     def is_answered(vm: VM) -> bool:
-        """Return true: QEMU is ended at last. Warn of a guest that ignored the button; raise Refusal for one that stopped."""
+        """Return true, and warn of a guest that ignored the button. Raise Refusal for one that has stopped meanwhile."""
         try:
             now = vm.status
         except errors.Disconnected:
@@ -147,7 +147,7 @@ def wait_until_ended(vm: VM, process: Process) -> None:
 
 
 def _nobody_listens(vm: VM) -> bool:
-    """Return whether nobody listens at the monitor's address any more."""
+    """Tell whether nobody listens at the monitor's address any more."""
     try:
         vm.reopen(0.5).close()
     except errors.ConnectError as exc:

@@ -77,7 +77,7 @@ def above(vm: VM, device: str, node: str) -> List[str]:
 
 
 def image(vm: VM, device: str) -> str:
-    """Return the first node of a device's disk that is no filter; empty where it has none."""
+    """Return the first node of a device's disk that is not a filter; empty where it has none."""
     disk = chain(vm, device)
     return next((node for node in disk if nodes(vm)[node]["drv"] not in _FILTERS), disk[0] if disk else "")
 
@@ -130,7 +130,7 @@ def attached(vm: VM, node: str) -> bool:
 
 
 def outside(vm: VM, device: str, node: str) -> List[tuple[str, str]]:
-    """Return who holds a node of a device's disk, or one above it, and is no node of that disk."""
+    """Return who holds a node of a device's disk, or one above it, but for the nodes of that disk."""
     disk = [*above(vm, device, node), node]
     return [user for part in disk for user in users(vm, part) if user not in [("blockdev", name) for name in disk]]
 
@@ -141,7 +141,7 @@ def children(vm: VM, node: str) -> Dict[str, str]:
 
 
 def is_held(vm: VM, node: str) -> bool:
-    """Return whether anything holds a block node, be it without a name."""
+    """Tell whether anything holds a block node, be it without a name."""
     return bool(_links(vm, node).holders)
 
 

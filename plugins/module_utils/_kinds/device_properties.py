@@ -6,20 +6,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict
+from typing import Any, Dict
 
 from .._core.errors import Refusal
 from .._core.option import suggestion
-
-if TYPE_CHECKING:
-    pass
-
 
 Properties = Dict[str, Dict[str, Any]]
 """What ``device-list-properties`` says of a driver, by property name."""
 
 
-# QEMU's own aliases that are no prefix of the driver's name.
+# QEMU's own aliases that do not begin the driver's name.
 ALIASES = {"ahci": "ich9-ahci", "lsi": "lsi53c895a"}
 
 

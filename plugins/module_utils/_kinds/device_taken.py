@@ -28,7 +28,7 @@ _UNIT = ("channel", "scsi-id", "lun")
 def check_taken(vm: VM, arguments: Dict[str, Any], known: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal for a ``device_add`` with these arguments that names a place which another device has.
 
-    ``known`` are the driver's properties; a DIMM has an ``addr``, too, which is none on PCI.
+    ``known`` are the driver's properties; a DIMM has an ``addr``, too, but not on PCI.
     """
     if "addr" in arguments and "multifunction" in known:
         _check_slot(vm, arguments, draft)
@@ -109,7 +109,7 @@ def _pci(vm: VM, bus: str | None) -> str | None:
 
 
 def _place(addr: Any) -> Tuple[int, int] | None:
-    """Return slot and function of a PCI address, both hexadecimal; None for what is no such address, or any (-1)."""
+    """Return slot and function of a PCI address, both hexadecimal; None for another value, or any address (-1)."""
     slot, _dot, function = str(addr).partition(".")
     try:
         return None if slot.startswith("-") else (int(slot, 16), int(function or "0", 16))

@@ -144,7 +144,7 @@ DISK_NODE = DiskNode()
 
 
 def _top(vm: VM, want: Want) -> str:
-    """Return the top node of the disk that this node is; the node itself where it is no device's, and not held."""
+    """Return the top node of the disk that this node is; the node itself where no device has it and none is held."""
     node, device = str(want["node_name"]), want["device"]
     if drive_property(vm, device) == node if device in vm.peripherals() else held_by(device) not in nodes(vm):
         return node

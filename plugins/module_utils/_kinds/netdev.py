@@ -245,7 +245,7 @@ def _check_sockets(vm: VM, arguments: Dict[str, Any], draft: Draft) -> None:
 
 
 def exists(vm: VM, ident: str) -> bool:
-    """Tell whether the id is taken by a netdev. A NIC of that name is none, and can hide one from the query."""
+    """Tell whether the id is taken by a netdev. A NIC can have that name too, and hide the netdev from the query."""
     try:
         vm.ask("query-rx-filter", name=ident)
     except errors.CommandError as exc:

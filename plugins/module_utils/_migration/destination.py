@@ -31,7 +31,7 @@ ALIKE = ("multifd", "postcopy-ram", "mapped-ram")
 def reached(source: Task | VM, where: str) -> Iterator[VM]:
     """Connect to the destination, for as short as can be: its monitor serves one client.
 
-    Raises Refusal where nobody is there, and for answers that are not QEMU's: whatever it says, the task sees to its own side.
+    Raise Refusal where nobody is there, and for answers that are not QEMU's: whatever it says, the task sees to its own side.
     """
     try:
         other = source.connect_to(where)
@@ -48,7 +48,7 @@ def reached(source: Task | VM, where: str) -> Iterator[VM]:
 
 
 def read_there(vm: VM, params: Params) -> Current | None:
-    """Read the destination, where the task names it. Raises Refusal, and the session's errors."""
+    """Read the destination, where the task names it. Raise Refusal, and the session's errors."""
     if params["destination_socket"] is None:
         return None
     with reached(vm, params["destination_socket"]) as other:
@@ -163,7 +163,7 @@ def _heard(vm: VM, params: Params, listen: Callable[[VM], Answer], seen: bool) -
 
 
 def check_arrived(run: Run) -> None:
-    """Wait until the destination says that it has the guest. Raises TaskError when it does not."""
+    """Wait until the destination says that it has the guest. Raise TaskError when it does not."""
     while True:
         try:
             with reached(run.vm, run.task.params["destination_socket"]) as other:

@@ -98,7 +98,7 @@ def within(trip: Trip, seconds: float) -> Iterator[None]:
 
 
 def ended(trip: Trip) -> Dict[str, Any]:
-    """Return ``query-migrate`` once it is over. Raises NotDoneInTime."""
+    """Return ``query-migrate`` once it is over. Raise NotDoneInTime."""
     vm = trip.vm
 
     def one_look() -> tuple[Dict[str, Any], bool, Progress]:

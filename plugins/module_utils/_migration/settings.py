@@ -39,7 +39,7 @@ class Settings(NamedTuple):
 
 
 def check_uri(uri: str) -> None:
-    """Raise Refusal for what is no migration address at all; which protocols there are, QEMU knows."""
+    """Raise Refusal for what is not a valid migration address; which protocols there are, QEMU knows."""
     protocol, colon, rest = uri.partition(":")
     if not (protocol and colon and rest):
         raise Refusal(
@@ -99,7 +99,7 @@ def setting_steps(have: Settings, params: Dict[str, Any], usual: Dict[str, bool]
     """Return the steps to the capabilities and parameters that were asked for, each undone by what was set before.
 
     ``usual``: the capabilities to set unless the task says otherwise or this QEMU has none of that name.
-    Raises Refusal for a name that this QEMU does not know, and for a value of another type.
+    Raise Refusal for a name that this QEMU does not know, and for a value of another type.
     """
     steps = _capabilities(have.capabilities, params["capabilities"] or {}, usual)
     return [*steps, *_parameters(have, params["parameters"] or {})]

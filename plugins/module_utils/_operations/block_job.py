@@ -36,6 +36,7 @@ _OWN = ("job-id", "device", "target", "sync", "speed", "base-node", "top-node", 
 # job. Whether it is done is read from the chain, and why it failed from the event that ends it.
 _FORGOTTEN = ("stream",)
 # The roles of the nodes that a job works on which ends only when it is told to, and then gives the device its target.
+# The roles of a job that ends only when it is told to, and then gives the device its target.
 _PIVOTS = {"source", "target", "main node"}
 _MOST = (1 << 63) - 1
 
@@ -216,7 +217,7 @@ def _begin(current: Current, params: Params) -> Plan:
 
 
 def _is_done(current: Current, params: Params) -> bool:
-    """Return whether nothing is left to do by what can be read. A backup is always another one."""
+    """Tell whether nothing is left to do by what can be read. A backup is always another one."""
     operation, device, top = params["operation"], params["device"], params["top_node"]
     source, chain, tops = current.source, current.chain, current.tops
     end = params["target"] if operation == "mirror" else params["base_node"]

@@ -42,12 +42,12 @@ class Command(NamedTuple):
 
     @property
     def query(self) -> bool:
-        """Return whether it only looks."""
+        """Tell whether it only looks."""
         return is_query(self.name, self.arguments)
 
     @property
     def ends(self) -> bool:
-        """Return whether a connection that ends is its success."""
+        """Tell whether a connection that ends is its success."""
         line = str(self.arguments.get("command-line", "")).strip()
         return self.name == "quit" or (self.name == "human-monitor-command" and line in ("q", "quit"))
 
@@ -153,7 +153,7 @@ def _name(text: Any) -> str:
 def validated(schema: Schema, commands: Sequence[Command], oob: bool) -> List[Command]:
     """Return the commands with their arguments in the types that this QEMU wants.
 
-    ``oob``: whether this monitor executes out of band. Raises Refusal with everything that QEMU would not take.
+    ``oob``: whether this monitor executes out of band. Raise Refusal with everything that QEMU would not take.
     """
     done: List[Command] = []
     problems: List[str] = []

@@ -166,7 +166,7 @@ def _state(vm: VM, params: Params, part: os.stat_result, dump: Dict[str, Any]) -
 
 
 def _as_wanted(vm: VM, params: Params, path: str, total: int) -> bool:
-    """Return whether a dump is of the format and the part of the memory that are wanted, as far as that shows."""
+    """Tell whether a dump is of the format and the part of the memory that are wanted, as far as that shows."""
     with safe_open.regular(path, links=True) as file:
         begins = file.read(len(_FLAT))
     if begins and (begins == _FLAT) is not params["format"].startswith("kdump"):
@@ -178,7 +178,7 @@ def _as_wanted(vm: VM, params: Params, path: str, total: int) -> bool:
 
 
 def _open_by_someone(part: os.stat_result) -> str:
-    """Return whether a process has the file open. All are asked: QEMU's monitor does not always tell which one it is."""
+    """Tell whether a process has the file open. All are asked: QEMU's monitor does not always tell which one it is."""
     answer = "stale"
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -193,7 +193,7 @@ def _open_by_someone(part: os.stat_result) -> str:
 
 
 def _whole(path: str, total: int) -> bool:
-    """Return whether a file by itself shows that nothing of it is missing (kdump-raw and win-dmp can't)."""
+    """Tell whether a file by itself shows that nothing of it is missing (kdump-raw and win-dmp can't)."""
     try:
         with safe_open.regular(path, links=True) as file:
             begins = file.read(len(_FLAT))

@@ -207,7 +207,7 @@ def _machine(vm: VM) -> Dict[str, Any]:
 
 
 def _kvm(vm: VM) -> bool:
-    """Return whether KVM runs the guest. From QEMU 11.1 on the second query is on its way out, and the first one is there."""
+    """Tell whether KVM runs the guest. From QEMU 11.1 on the second query is on its way out, and the first one is there."""
     accelerators = _ask(vm, "query-accelerators", {})
     return bool(accelerators["enabled"] == "kvm" if accelerators else _ask(vm, "query-kvm", {}).get("enabled"))
 

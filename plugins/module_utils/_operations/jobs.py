@@ -50,7 +50,7 @@ def find(vm: VM, ident: str) -> Job | None:
 
 
 def has_concluded(job: Job | None) -> bool:
-    """Return whether it has ended, well or not."""
+    """Tell whether it has ended, well or not."""
     return job is not None and job["status"] in CONCLUDED
 
 

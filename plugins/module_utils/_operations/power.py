@@ -47,7 +47,7 @@ class Reached(Wait):
         self.running = running
 
     def is_end(self, event: Event) -> bool:
-        """RESUME or STOP."""
+        """Tell whether it is RESUME or STOP."""
         return event.name == ("RESUME" if self.running else "STOP")
 
     def is_done(self, vm: VM) -> bool:
@@ -55,7 +55,7 @@ class Reached(Wait):
         return bool(vm.ask("query-status")["running"]) == self.running
 
     def timeout_error(self, vm: VM) -> Exception:
-        """QEMU took the command and did not do it."""
+        """Return that QEMU took the command and did not do it."""
         wanted = "run" if self.running else "stop"
         return NotDoneInTime(f"the virtual machine did not {wanted} in time: its status is {vm.status}")
 
@@ -64,11 +64,11 @@ class WasReset(Wait):
     """The end of ``system_reset``. Started with ``-no-reboot``, QEMU ends instead."""
 
     def is_end(self, event: Event) -> bool:
-        """Return the host's own RESET (firmware may cause more), or a SHUTDOWN in its place."""
+        """Tell whether it is the host's own RESET (firmware may cause more), or a SHUTDOWN in its place."""
         return event.name == "SHUTDOWN" or (event.name == "RESET" and not event.data.get("guest"))
 
     def raise_if_refused(self, event: Event) -> None:
-        """Raise Refusal for a SHUTDOWN."""
+        """Raise OperationFailed for a SHUTDOWN."""
         if event.name == "SHUTDOWN":
             raise OperationFailed(
                 "the virtual machine ended instead of being reset: QEMU was started with -no-reboot, "
@@ -104,14 +104,14 @@ class Power(Operation):
         """Return ``query-status``."""
         try:
             current: Dict[str, Any] = vm.ask("query-status")
-        except errors.Disconnected as exc:
+        except errors.Disconnected:
             if params["state"] in _ENDS:
                 wait_until_ended(vm, Process(vm.session.process))
-            raise exc
+            raise
         return current
 
     def unreachable(self, task: Task, params: Params, error: errors.QMPError) -> Dict[str, Any]:
-        """Return a VM that is gone is off."""
+        """Return that a VM which is gone is off."""
         if isinstance(error, errors.ConnectError) and not error.nobody:
             raise error
         if params["state"] not in _ENDS:
@@ -198,7 +198,7 @@ def _to(status: str, *steps: Step, warnings: Sequence[str] = ()) -> Plan:
 
 
 def _run(status: str, force: bool, wait: bool) -> Plan:
-    """To ``running`` from a state in which the guest does not run."""
+    """Return what leads to ``running`` from a state in which the guest does not run."""
     cont = Step("cont", wait=Reached(True) if wait else None, undo=[Step("stop")])
     reset = Step("system_reset", wait=WasReset())
     if status == "inmigrate":
@@ -241,7 +241,7 @@ def _shut_down(now: Dict[str, Any], params: Params) -> Plan:
 
 
 def _check_runs(vm: VM, before: str) -> None:
-    """Raise Refusal for a guest that stopped again at once, as one does whose disk is still full."""
+    """Raise OperationFailed for a guest that stopped again at once, as one does whose disk is still full."""
     since = time.monotonic()
     while vm.ask("query-status")["running"]:
         if before != _FAILED or time.monotonic() - since > _RETRY or vm.deadline.expired:

@@ -241,11 +241,11 @@ def _left_alone(current: Current, name: str, start: Step, ran: bool) -> List[str
 def _devices(current: Current) -> List[str]:
     """Return the nodes that the task is about.
 
-    Raises Refusal where a writable disk would be left out that the user has not left out, as QEMU's own savevm does.
+    Raise Refusal where a writable disk would be left out that the user has not left out, as QEMU's own savevm does.
     """
     for node in current.named:
         if not current.disks[node].holds:
-            raise Refusal(f"devices: {node} can't hold snapshots: it is no qcow2 image")
+            raise Refusal(f"devices: {node} can't hold snapshots: it is not a qcow2 image")
     if current.named:
         return current.named
     left_out = ", ".join(disk.node for disk in current.disks.values() if disk.attached and not disk.holds)

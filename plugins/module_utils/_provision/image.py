@@ -97,7 +97,7 @@ class Image(HostFile):
         return state
 
     def same(self, key: str, have: Any, want: Any) -> bool:
-        """Return whether two values are the same; backing files are where their paths lead to one file."""
+        """Tell whether two values are the same; backing files are where their paths lead to one file."""
         if key == "backing_file":
             return have is not None and os.path.realpath(have) == os.path.realpath(want)
         return super().same(key, have, want)
@@ -250,7 +250,7 @@ def _read_options(info: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _is_rounded(change: Change) -> bool:
-    """Return whether a size differs only since a vpc image has whole cylinders."""
+    """Tell whether a size differs only since a vpc image has whole cylinders."""
     return change.key == "virtual_size" and 0 < change.before - change.after < _CYLINDER
 
 

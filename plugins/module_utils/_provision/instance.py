@@ -187,7 +187,7 @@ class Instance:
             time.sleep(process.POLL)
 
     def differs(self, running: Running, wanted: List[str]) -> bool:
-        """Return whether it would have to be restarted to be what is wanted."""
+        """Tell whether it would have to be restarted to be what is wanted."""
         if running.pid is None or not running.command_line:
             self.warnings.append(f"{self.name}: its process can't be told, so changed arguments can't be seen")
             return False

@@ -41,7 +41,7 @@ class Address:
         return self.text
 
     def is_file(self, follow: bool = True) -> bool:
-        """Return whether something else than a socket has the path: connecting is refused there, too.
+        """Tell whether something else than a socket has the path: connecting is refused there, too.
 
         ``follow``: whether what a symbolic link leads to counts, or the link itself.
         """
@@ -53,13 +53,13 @@ class Address:
 
 
 def parse(address: Any) -> Address:
-    """Return the `Address` of a string (or path object). Raises `errors.ConnectError` for anything else."""
+    """Return the `Address` of a string (or path object). Raise `errors.ConnectError` for anything else."""
     try:
         text = os.fspath(address)
     except TypeError:
         text = None
     if not isinstance(text, str) or not text:
-        raise errors.ConnectError(f"{address!r} is no monitor address; write {FORMS}")
+        raise errors.ConnectError(f"{address!r} is not a valid monitor address; write {FORMS}")
     if text.startswith("unix:"):
         return _unix(text, text[5:])
     if text.startswith(("/", "./", "../", "@")):
@@ -83,5 +83,5 @@ def _tcp(text: str, rest: str) -> Address:
         raise errors.ConnectError(f"{text!r}: write an IPv6 address in brackets, [::1]:4444")
     number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
     if not colon or not host or not 0 < number < 65536:
-        raise errors.ConnectError(f"{text!r} is no monitor address; write {FORMS}")
+        raise errors.ConnectError(f"{text!r} is not a valid monitor address; write {FORMS}")
     return Address(text, None, host, number)

@@ -28,8 +28,8 @@ _PAUSE = 0.05
 def wait_for_agent(address: str, deadline: Deadline) -> None:
     """Return when the agent behind ``address`` answers.
 
-    Raises `errors.CommandTimeout` at the deadline: no agent runs in the guest yet, or another client holds its socket; and
-    `errors.ConnectError` if nobody has come to listen there by then, or at once for an address that is none.
+    Raise `errors.CommandTimeout` at the deadline: no agent runs in the guest yet, or another client holds its socket; and
+    `errors.ConnectError` if nobody has come to listen there by then, or at once for an address that is not valid.
     """
     limit = Limit(None, deadline, 60.0)
     with _open(parse(address), limit) as sock:
@@ -61,7 +61,7 @@ def _open(where: Address, limit: Limit) -> socket.socket:
 
 
 def _send(sock: socket.socket, data: bytes, seconds: float) -> None:
-    """Write a request, or let it be where nobody reads the last ones. Raises `errors.Disconnected`."""
+    """Write a request, or let it be where nobody reads the last ones. Raise `errors.Disconnected`."""
     sock.settimeout(max(seconds, 0.001))
     try:
         sock.sendall(data)
@@ -76,7 +76,7 @@ def _later(exc: OSError) -> bool:
 
 
 def _answered(sock: socket.socket, token: bytes, seconds: float) -> bool:
-    """Tell whether the token comes back within so many seconds. Raises `errors.Disconnected` when the other end leaves."""
+    """Tell whether the token comes back within so many seconds. Raise `errors.Disconnected` when the other end leaves."""
     until = Limit(seconds, None, seconds)
     seen = b""
     while not until.expired:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def open_socket(address: Address, tls: Mapping[str, Any] | None, limit: Limit) -> socket.socket:
     """Return a connected socket. The caller closes it.
 
-    Raises `errors.ConnectError`; BlockingIOError where the backlog of a UNIX socket is full (QEMU's holds one), to be
+    Raise `errors.ConnectError`; BlockingIOError where the backlog of a UNIX socket is full (QEMU's holds one), to be
     tried again, and so is `errors.Disconnected`, a connection that was reset while it was made; `errors.Cancelled`.
     """
     if address.path is not None:
@@ -75,7 +75,7 @@ def _unreachable(address: Address, error: OSError) -> errors.ConnectError:
         errno.ENOENT: "; is the virtual machine running?",
         errno.ECONNREFUSED: "; nothing listens there, is the virtual machine running?",
         errno.EACCES: "; the user of this task may not open it (become?)",
-        errno.ENOTSOCK: "; this file is no socket",
+        errno.ENOTSOCK: "; this file is not a socket",
     }
     code = error.errno or 0
     if code == errno.ECONNREFUSED and address.is_file():
@@ -151,7 +151,7 @@ def _start_tls(sock: socket.socket, address: Address, tls: Mapping[str, Any], li
 def wait_for(sock: socket.socket, what: int, limit: Limit, address: Address, busy: bool = False) -> None:
     """Wait until ``sock`` is ready for ``what``, in slices, so that a cancelled deadline is seen soon.
 
-    Raises `errors.Cancelled`, `errors.ConnectError` (`errors.MonitorBusy` if ``busy``) when the time is up.
+    Raise `errors.Cancelled`, `errors.ConnectError` (`errors.MonitorBusy` if ``busy``) when the time is up.
     """
     poll = select.poll()
     poll.register(sock, what)
@@ -177,7 +177,7 @@ def peer_process(sock: socket.socket) -> int | None:
 
 
 def pause(limit: Limit, address: Address, seconds: float) -> None:
-    """Sleep, within ``limit``. Raises `errors.Cancelled`."""
+    """Sleep, within ``limit``. Raise `errors.Cancelled`."""
     if limit.cancelled:
         raise errors.Cancelled(f"connect to {address}", "queue")
     sleep(limit.remaining(seconds))

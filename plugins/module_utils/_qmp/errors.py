@@ -53,7 +53,9 @@ class ReadOnly(QMPError):
     """A read-only session was asked for a command that is not a known query. Nothing was written."""
 
     def __init__(self, command: str) -> None:
-        super().__init__(f"{command} refused: this session is read-only (check mode) and {command} is no known query")
+        super().__init__(
+            f"{command} refused: this session is read-only (check mode) and {command} is not a known query"
+        )
         self.command = command
 
 

@@ -29,7 +29,7 @@ class Version(_Numbers):
 
 
 def read_greeting(greeting: Any, peer: str) -> tuple[Version, list[str]]:
-    """Return the version and the capabilities that a greeting offers. Raises `errors.NegotiationError`."""
+    """Return the version and the capabilities that a greeting offers. Raise `errors.NegotiationError`."""
     try:
         told = greeting["version"]
         numbers = told["qemu"]

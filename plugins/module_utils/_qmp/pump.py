@@ -98,7 +98,7 @@ class Pump:
         """Queue ``call`` (if it is a command) and wait until it is finished.
 
         ``since``: number of the first event that counts for a plain wait; None: those that come from now on.
-        Raises `errors.CommandTimeout`, `errors.Cancelled`, `errors.Disconnected`, `errors.ProtocolError`.
+        Raise `errors.CommandTimeout`, `errors.Cancelled`, `errors.Disconnected`, `errors.ProtocolError`.
         """
         try:
             try:

@@ -135,7 +135,7 @@ class Schema:
         """Return ``arguments`` with each value of the type this QEMU wants; the given ones are left as they are.
 
         A bool becomes "on" or "off" where a string is wanted, "8" and "0x5" an int, "yes" a bool, 5 a "5", "2G" an
-        int in bytes. None stays. Raises `errors.SchemaMismatch` with everything that does not fit, and
+        int in bytes. None stays. Raise `errors.SchemaMismatch` with everything that does not fit, and
         `errors.CommandNotFound` if this QEMU does not know the command.
         """
         entry = self.command(command)
@@ -226,7 +226,7 @@ class _Coercion:
                 return _whole(value)
             if want == "number":
                 if isinstance(value, bool):
-                    raise ValueError(f"{value!r} is no number")
+                    raise ValueError(f"{value!r} is not a number")
                 return value if isinstance(value, (int, float)) else float(value)
             if want == "string" and scalar:
                 return ("on" if value else "off") if isinstance(value, bool) else str(value)

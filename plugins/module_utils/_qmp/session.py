@@ -98,7 +98,7 @@ class QMPSession:
         A connection that ends before its greeting, or a full backlog, is tried again every 10 ms: QEMU does so when
         another client comes or goes at the same time.
 
-        Raises `errors.ConnectError`, `errors.MonitorBusy`, `errors.NegotiationError`, `errors.Cancelled`.
+        Raise `errors.ConnectError`, `errors.MonitorBusy`, `errors.NegotiationError`, `errors.Cancelled`.
         """
         where = parse(address)
         limit = Limit(timeout, deadline, CONNECT_TIMEOUT)
@@ -179,7 +179,7 @@ class QMPSession:
         return session
 
     def _open(self, limit: Limit, oob: bool, address: Address | None) -> None:
-        """Greeting and negotiation. Raises `errors.Disconnected` if the stream ends before the greeting."""
+        """Greeting and negotiation. Raise `errors.Disconnected` if the stream ends before the greeting."""
         pump = self._pump
         greet = Call(None)
         greet.done = lambda: pump.greeting is not None
@@ -224,7 +224,7 @@ class QMPSession:
         function of an event; the call returns when both the reply and a matching event came, in either order, where
         only events that arrive after the command is written count. ``oob``: out of band, overtaking queued commands.
 
-        Raises `errors.CommandError` and its subclasses, `errors.CommandTimeout`, `errors.Cancelled`,
+        Raise `errors.CommandError` and its subclasses, `errors.CommandTimeout`, `errors.Cancelled`,
         `errors.Disconnected`, `errors.ProtocolError`; and with nothing written `errors.InvalidCommand`,
         `errors.ReadOnly`.
         """
@@ -271,7 +271,7 @@ class QMPSession:
         """Return the first event that ``filter`` (an `EventFilter` or a function of an event; None: any) takes.
 
         Events count from this call on; with ``since``, a number from `event_count`, from there on. Commands of other
-        threads run meanwhile. Raises `errors.CommandTimeout` (phase ``event``), `errors.Cancelled`,
+        threads run meanwhile. Raise `errors.CommandTimeout` (phase ``event``), `errors.Cancelled`,
         `errors.Disconnected`.
         """
         return self._wait_event(filter or (lambda event: True), timeout, deadline, since)[0]

@@ -19,9 +19,9 @@ FALSE = frozenset(("false", "no", "off"))
 
 
 def parse_int(value: Any) -> int:
-    """Return the int of 8, 8.0, "8", "0x5", "-1". Raises ValueError for anything else (a bool is no number)."""
+    """Return the int of 8, 8.0, "8", "0x5", "-1". Raise ValueError for anything else (a bool is not a number)."""
     if isinstance(value, bool):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a number")
     if isinstance(value, int):
         return value
     if isinstance(value, float) and value.is_integer():  # neither infinity nor nan
@@ -32,13 +32,13 @@ def parse_int(value: Any) -> int:
             return int(text, 0)
         except ValueError:
             return int(text, 10)  # "010" is ten, as QEMU's own size parser reads it
-    raise ValueError(f"{value!r} is no whole number")
+    raise ValueError(f"{value!r} is not a whole number")
 
 
 def human_size(value: Any) -> int:
     """Bytes of "2G", "512M", "64k", "1.5g", "0x1000", 4096. Suffixes are powers of 1024, as QEMU's are.
 
-    Raises ValueError for what is not a valid size (negative numbers too).
+    Raise ValueError for what is not a valid size (negative numbers too).
     """
     try:
         size = parse_int(value)
@@ -53,14 +53,14 @@ def human_size(value: Any) -> int:
         exact = float(number) * factor if "." in number else int(number) * factor
         size = int(exact)
         if size != exact:
-            raise ValueError(f"{value!r} is no whole number of bytes") from None
+            raise ValueError(f"{value!r} is not a whole number of bytes") from None
     if size < 0:
         raise ValueError(f"{value!r}: a size can't be negative")
     return size
 
 
 def parse_bool(value: Any) -> bool:
-    """Return the bool of true, "yes", "on", "True", "off" and so on. Raises ValueError for anything else."""
+    """Return the bool of true, "yes", "on", "True", "off" and so on. Raise ValueError for anything else."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str):

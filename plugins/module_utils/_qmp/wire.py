@@ -35,7 +35,7 @@ _raw_decode = json.JSONDecoder().raw_decode
 def encode_command(name: str, arguments: Any, command_id: str, oob: bool = False) -> bytes:
     """Return the bytes of one command. Short on purpose: QEMU reads its monitor at some 4 microseconds a byte.
 
-    Raises `errors.InvalidCommand` for what JSON can't say (NaN, bytes, objects, lone surrogates).
+    Raise `errors.InvalidCommand` for what JSON can't say (NaN, bytes, objects, lone surrogates).
     """
     if not isinstance(name, str) or not name:
         raise errors.InvalidCommand(f"a command's name is a non-empty string, not {name!r}")
@@ -59,7 +59,7 @@ def _check_keys(name: str, arguments: Any) -> None:
         if isinstance(value, dict):
             for key in value:
                 if not isinstance(key, str):
-                    raise errors.InvalidCommand(f"{name}: {key!r} is no JSON member name; use a string")
+                    raise errors.InvalidCommand(f"{name}: {key!r} is not a valid JSON member name: use a string")
             todo.extend(value.values())
         elif isinstance(value, (list, tuple)):
             todo.extend(value)
@@ -237,7 +237,7 @@ class Transport:
     def send(self, data: memoryview, fds: Sequence[int], sent: list[int]) -> bool:
         """Write what fits; the count is appended to ``sent`` in the same C call. False if nothing fits now.
 
-        Raises OSError; with BrokenPipeError, ConnectionError the connection is gone.
+        Raise OSError; with BrokenPipeError, ConnectionError the connection is gone.
         """
         try:
             if self.tls:
@@ -292,7 +292,7 @@ def _would_block(error: OSError) -> bool:
 def check_fds(name: str, fds: Sequence[int], transport: Transport) -> tuple[int, ...]:
     """Return the descriptors as a tuple, checked: open, and on a transport that takes them.
 
-    Raises `errors.InvalidCommand`.
+    Raise `errors.InvalidCommand`.
     """
     numbers = tuple(fds)
     if not numbers:

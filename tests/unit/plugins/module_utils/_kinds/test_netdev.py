@@ -74,7 +74,7 @@ def test_settings(vm: VM) -> None:
     assert "nic0" not in lines
 
 
-def testforwards(vm: VM) -> None:
+def test_forwards(vm: VM) -> None:
     assert netdev.forwards(vm, "n_user") == ["tcp:127.0.0.1:46137-10.0.2.15:22", "udp::46138-10.0.2.15:53"]
 
 

@@ -105,7 +105,7 @@ def test_states(current: Current, present: str | None, loaded: str | None, absen
         ),
         (disks(disk("a", "s1!", "0!")), "loaded", {"name": "0"}, "id of snapshot s1"),
         (RAW, "present", {}, "r can't hold a snapshot"),
-        (RAW._replace(named=["r"]), "present", {}, "no qcow2 image"),
+        (RAW._replace(named=["r"]), "present", {}, "not a qcow2 image"),
         (NONE._replace(status="postmigrate"), "present", {}, "migrated away"),
         (NONE._replace(blocked=["a host's device"]), "present", {}, "can't be saved: a host's device"),
         (BOTH._replace(**left("delete", "running")), "present", {}, "snapshot-delete goes on"),
