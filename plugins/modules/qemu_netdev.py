@@ -30,7 +30,8 @@ options:
   type:
     description:
       - The type, such as V(user), V(tap), V(bridge), V(socket), V(stream), V(vhost-user).
-      - Needed to add one, except that a new backend with O(ifname) or O(fds) is a V(tap).
+      - Needed to add one, except that one with O(ifname) or O(fds) is a V(tap), one with O(bridge) a V(bridge),
+        and one with O(chardev) a V(vhost-user).
     type: str
   ifname:
     description: The TAP interface on the host, 15 characters at most.
