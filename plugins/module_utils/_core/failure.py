@@ -11,6 +11,7 @@ from typing import Any, Dict
 from .._qmp import errors
 from .errors import Pending
 from .plan import PlanFailed
+from .step import command_text
 from .task import Task
 
 
@@ -51,8 +52,8 @@ def plan_failure(exc: PlanFailed, task: Task | None) -> Dict[str, Any]:
         parts.append(exc.step.hint(exc.cause))
     if exc.rolled_back:
         result["rolled_back"] = exc.rolled_back
-        parts.append("taken back: " + ", ".join(map(_name, exc.rolled_back)))
-        if any(_name(command).endswith(("_add", "-add")) for command in exc.rolled_back):
+        parts.append("taken back: " + ", ".join(map(command_text, exc.rolled_back)))
+        if any(command_text(command).endswith(("_add", "-add")) for command in exc.rolled_back):
             parts.append(
                 "what QEMU can't tell of a thing (discard, aio, a user network's settings) was not given back to it"
             )
@@ -61,8 +62,3 @@ def plan_failure(exc: PlanFailed, task: Task | None) -> Dict[str, Any]:
         parts.append("could not be taken back: " + ", ".join(exc.stuck))
     result["msg"] = "; ".join(part for part in parts if part)
     return result
-
-
-def _name(command: Any) -> str:
-    """Return a QMP command's name, or the text of a command line."""
-    return str(command["execute"]) if isinstance(command, dict) else " ".join(command)

@@ -21,6 +21,8 @@ class Host:
         """``account``: where each step that is sent or done is entered."""
         self.deadline = deadline
         self.account = account or Account()
+        self.coming: Dict[str, int | None] = {}
+        """The paths that the same task makes before, and of a disk's image its size in bytes."""
         self._tables: Dict[str, Dict[str, Any]] = {}
 
     def forget(self) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .._qmp.events import Event
     from .vm import VM
 
+# Of a command line in a message.
+_LONGEST = 80
 REDACTED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
 
@@ -97,8 +99,8 @@ class Step(NamedTuple):
     arguments: Dict[str, Any] = {}
     do: Callable[[Deadline], None] | None = None
     """The work on the host, in the place of a command: all of it until the deadline, or nothing and a TaskError."""
-    command_lines: Sequence[Sequence[str]] = ()
-    """The command lines that show what ``do`` does, each as its words."""
+    command_lines: Sequence[Any] = ()
+    """What shows what ``do`` does: command lines, each as its words, or dictionaries (``{path, action}``)."""
     fds: Sequence[Descriptor] = ()
     """What is handed over with it."""
     oob: bool = False
@@ -148,13 +150,17 @@ class Step(NamedTuple):
         """Return what results show of it: the command, or the command lines. Empty for a hidden step."""
         if self.hidden:
             return []
-        return [list(words) for words in self.command_lines] if self.do else [self.public()]
+        return (
+            [shown if isinstance(shown, dict) else list(shown) for shown in self.command_lines]
+            if self.do
+            else [self.public()]
+        )
 
     @property
     def title(self) -> str:
         """Its name in a message: the command and what it is about, or the first command line."""
         if self.do:
-            return " ".join(next(iter(self.command_lines), ()))
+            return command_text(next(iter(self.command_lines), ()))
         about = self.arguments.get("id") or self.arguments.get("node-name") or ""
         return f"{self.execute} {about}".strip()
 
@@ -166,6 +172,16 @@ class Step(NamedTuple):
     def replace(self, **fields: Any) -> Step:
         """Return the step with other values of these fields."""
         return self._replace(**fields)
+
+
+def command_text(command: Any) -> str:
+    """Return what a message calls one of ``commands``: a QMP command's name, a command line, or what was done to a path."""
+    if not isinstance(command, dict):
+        return " ".join(command)
+    if "execute" in command:
+        return str(command["execute"])
+    text = " ".join(command["run"] if "run" in command else [command["action"], command["path"]])
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def pass_descriptors(ident: str, what: str, descriptors: Sequence[Descriptor]) -> Tuple[List[Step], str]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict
+from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
 from .._qmp.address import parse
 from .._qmp.deadline import Deadline
@@ -72,13 +72,27 @@ class Task:
         self.params = params
         self.check_mode = check_mode
         for name in ("timeout", "connect_timeout"):
-            if not params.get(name, 1.0) > 0:  # "not >": nan, too
+            value = params.get(name)
+            if value is not None and not value > 0:  # "not >": nan, too
                 raise Refusal(f"{name}: {params[name]} is not a positive number of seconds")
-        self.deadline = Deadline(params.get("timeout", 60.0))
+        self.deadline = Deadline(params.get("timeout") or 60.0)
         self.account = Account()
         self.details = self.account.details
         self._open = open_session
         self._vm: VM | None = None
+        self._parts: List[Task] = []
+
+    def part(self, params: Dict[str, Any], vm: VM | None = None, check_mode: bool | None = None) -> Task:
+        """Return a task with other parameters that counts as this one: its deadline, its account, its end.
+
+        ``vm``: the one that it is connected to. ``check_mode``: where it is not this task's.
+        """
+        check_mode = self.check_mode if check_mode is None else check_mode
+        part = Task(params, check_mode, self._open, self.on_progress)
+        part.deadline, part.account, part.details = self.deadline, self.account, self.details
+        part._vm = vm
+        self._parts.append(part)
+        return part
 
     def connect(self) -> VM:
         """Return the VM, through a session that refuses everything but queries in check mode.
@@ -96,6 +110,12 @@ class Task:
             self._vm = VM(session, self.deadline, local=local, reopen=self._session, account=self.account)
             self._vm.connect_to = self.connect_to
         return self._vm
+
+    def disconnect(self) -> None:
+        """End the session, if there is one; the next ``connect`` opens another."""
+        if self._vm is not None:
+            self._vm.session.close()
+            self._vm = None
 
     def host(self) -> Host:
         """Return the host, for what needs no monitor. Nothing is connected."""
@@ -117,7 +137,9 @@ class Task:
         )
 
     def close(self) -> None:
-        """End the session, if there is one."""
+        """End the session, if there is one, and those of its parts."""
+        for part in self._parts:
+            part.close()
         if self._vm is not None:
             over = time.monotonic() - (self.deadline.end or 0.0)
             self._vm.session.close(grace=min(_OVERTIME, max(0.1, _OVERTIME - over)))

@@ -184,7 +184,9 @@ def _expected_size(vm: VM, want: Want) -> int | None:
     """Return the size that a new node will have, as its file here tells, or None where only QEMU can tell."""
     path = want.get("filename") or want.get("file", {}).get("filename")
     part = any(option in want.get("options", {}) for option in ("offset", "size"))
-    return None if part or not vm.local or not isinstance(path, str) else virtual_size(path, want.get("driver", "raw"))
+    if part or not vm.local or not isinstance(path, str):
+        return None
+    return vm.coming[path] if path in vm.coming else virtual_size(path, want.get("driver", "raw"))
 
 
 def check_free(vm: VM, node: str, device: str, draft: Draft, *, shared: bool) -> None:
@@ -263,7 +265,7 @@ def _protocol(path: str, vm: VM | None) -> str:
         mode = os.stat(path).st_mode
     except OSError as exc:
         # Another host's QEMU, or a name that only QEMU knows, has the last word on what exists.
-        if vm is not None and vm.local and not path.startswith("/dev/fdset/"):
+        if vm is not None and vm.local and path not in vm.coming and not path.startswith("/dev/fdset/"):
             raise Refusal(f"filename: cannot use {path}: {exc.strerror}") from exc
         return "file"
     device = stat.S_ISBLK(mode) or stat.S_ISCHR(mode)

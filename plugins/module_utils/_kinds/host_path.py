@@ -48,6 +48,8 @@ def check_socket(
         return
     if len(os.fsencode(path)) > UNIX_LONGEST:
         raise Refusal(f"{option}: {path} is longer than the {UNIX_LONGEST} bytes that a UNIX socket's path may have")
+    if os.path.dirname(path) in vm.coming:
+        return
     mode = _mode(option, path, seen)
     if mode is None:
         return
@@ -76,6 +78,7 @@ def check_output(
     ``cure``: what else a user can do than to name another file.
     """
     seen = _claimed(vm, option, path, owner, draft)
+    seen = None if os.path.dirname(path) in vm.coming else seen
     mode = None if seen is None else _mode(option, path, seen, follow=True)
     if seen is None or mode is None or stat.S_ISCHR(mode):
         return

@@ -31,8 +31,25 @@ class Entry(NamedTuple):
     items: List[Item]
 
 
+def validated(params: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the document with its lists' entries as Ansible makes a module's parameters of them. Raise Refusal."""
+    return {
+        **params,
+        **{
+            name: [
+                _validated(_place_of(name, number, entry), _options(name), entry) for number, entry in enumerate(listed)
+            ]
+            for name, listed in params.items()
+            if name in SECTIONS and listed is not None
+        },
+    }
+
+
 def entries(params: Dict[str, Any]) -> List[Entry]:
-    """Return the document's entries, each checked alone and against the others. Raise Refusal, which names the place."""
+    """Return the entries of a validated document, each checked alone and against the others.
+
+    Raise Refusal, which names the place.
+    """
     found = [
         _entry(name, number, written) for name in SECTIONS for number, written in enumerate(params.get(name) or [])
     ]
@@ -52,14 +69,22 @@ def _single(name: str, part: Part) -> Entry:
     return Entry(name, name, name, [Item(part.kind, part.want, True, name)])
 
 
-def _entry(name: str, number: int, written: Dict[str, Any]) -> Entry:
-    section, place = SECTIONS[name], f"{name}[{number}]"
+def _place_of(name: str, number: int, written: Any) -> str:
+    place = f"{name}[{number}]"
     if isinstance(written, dict):
-        place = " ".join([place, *(text for text in map(written.get, section.keys) if isinstance(text, str) and text)])
-    options = {**section.options, **_STATE}
-    params = _validated(place, options, written)
+        keys = map(written.get, SECTIONS[name].keys)
+        place = " ".join([place, *(text for text in keys if isinstance(text, str) and text)])
+    return place
+
+
+def _options(name: str) -> Dict[str, Option]:
+    return {**SECTIONS[name].options, **_STATE}
+
+
+def _entry(name: str, number: int, params: Dict[str, Any]) -> Entry:
+    section, place = SECTIONS[name], _place_of(name, number, params)
     want = given(params, section.options)
-    present = params["state"] == "present"
+    present = params.get("state") != "absent"
     try:
         for key in section.keys:
             check_id(section.name, key, want[key])

@@ -15,7 +15,7 @@ from .._engine.converge import Outcome, converge
 from .._kinds.object import OBJECT
 from .._kinds.sections import SECTIONS
 from .._operations.power import decide
-from .document import Entry, entries, ordered
+from .document import Entry, entries, ordered, validated
 
 if TYPE_CHECKING:
     from .._core.step import Step
@@ -34,6 +34,12 @@ MACHINE = {
 
 def run(task: Task) -> Dict[str, Any]:
     """Return the result of a task. Raise Refusal, PlanFailed and the session's errors."""
+    task.params = validated(task.params)
+    return run_validated(task)
+
+
+def run_validated(task: Task) -> Dict[str, Any]:
+    """Return the result of a task whose document is validated. Raise as ``run`` does."""
     params = task.params
     document = entries(params)
     vm = task.connect()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Sequence, Tuple, cast
 
 from .._core.option import Option, Want, given
@@ -76,17 +77,20 @@ def make_step(
     whose: ownership.Ownership,
     command_lines: Sequence[Sequence[str]],
     *,
+    draft: Draft | None = None,
     mode: int = 0o600,
     replace: bool = False,
     undo: Sequence[Step] = (),
 ) -> Step:
     """Return the step that makes a file all or nothing, its owner and mode included. Raise Refusal where none can be made.
 
-    ``fill`` writes to the open file. ``command_lines``: what it stands for, but for owner and mode. ``mode``: where the
-    task names none. ``replace``: what is there is replaced. ``undo``: how that is put back; else the new file is removed.
+    ``fill`` writes to the open file. ``command_lines``: what it stands for, but for owner and mode. ``draft``: may make the
+    directory before. ``mode``: where the task names none. ``replace``: what is there is replaced. ``undo``: how that is put
+    back; else the new file is removed.
     """
-    part_file.check_directory("path", path)
-    part_file.check_leftover("path", path)
+    if draft is None or ("directory", os.path.dirname(path)) not in draft.adding:
+        part_file.check_directory("path", path)
+        part_file.check_leftover("path", path)
     new = part_file.NewFile(path, mode, replace)
 
     def make(deadline: Deadline) -> None:
@@ -96,7 +100,7 @@ def make_step(
 
         new.make(fill_and_give)
 
-    remove = Step(do=lambda deadline: new.remove(), command_lines=[["rm", path]])
+    remove = Step(do=lambda deadline: new.remove(), command_lines=[["rm", path]], removes=True)
     return Step(do=make, command_lines=[*command_lines, *whose.command_lines(path)], undo=undo or [remove])
 
 

@@ -138,7 +138,7 @@ class Image(HostFile):
         def fill(file: int, deadline: Deadline) -> None:
             QemuImg(binary, deadline).run(line, f"path: {path} could not be made", (part, file))
 
-        step = make_step(path, fill, owner(want), [line, ["mv", "--no-clobber", part, path]], mode=0o644)
+        step = make_step(path, fill, owner(want), [line, ["mv", "--no-clobber", part, path]], draft=draft, mode=0o644)
         _check_options(QemuImg(binary, host.deadline), new["format"], part, options)
         return [step]
 
@@ -293,6 +293,8 @@ def _new_size(host: Host, want: Want) -> int:
     """Return the bytes of a new image: those that the task names, or those of its backing file. Raise Refusal."""
     size = _bytes(want["size"]) if "size" in want else None
     backing = want.get("backing_file")
+    if backing in host.coming:
+        return size or 0  # how large it will be is not known
     if backing is not None:
         if part_file.existing("backing_file", backing) is None:
             raise Refusal(f"backing_file: there is no {backing}")

@@ -13,7 +13,7 @@ import os
 import pwd
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple, cast
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Tuple, cast
 
 from .._core import safe_open
 from .._core.errors import OperationFailed, Refusal, TaskError
@@ -148,6 +148,7 @@ class Instance:
 
     def look(self) -> Running | None:
         """Return the running VM, None if there is none. Raise Refusal if the socket is another VM's, or the VM elsewhere."""
+        self.vm = None
         try:
             self.vm = self.task.connect()
         except (errors.MonitorBusy, errors.NegotiationError):
@@ -219,7 +220,7 @@ class Instance:
     def start_step(self, wanted: List[str]) -> Step:
         """Return the step that starts it. A result has its command line anyway, so that it is hidden here."""
         line = command_line.redact(wanted)
-        undo = Step(do=self._end_unused, command_lines=[["kill", self.name]])
+        undo = Step(do=self.end_unused, command_lines=[["kill", self.name]])
         return Step(do=lambda deadline: self._start(wanted, deadline), command_lines=[line], undo=[undo], hidden=True)
 
     # -- doing -------------------------------------------------------------------------------------------------
@@ -232,7 +233,7 @@ class Instance:
         mark = process.new_mark()
         log_before = self._log_state()
         try:
-            said = process.launch(wanted, mark, deadline, lambda: self._logged(log_before))
+            said = self._launch(wanted, mark, deadline, lambda: self._logged(log_before))
             if said:
                 self.warnings.append(f"{wanted[0]}: {said}")
             self.started = self._running(self._reconnect())
@@ -241,7 +242,7 @@ class Instance:
             self.warnings.append(str(exc))
             self.started = Running(process.read_pidfile(self.pidfile), wanted, "unknown")
         except BaseException as exc:
-            process.kill(mark)
+            self._kill(mark)
             process.wait_until_socket_closed(self.address)
             if not process.runs(process.read_pidfile(self.pidfile), self.name):
                 self._clear(deadline)
@@ -250,7 +251,15 @@ class Instance:
             logged = self._logged(log_before) if isinstance(exc, errors.QMPError) else ""
             raise OperationFailed(f"{self.name}: {'; '.join(filter(None, [str(exc), logged]))}") from exc
 
-    def _end_unused(self, deadline: Deadline) -> None:
+    def _launch(self, wanted: List[str], mark: str, deadline: Deadline, logged: Callable[[], str]) -> str:
+        """Start it, and return what it said; as ``process.launch`` does."""
+        return process.launch(wanted, mark, deadline, logged)
+
+    def _kill(self, mark: str) -> None:
+        """End what was started, as ``process.kill`` does."""
+        process.kill(mark)
+
+    def end_unused(self, deadline: Deadline) -> None:
         """End what was started, unless its guest has begun to run. Raise OperationFailed then."""
         if self.started is None:
             return

@@ -70,7 +70,7 @@ class Seed(HostFile):
 
     def create(self, host: Host, want: Want, draft: Draft) -> List[Step]:
         """Return the step that writes it. Raise Refusal where no file can be made."""
-        return [_write_step(want["path"], _content(want), owner(want))]
+        return [_write_step(want["path"], _content(want), owner(want), draft=draft)]
 
     def change(self, host: Host, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return the step that writes a new one in its place, or those that give it away."""
