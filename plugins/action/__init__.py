@@ -14,3 +14,4 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_qtre
 from ansible_collections.vmm.qemu.plugins.module_utils._machine import machine
 from ansible_collections.vmm.qemu.plugins.module_utils._provision import instance
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import schema
+from ansible_collections.vmm.qemu.plugins.module_utils._vm import module

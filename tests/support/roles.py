@@ -1,25 +1,42 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run the role vmm.qemu.vm by a real `ansible-playbook`, and look at what it left on this host."""
+"""Run the role vmm.qemu.vm by a real `ansible-playbook`, or its module alone, and look at what it left on this host."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from support.observer import Observer
-from support.plays import PlayRun, run_playbook
-from support.vm import qemu_binary
+from support.plays import PlayRun, TaskResult, run_playbook
+from support.vm import process_exists, qemu_binary
 
 # All that is quick: nothing is booted, nobody is waited for.
 SMALL = {"vm_accel": "tcg", "vm_memory": "64M", "vm_power": "paused", "vm_service": "daemon", "vm_shutdown_timeout": 0}
+
+RUN = {
+    "run",
+    "run/agent",
+    "run/console",
+    "run/console.log",
+    "run/monitor",
+    "run/pid",
+    "run/qemu.log",
+    "run/qmp",
+    "vm.json",
+}
 
 
 class Roles:
@@ -41,7 +58,6 @@ class Roles:
             "vm_directory": str(self.base / name),
             "vm_user": "",
             "vm_binary": str(qemu_binary("7.2")),
-            "__vm_record": str(self.record(name)),
         }
         role = {"role": "vmm.qemu.vm", "vars": {**SMALL, **own, **given}}
         play = [{"hosts": "all", "gather_facts": False, "roles": [role]}]
@@ -63,10 +79,6 @@ class Roles:
         assert "Traceback" not in run.output
         return str([task for task in run.tasks if task.failed][-1].result["msg"])
 
-    def record(self, name: str = "vm1") -> Path:
-        """Where the role writes down how it started a virtual machine."""
-        return self.home / f"{name}.json"
-
     def files(self, name: str = "vm1") -> set[str]:
         """What is in a virtual machine's directory, below it too; empty also if there is none."""
         directory = self.base / name
@@ -74,13 +86,7 @@ class Roles:
 
     def processes(self) -> dict[str, int]:
         """The QEMUs that belong here: name to process id."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_text().split("\0") if entry.name.isdigit() else []
-                if any(str(self.base) in word for word in words) and "-name" in words:
-                    found[words[words.index("-name") + 1]] = int(entry.name)
-        return found
+        return processes(self.base)
 
     @contextlib.contextmanager
     def observer(self, name: str = "vm1") -> Iterator[Observer]:
@@ -90,7 +96,81 @@ class Roles:
 
     def close(self) -> None:
         """End and remove all."""
-        for pid in self.processes().values():
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        ended(self.base)
         shutil.rmtree(self.base)
+
+
+class Machines(Roles):
+    """The role's module qemu_vm in its place, which is what the role does: a process of its own, and no play."""
+
+    def run(self, check: bool = False, diff: bool = False, **variables: Any) -> PlayRun:
+        """The module with these options, the role's without `vm_`."""
+        name = variables.get("name", "vm1")
+        own = {"name": name, "directory": str(self.base / name), "user": "", "binary": str(qemu_binary("7.2"))}
+        small = {key.removeprefix("vm_"): value for key, value in SMALL.items()}
+        call = {"options": {**small, **own, **variables}, "check": check, "diff": diff}
+        done = subprocess.run(
+            [*self.prefix, sys.executable, "-c", CALL],
+            check=False,
+            input=json.dumps(call),
+            env={**os.environ, **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300.0,
+        )
+        result = json.loads(done.stdout.splitlines()[-1]) if done.returncode in (0, 2) else {}
+        task = TaskResult("qemu_vm", "localhost", "failed" if done.returncode else "ok", result)
+        return PlayRun(done.returncode, done.stdout, [task])
+
+
+CALL = """
+import json, sys
+from ansible_collections.vmm.qemu.plugins.action.qemu import validate
+from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
+from ansible_collections.vmm.qemu.plugins.modules.qemu_vm import MODULE
+call = json.load(sys.stdin)
+params, error, hidden = validate(MODULE, "qemu_vm", call["options"])
+with interruptible():
+    result = dict(failed=True, msg=error) if error else MODULE.run(params, call["check"], call["diff"])
+print(json.dumps(result))
+sys.exit(2 if result.get("failed") else 0)
+"""
+
+
+def processes(base: Path) -> dict[str, int]:
+    """The QEMUs of the virtual machines in a directory: name to process id."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_text().split("\0") if entry.name.isdigit() else []
+            if any(str(base) in word for word in words) and "-name" in words:
+                found[words[words.index("-name") + 1]] = int(entry.name)
+    return found
+
+
+def ended(base: Path) -> None:
+    """End the QEMUs of a directory."""
+    for pid in processes(base).values():
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def image(roles: Roles, name: str = "base.qcow2", size: str = "8M") -> tuple[str, str]:
+    """A new image, and its checksum."""
+    path = roles.base / name
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), size], check=True)
+    return str(path), f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def nothing_is_there(roles: Roles, *but: str) -> None:
+    assert roles.processes() == {}
+    assert {path.name for path in roles.base.iterdir()} - {"home"} == set(but)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 10
+    while process_exists(pid):
+        assert time.monotonic() < end
+        time.sleep(0.02)

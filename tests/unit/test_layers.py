@@ -25,6 +25,7 @@ FLOORS = [
     "module_utils/_migration/",
     "module_utils/_provision/",
     "module_utils/_machine/",
+    "module_utils/_vm/",
     "module_utils/",
     "modules/",
     "plugin_utils/",

@@ -1,0 +1,123 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+"""What systemd runs: a VM started from its record with all that it has, or stopped. The same code as a task's.
+
+python3 -I DIRECTORY-OF-THE-CODE start|stop VM-DIRECTORY
+"""
+# Private to the collection: may change without notice.
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from .._core.errors import Refusal, TaskError
+from .._core.failure import failure, plan_failure
+from .._core.interrupt import interruptible
+from .._core.plan import NotReadBack, PlanFailed
+from .._core.task import Task
+from .._engine.apply import apply
+from .._engine.comparison import Item
+from .._engine.converge import converge
+from .._qmp import errors
+from .._qmp.session import QMPSession
+from . import record, service
+from .console import bound_log
+from .host_items import mark
+from .options import Place
+from .process import Process, check_not_moving, instance
+from .tap import TAP, tap
+
+if TYPE_CHECKING:
+    from .._core.vm import VM
+
+
+def main() -> None:
+    """Run as a program. What fails is one sentence on stderr, which is the unit's journal."""
+    try:
+        verb, where = sys.argv[1:]
+        act = {"start": start, "stop": stop}[verb]
+    except (ValueError, KeyError):
+        sys.exit(f"usage: {sys.argv[0]} start|stop DIRECTORY")
+    with interruptible():
+        sys.exit(run(act, os.path.normpath(where)))
+
+
+def run(act: Any, where: str) -> str | None:
+    """Return why it failed; None where it did not."""
+    task: Task | None = None
+    try:
+        kept = record.read(Place(where, None).record)
+        if kept is None:
+            raise Refusal(f"{where}: there is no record of a virtual machine: run qemu_vm, or the role vmm.qemu.vm")
+        seconds = kept.start_timeout + kept.plug_timeout + kept.shutdown_timeout * 2 + 10
+        task = Task({"timeout": float(seconds)}, False, QMPSession.connect, lambda progress: None)
+        act(task, Place(where, kept.user), kept)
+        return None
+    except (PlanFailed, NotReadBack, TaskError, errors.QMPError) as exc:
+        return f"{os.path.basename(where)}: {_sentence(exc, task)}"
+    finally:
+        if task is not None:
+            task.close()
+
+
+def _sentence(exc: Exception, task: Task | None) -> str:
+    if isinstance(exc, PlanFailed):
+        return str(plan_failure(exc, task)["msg"])
+    return str(failure(exc.cause if isinstance(exc, NotReadBack) else exc, task)["msg"])
+
+
+def start(task: Task, place: Place, kept: record.Record) -> None:
+    """Make the taps, start QEMU, plug in all of the document, and let the guest run.
+
+    Raise Refusal for a guest that may be elsewhere. Whatever fails after the start ends QEMU again, if its guest has not run.
+    """
+    only_process = os.path.exists(service.begin_file(place))
+    if not only_process:
+        _check_here(place, kept)
+        taps = [Item(TAP, tap(written, kept.user, mark(place)), True) for written in kept.taps]
+        converge(cast("VM", task.host()), taps, recreate=False, check_mode=False)
+    bound_log(place.console_log)
+    process = instance(task, place, None)
+    process.start(kept.command_line, kept.start_timeout)
+    if process.started is not None and kept.started != kept.command_line:
+        record.write(place.record, kept._replace(started=kept.command_line).text())
+    if only_process:
+        return
+    try:
+        process.plug(kept, kept.power)
+    except (PlanFailed, NotReadBack, TaskError, errors.QMPError) as exc:
+        if not _has_run(process, task):
+            raise
+        # a guest that has run is not ended: systemd would, if this failed
+        process.go_on(kept.power)
+        print(_sentence(exc, task), file=sys.stderr)
+
+
+def _check_here(place: Place, kept: record.Record) -> None:
+    """Raise Refusal for a VM whose guest may run somewhere else: it must not run twice."""
+    if kept.incoming:
+        raise Refusal("it was made to wait for a guest from another host: run the role vmm.qemu.vm once it has come")
+    check_not_moving(place)
+
+
+def _has_run(process: Process, task: Task) -> bool:
+    """End what was started, if its guest has not run; tell whether it has."""
+    try:
+        process.end_unused(task.deadline)
+    except (errors.QMPError, TaskError):
+        return True
+    return False
+
+
+def stop(task: Task, place: Place, kept: record.Record) -> None:
+    """Shut the guest down, and end QEMU: one that does not answer in its time is ended all the same."""
+    process = instance(task, place, None, state="stopped", shutdown_timeout=kept.shutdown_timeout)
+    running = process.look()
+    if running is not None and running.status not in ("running", "suspended"):
+        process.patience = 0.0  # the host goes down: a guest that is paused can't be asked
+    plan = process.plan(running, [])
+    if plan.steps:
+        apply(plan, process.vm or cast("VM", task.host()))

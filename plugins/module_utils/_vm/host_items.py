@@ -1,0 +1,175 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a VM stands on, as items that the engine converges: directories, taps, images, seed and firmware variables."""
+# Private to the collection: may change without notice.
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any, Dict, Iterator, List
+from urllib.parse import urlsplit
+
+from .._core import safe_open
+from .._core.errors import Refusal
+from .._engine.comparison import Item
+from .._host import directory
+from .._provision.image import IMAGE
+from .._provision.seed import SEED
+from .arguments import has_disk, has_seed, instance_id
+from .directory import DIRECTORY
+from .firmware import FIRMWARE_VARIABLES, Firmware
+from .options import Place, is_url, known_checksum
+from .record import Record
+from .tap import TAP, tap
+
+
+def items(
+    params: Dict[str, Any], place: Place, firmware: Firmware | None, record: Record | None, runs: bool, check_mode: bool
+) -> List[Item]:
+    """Return the items in the order in which they are made. ``runs``: QEMU has the disk open, and grows it itself.
+
+    Raise Refusal for an image that can't be what is meant.
+    """
+    found = [*directories(place), *taps(params, place)]
+    if not params["incoming"]:
+        found += images(params, place, record, runs, check_mode)
+    if has_seed(params):
+        found.append(Item(SEED, _seed(params, place), True, "user_data"))
+    if firmware:
+        want = {"path": place.uefi_vars, "template": firmware.variables, **_owner(place)}
+        found.append(Item(FIRMWARE_VARIABLES, want, True, "firmware"))
+    for item in found:
+        item.kind.check(item.want)
+    return found
+
+
+def directories(place: Place) -> Iterator[Item]:
+    """Yield the directories: all may pass the first, and QEMU's user, to whom only the last belongs, the others."""
+    if not os.path.isdir(place.parent):
+        access = directory.of_user(None, 0o711)
+        yield Item(DIRECTORY, {"path": place.parent, "access": access}, True)
+    passed = directory.passed_by(place.user)
+    yield Item(DIRECTORY, {"path": place.directory, "access": passed}, True)
+    yield Item(DIRECTORY, {"path": place.run, "access": passed, "whole": True}, True)
+    if place.user:
+        access = directory.of_user(place.user, 0o700)
+        yield Item(DIRECTORY, {"path": place.sockets, "access": access, "whole": True}, True)
+
+
+def taps(params: Dict[str, Any], place: Place) -> Iterator[Item]:
+    """Yield the taps."""
+    for written in params["taps"]:
+        yield Item(TAP, tap(written, place.user, mark(place)), True)
+
+
+def mark(place: Place) -> str:
+    """Return what is written to a tap that was made for a VM."""
+    return f"vmm-qemu {place.name}"
+
+
+def images(params: Dict[str, Any], place: Place, record: Record | None, runs: bool, check_mode: bool) -> Iterator[Item]:
+    """Yield the images: its own disk, and those of its disks that have a size. Raise Refusal for one that is missing."""
+    if has_disk(params):
+        want = {"path": params["disk"], "format": "qcow2", "options": params["disk_options"], "resize": not runs}
+        want.update({"size": params["disk_size"]} if params["disk_size"] else {})
+        if params["image"] and not os.path.exists(params["disk"]):
+            _check_known(params["disk"], record)
+            want.update(backing_file=base(params, check_mode), backing_format=params["image_format"])
+        yield _image(want, place, record, "disk")
+    for number, disk in enumerate(params["disks"]):
+        if disk.get("size") and disk.get("filename") and disk.get("state") != "absent":
+            want = {"path": str(disk["filename"]), "format": disk.get("format") or "raw", "size": str(disk["size"])}
+            yield _image({**want, "options": {}, "resize": False}, place, record, f"disks[{number}]")
+
+
+def image_to_come(params: Dict[str, Any]) -> str | None:
+    """Return the image that has to be fetched for a new disk; None where there is nothing to fetch."""
+    fetched = is_url(params["image"]) and not params["incoming"] and not os.path.exists(params["disk"])
+    return base_path(params) if fetched and not os.path.exists(base_path(params)) else None
+
+
+def image_paths(params: Dict[str, Any]) -> List[str]:
+    """Return the images that are made for the VM, whether they are there or not."""
+    own = [params["disk"]] if has_disk(params) else []
+    return own + [
+        str(disk["filename"])
+        for disk in params["disks"]
+        if disk.get("size") and disk.get("filename") and disk.get("state") != "absent"
+    ]
+
+
+def _image(want: Dict[str, Any], place: Place, record: Record | None, where: str) -> Item:
+    _check_known(want["path"], record)
+    return Item(IMAGE, {**want, "shrink": False, "qemu_img": "qemu-img", **_owner(place)}, True, where)
+
+
+def _check_known(path: str, record: Record | None) -> None:
+    """Raise Refusal for an image that was there and is missing: a blank one in its place would hide that."""
+    if record is not None and path in record.images and not os.path.lexists(path):
+        raise Refusal(
+            f"{path} was made for this virtual machine, and is not there: is its storage mounted? For a new one in its place "
+            "first run this with state=absent, which forgets it"
+        )
+
+
+def _owner(place: Place) -> Dict[str, str]:
+    return {"mode": "0600", **({"owner": place.user} if place.user else {})}
+
+
+def base(params: Dict[str, Any], check_mode: bool) -> str:
+    """Return the image that a new disk stands on. Raise Refusal for one that is not there, or is another than was meant."""
+    path = base_path(params)
+    checksum = known_checksum(params)
+    if not os.path.exists(path):
+        if not is_url(params["image"]):
+            raise Refusal(f"image: there is no {path}")
+        if check_mode:
+            return path  # the role would fetch it
+        why = f"image: {params['image']} is to be fetched to {path} first, as the role vmm.qemu.vm does"
+        raise Refusal(why, image_needed=path)
+    if checksum:
+        kind, _colon, wanted = checksum.partition(":")
+        found = _digest(path, kind)
+        if found != wanted.lower():
+            raise Refusal(f"image: {path} has the checksum {found}, and not {checksum}")
+    return path
+
+
+def base_path(params: Dict[str, Any]) -> str:
+    """Return where the image is: that of a URL is kept for all VMs that name the same URL and checksum."""
+    image = str(params["image"])
+    if not is_url(image):
+        return image
+    known = hashlib.sha256(f"{image} {params['image_checksum'] or ''}".encode()).hexdigest()[:12]
+    return f"{params['image_directory']}/{known}-{os.path.basename(urlsplit(image).path)}"
+
+
+def _digest(path: str, kind: str) -> str:
+    try:
+        digest = hashlib.new(kind)
+        with safe_open.regular(path, links=True) as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    except ValueError:
+        raise Refusal(
+            f"image_checksum: {kind} is not a checksum that this host's Python knows: write it as sha256:HEX"
+        ) from None
+    except OSError as exc:
+        raise Refusal(f"image: {path} can't be read: {exc.strerror}") from exc
+    return digest.hexdigest()
+
+
+def _seed(params: Dict[str, Any], place: Place) -> Dict[str, Any]:
+    user, network = params["user_data"], params["network_config"]
+    meta = {"instance-id": instance_id(params), "local-hostname": params["name"], **params["meta_data"]}
+    head = "#cloud-config\n" if isinstance(user, dict) else ""
+    want = {"path": place.seed, "user_data": head + _yaml(user or ""), "meta_data": _yaml(meta), **_owner(place)}
+    return {**want, **({"network_config": _yaml(network)} if network else {})}
+
+
+def _yaml(value: Any) -> str:
+    """Return what cloud-init reads: a text as it is, all else as JSON, which is YAML."""
+    return value if isinstance(value, str) else json.dumps(value, indent=4, sort_keys=True, default=str)

@@ -1,0 +1,143 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+"""A whole VM's process: started from a record, by itself or by systemd, and given what it has."""
+# Private to the collection: may change without notice.
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, Callable, Dict, List
+
+from .._core.errors import NotDoneInTime, OperationFailed, Refusal, TaskError
+from .._core.plan import NotReadBack, PlanFailed
+from .._core.step import Step
+from .._engine.apply import execute_step
+from .._host import command_line, program
+from .._host.shutdown import NOT_BEGUN
+from .._machine.machine import MACHINE, run_validated
+from .._operations.power import Reached
+from .._provision.instance import Instance, Running
+from .._qmp import errors
+from .._qmp.deadline import Deadline
+
+if TYPE_CHECKING:
+    from .._core.task import Task
+    from .._core.vm import VM
+    from .options import Place
+    from .record import Record
+    from .service import Service
+
+
+def instance(task: Task, place: Place, service: Service | None, **params: Any) -> Process:
+    """Return the process of a VM, as ``qemu_instance`` knows it; ``params``: its further options."""
+    options = {
+        "name": place.name,
+        "state": "started",
+        "socket": place.socket,
+        "connect_timeout": 10.0,
+        "pidfile": place.pidfile,
+        "user": place.user,
+        "log": place.log,
+        "timeout": task.deadline.seconds,
+        **params,
+    }
+    return Process(task.part(options), service)
+
+
+class Process(Instance):
+    """QEMU's process, which systemd may start."""
+
+    def __init__(self, task: Task, service: Service | None) -> None:
+        super().__init__(task)
+        self.service = service
+        self.found: Running | None = None
+        """What somebody else had started before this task could."""
+
+    def start(self, line: List[str], seconds: float) -> None:
+        """Start it, unless somebody has done so meanwhile. Raise OperationFailed with QEMU's own words."""
+        deadline = Deadline(min(seconds, self.task.deadline.remaining() or 0.0))
+        self.task.disconnect()  # from what was ended
+        self.found = self.look()
+        if self.found is None:
+            self._clear(deadline)
+            self._start(line, deadline)
+
+    def _launch(self, wanted: List[str], mark: str, deadline: Deadline, logged: Callable[[], str]) -> str:
+        if self.service is None:
+            return super()._launch(wanted, mark, deadline, logged)
+        self.service.start(deadline)
+        return ""
+
+    def _kill(self, mark: str) -> None:
+        super()._kill(mark)
+        if self.service is not None:
+            with contextlib.suppress(OperationFailed):
+                program.run(["systemctl", "stop", self.service.unit], Deadline(10.0), "systemctl stop")
+
+    def plug(self, record: Record, power: str | None, check_mode: bool = False) -> Dict[str, Any]:
+        """Make the record's document true, and return the result as ``qemu_machine`` has it.
+
+        Raise PlanFailed. A guest that this process's task has let run goes on, whatever has failed.
+        """
+        return plug(self.task, self._connected(), record, power, check_mode)
+
+    def go_on(self, power: str) -> None:
+        """Let a guest that was started here, and has run, go on where it should run."""
+        vm = self._connected()
+        vm.forget()
+        with contextlib.suppress(errors.QMPError, TaskError):
+            if self.started is not None and power == "running" and vm.status == "paused":
+                execute_step(Step("cont", wait=Reached(True), hidden=True), vm, Deadline(5.0))
+
+    def resume(self, power: str) -> None:
+        """Let a guest run that has not yet, where it should. Raise the session's errors."""
+        vm = self._connected()
+        vm.forget()
+        if power == "running" and vm.status in (*NOT_BEGUN, "paused"):
+            execute_step(Step("cont", wait=Reached(True), hidden=True), vm, Deadline(5.0))
+
+    def _connected(self) -> VM:
+        return self.vm or self._reconnect()
+
+
+def plug(task: Task, vm: VM, record: Record, power: str | None, check_mode: bool) -> Dict[str, Any]:
+    """Make a record's document true at a VM, and return the result as ``qemu_machine`` has it. Raise PlanFailed."""
+    params = {**dict.fromkeys(MACHINE), "purge": False, "recreate": False, **record.document}
+    params.update(power=power, timeout=record.plug_timeout)
+    if power != "running":
+        params["balloon"] = None  # only a guest that runs can follow
+    before, vm.deadline = vm.deadline, Deadline(min(record.plug_timeout, task.deadline.remaining() or 0.0))
+    try:
+        return run_validated(task.part(params, vm=vm, check_mode=check_mode or task.check_mode))
+    finally:
+        vm.deadline = before
+
+
+def bring_back(process: Process, record: Record, power: str) -> None:
+    """Start a VM from its record as it was, with what it had. Raise OperationFailed for what did not come back."""
+    if process.look() is not None:
+        return
+    process.start(record.command_line, record.start_timeout)
+    try:
+        process.plug(record, power)
+    except (PlanFailed, NotReadBack, errors.QMPError, TaskError) as exc:
+        with contextlib.suppress(errors.QMPError, NotDoneInTime):
+            process.resume(power)
+        cause = exc.cause if isinstance(exc, (PlanFailed, NotReadBack)) else exc
+        raise OperationFailed(f"it runs as it was, without what had been plugged in: {cause}") from exc
+
+
+def check_not_moving(place: Place) -> None:
+    """Raise Refusal for a VM whose guest was being moved away: started here, it could run twice."""
+    if os.path.lexists(place.moving):
+        raise Refusal(
+            f"{place.name}: its guest was being moved to another host, and may run there: look there, and remove {place.moving} "
+            "if it does not"
+        )
+
+
+def shown(line: List[str]) -> Dict[str, List[str]]:
+    """Return a command line as results show it."""
+    return {"run": command_line.redact(line)}

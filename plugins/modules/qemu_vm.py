@@ -1,0 +1,504 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qemu_vm
+short_description: A whole QEMU virtual machine on its host, from nothing to running, in one task
+version_added: 0.4.0
+author:
+  - The vmm.qemu contributors (@vmm-qemu)
+description:
+  - Makes the virtual machine's directories, images, firmware variables, seed for cloud-init and taps, starts QEMU as a unit of systemd or a
+    daemon, plugs in what it has, and lets the guest run. Run again with other options, the running machine becomes what they say.
+  - It is one plan, done whole or taken back. Of a virtual machine that was not there nothing is left, and one that was there goes on as it
+    was. A guest that has run is never ended by that, since it may have written to its disks.
+  - What needs a restart is told in RV(restart_required), and done only with O(restart_allowed).
+  - The role C(vmm.qemu.vm) is this module, with the image fetched.
+extends_documentation_fragment:
+  - vmm.qemu._attributes
+  - vmm.qemu._attributes.actiongroup_qemu
+  - vmm.qemu._qmp.unused
+options:
+  name:
+    description:
+      - The virtual machine's name. At most 64 letters, digits, and after the first also C(_), C(.) and C(-).
+    type: str
+    required: true
+  state:
+    description:
+      - V(running) makes it and starts it. V(stopped) shuts the guest down, and ends QEMU. A guest that is paused can't shut down, which is
+        an error, unless O(shutdown_timeout=0).
+      - V(absent) ends it and removes its sockets, logs, unit and taps. Its data stays unless O(remove_data).
+    type: str
+    choices: [running, stopped, absent]
+    default: running
+  directory:
+    description:
+      - The directory that is the virtual machine's alone. Its name must be O(name), and it is no symbolic link. A long path makes long sockets,
+        and these have 107 bytes at most.
+      - It belongs to root where O(user) is another one, who may pass it. Only the images and C(run/sockets) belong to that user.
+      - C(disk.qcow2) and C(uefi-vars.fd) are its data, and C(vm.json) is what it had last. In C(run) are the monitor of this collection (C(qmp)), one for people (C(monitor)),
+        the guest agent's socket (C(agent)), the console (C(console), with all that it said in C(console.log)), and QEMU's log (C(qemu.log)).
+      - If not set, C(/var/lib/vmm-qemu/NAME).
+    type: path
+  user:
+    description:
+      - The user that QEMU runs as, and that the files belong to. The task must run as root then.
+      - With an empty string it is the user who runs the task.
+    type: str
+    default: vmm-qemu
+  binary:
+    description:
+      - The QEMU to run. If empty, the one of the host's architecture.
+    type: path
+  service:
+    description:
+      - What starts QEMU. V(systemd) is a unit C(vmm-qemu-NAME.service). With V(daemon) QEMU puts itself into the background.
+      - V(auto) is V(systemd) on hosts that run it, if the task runs as root.
+    type: str
+    choices: [auto, systemd, daemon]
+    default: auto
+  autostart:
+    description:
+      - Whether systemd starts it when the host starts, and again when QEMU crashes, with all that it had when this module last ran.
+      - Without systemd, RV(start_command) is what any other supervisor can run for that.
+    type: bool
+    default: false
+  restart_allowed:
+    description:
+      - Whether a running guest may be shut down and started again, when what has changed takes that.
+    type: bool
+    default: false
+  start_timeout:
+    description:
+      - Seconds that QEMU has to start.
+    type: int
+    default: 60
+  plug_timeout:
+    description:
+      - Seconds that plugging has, waiting for the guest to give something back included.
+    type: int
+    default: 60
+  shutdown_timeout:
+    description:
+      - Seconds that the guest has to shut down, before QEMU is ended all the same.
+      - V(0) ends it at once, be it running or paused, which to the guest is a power failure.
+    type: int
+    default: 60
+  power:
+    description:
+      - Whether the guest of a running virtual machine runs or is paused.
+    type: str
+    choices: [running, paused]
+    default: running
+  remove_data:
+    description:
+      - With O(state=absent), remove all of O(directory), the disk included.
+    type: bool
+    default: false
+  machine:
+    description:
+      - The machine type. One with a version (V(pc-q35-7.2)) stays the same when QEMU is upgraded, and can be migrated to a newer QEMU.
+    type: str
+    default: q35
+  machine_options:
+    description:
+      - More options of the machine.
+    type: dict
+    default: {}
+  accel:
+    description:
+      - The accelerator. Of several, with colons between them, QEMU takes the first that works.
+    type: str
+    default: kvm:tcg
+  cpu:
+    description:
+      - The CPU model. V(max) has all that the host has, so that the guest can migrate only to a host that has as much.
+      - If empty, QEMU's own default.
+    type: str
+    default: max
+  vcpus:
+    description:
+      - How many virtual CPUs it has.
+    type: int
+    default: 1
+  vcpus_max:
+    description:
+      - How many it can ever have. Up to so many are plugged in and out while the guest runs.
+      - With V(0) it has O(vcpus), and another number of them takes a restart.
+    type: int
+    default: 0
+  memory:
+    description:
+      - The memory that it starts with.
+    type: str
+    default: 1G
+  memory_max:
+    description:
+      - How much memory it can ever have. Needed for O(memory_modules).
+    type: str
+  memory_slots:
+    description:
+      - How many memory modules it can have.
+    type: int
+    default: 8
+  root_ports:
+    description:
+      - How many PCIe root ports it has, C(rp0), C(rp1) and so on. Each takes one device that is plugged in.
+    type: int
+    default: 8
+  firmware:
+    description:
+      - V(uefi) is OVMF, with variables of the virtual machine's own.
+    type: str
+    choices: [bios, uefi]
+    default: bios
+  uefi_code:
+    description:
+      - The firmware. If empty, looked for where distributions have it.
+    type: path
+  uefi_vars:
+    description:
+      - The variables that a new virtual machine begins with. With O(uefi_code) only, and needed then.
+    type: path
+  kernel:
+    description:
+      - A kernel that QEMU boots itself, on the managed host.
+    type: path
+  initrd:
+    description:
+      - Its initramfs.
+    type: path
+  append:
+    description:
+      - Its command line.
+    type: str
+  monitor_mode:
+    description:
+      - What the monitor for people speaks. V(control) is QMP, V(readline) the one that is typed.
+    type: str
+    choices: [control, readline]
+    default: control
+  vnc:
+    description:
+      - A VNC display, as QEMU's C(-vnc) has it, with a graphics card. For example V(unix:/run/vm1.vnc).
+      - Whoever reaches it can use the guest's keyboard. If empty, there is none.
+    type: str
+  arguments:
+    description:
+      - More of QEMU's options, as O(vmm.qemu.qemu_instance#module:arguments) has them in a dictionary. Lists add to those of this module.
+      - No secrets, since every user of the host can read a process's arguments.
+    type: dict
+    default: {}
+  incoming:
+    description:
+      - Start it as one that waits for a migration. The role C(vmm.qemu.migrate) does.
+    type: bool
+    default: false
+  disk:
+    description:
+      - Its disk, a qcow2 image. If not set, C(disk.qcow2) in O(directory). To be migrated it must be where both hosts see it.
+    type: path
+  image:
+    description:
+      - The image that a new disk stands on, as a URL or as an absolute path on the managed host. The disk has what the guest writes, and
+        the image stays as it is.
+      - One from a URL is fetched once, and kept in O(image_directory) for all virtual machines that name the same URL and O(image_checksum).
+        It is only read for a disk that is not there yet.
+    type: str
+  image_checksum:
+    description:
+      - The image's checksum, as V(sha256:HEX). It is checked before a disk is made. For an image from a URL it can be that of a list of checksums
+        (V(sha256:https://images.example.org/SHA256SUMS)), which is looked at when the image is fetched.
+      - Where a new image is published under an old URL, new virtual machines have it when this changes.
+    type: str
+  image_format:
+    description:
+      - The image's format. It is never guessed, since a raw image can look like another.
+    type: str
+    default: qcow2
+  image_directory:
+    description:
+      - Where images from URLs are kept. If not set, C(.images) beside O(directory).
+    type: path
+  disk_size:
+    description:
+      - The size of its disk, which grows to it, also while the guest runs. A smaller one is an error.
+      - Without it the disk is as large as O(image). With neither it has no disk.
+    type: str
+  disk_options:
+    description:
+      - Options of the qcow2 format for a new disk, as O(vmm.qemu.qemu_image#module:options).
+    type: dict
+    default: {}
+  user_data:
+    description:
+      - cloud-init's user data, as a dictionary (its C(#cloud-config)) or as text. With this or O(network_config) the virtual machine has
+        a NoCloud seed.
+      - cloud-init reads it once for each C(instance-id). A guest that has read it has the new one only with another C(instance-id) in O(meta_data),
+        and a restart.
+    type: raw
+  meta_data:
+    description:
+      - cloud-init's meta data. C(instance-id) and C(local-hostname) are O(name) unless it has them.
+      - Another C(instance-id) makes cloud-init do all again that it does for a new machine, after a restart.
+    type: dict
+    default: {}
+  network_config:
+    description:
+      - cloud-init's network configuration, as a dictionary or as text.
+    type: raw
+  taps:
+    description:
+      - Tap interfaces on the host, made for O(user) before and removed after the virtual machine, to be used in O(nics).
+      - A tap that was there before is used, and stays. An interface of another kind is an error.
+    type: list
+    elements: dict
+    default: []
+    options:
+      name:
+        description: The interface's name.
+        type: str
+        required: true
+      bridge:
+        description: A bridge that it is put on. It must be there.
+        type: str
+  objects:
+    description:
+      - Objects, as O(vmm.qemu.qemu_machine#module:objects).
+    type: list
+    elements: dict
+    default: []
+  chardevs:
+    description:
+      - Character devices, as O(vmm.qemu.qemu_machine#module:chardevs).
+    type: list
+    elements: dict
+    default: []
+  netdevs:
+    description:
+      - Network backends, as O(vmm.qemu.qemu_machine#module:netdevs).
+    type: list
+    elements: dict
+    default: []
+  blockdevs:
+    description:
+      - Block nodes, as O(vmm.qemu.qemu_machine#module:blockdevs).
+    type: list
+    elements: dict
+    default: []
+  memory_modules:
+    description:
+      - Memory modules, as O(vmm.qemu.qemu_machine#module:memory).
+    type: list
+    elements: dict
+    default: []
+  disks:
+    description:
+      - Disks, as O(vmm.qemu.qemu_machine#module:disks).
+      - The image of one that has a C(size) is made if it is not there.
+    type: list
+    elements: dict
+    default: []
+  nics:
+    description:
+      - NICs, as O(vmm.qemu.qemu_machine#module:nics).
+    type: list
+    elements: dict
+    default: []
+  devices:
+    description:
+      - Any other devices, as O(vmm.qemu.qemu_machine#module:devices).
+    type: list
+    elements: dict
+    default: []
+  balloon:
+    description:
+      - How much memory the guest has left to itself, as O(vmm.qemu.qemu_balloon#module:size), such as V(512M). A number without a unit is
+        bytes, where in O(memory) it is MiB. Less than 64 MiB is refused.
+      - Only a guest that runs can follow, so it is set by a run with O(power=running) and without O(incoming).
+    type: str
+  purge:
+    description:
+      - Whether to unplug what these lists do not name, as O(vmm.qemu.qemu_machine#module:purge).
+    type: bool
+    default: false
+  recreate:
+    description:
+      - Whether to unplug and plug again what differs and can't change, as O(vmm.qemu.qemu_machine#module:recreate).
+    type: bool
+    default: false
+  timeout:
+    description: Seconds that all of it may take. If not set, what the other limits come to, and ten minutes for images.
+    type: float
+notes:
+  - What the virtual machine has is kept in C(vm.json) in O(directory), where only root can read it. There is no secret in it, so that a secret
+    object of O(objects) has to be given as a file.
+  - An image that was made for it and is missing later is an error, and not made anew, since its storage may not be mounted.
+    O(state=absent) forgets it.
+  - At each run and start the console's log is cut to its last part when it has grown beyond 16 MiB.
+  - What starts it with the host is a copy of this collection's code, which is kept in C(.code) beside O(directory) and which only root can
+    write.
+seealso:
+  - module: vmm.qemu.qemu_machine
+  - module: vmm.qemu.qemu_instance
+"""
+
+EXAMPLES = r"""
+- name: A virtual machine
+  vmm.qemu.qemu_vm:
+    name: web1
+    memory: 2G
+    vcpus: 2
+    vcpus_max: 8
+    image: /srv/images/debian-12-genericcloud-amd64.qcow2
+    disk_size: 20G
+    user_data:
+      users:
+        - {name: admin, sudo: "ALL=(ALL) NOPASSWD:ALL", ssh_authorized_keys: ["ssh-ed25519 AAAA... me"]}
+    taps:
+      - {name: web1-0, bridge: br0}
+    nics:
+      - {id: net0, netdev: {type: tap, ifname: web1-0, script: "no", downscript: "no"}, mac: "52:54:00:00:00:01", bus: rp0}
+    disks:
+      - {id: data, filename: /var/lib/vmm-qemu/web1/data.qcow2, format: qcow2, size: 100G, bus: rp1}
+
+- name: It is shut down, and goes, but for its data
+  vmm.qemu.qemu_vm:
+    name: web1
+    state: absent
+"""
+
+RETURN = r"""
+plan:
+  description: What changes on the host and in the machine, in the order in which it is done. In check mode what would.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - {action: add, kind: directory, id: /var/lib/vmm-qemu/web1, changes: {}}
+    - {action: add, kind: process, id: web1, changes: {}}
+    - {action: add, kind: nic, id: net0, changes: {}}
+  contains:
+    action:
+      description: V(add), V(change) or V(remove).
+      type: str
+    kind:
+      description: What it is, such as V(image), V(tap), V(process) or V(disk).
+      type: str
+    id:
+      description: Which one.
+      type: str
+    changes:
+      description: The properties that differ, each with C(before) and C(after).
+      type: dict
+summary:
+  description: How many things are added, changed, removed, and unchanged.
+  returned: success
+  type: dict
+  sample: {add: 9, change: 0, remove: 0, unchanged: 1}
+msg:
+  description: The summary as a line, or what failed.
+  returned: always
+  type: str
+vm:
+  description: Everything that was plugged in, as it is in the end, by kind and id, and the run state as C(status).
+  returned: success
+  type: dict
+instance:
+  description: QEMU's process.
+  returned: success
+  type: dict
+  contains:
+    name:
+      description: The virtual machine's name.
+      type: str
+    status:
+      description: Its run state.
+      type: str
+    pid:
+      description: The process.
+      type: int
+    socket:
+      description: The monitor that this collection uses.
+      type: str
+    pidfile:
+      description: The file with the process's number.
+      type: str
+    command_line:
+      description: The command line, without secrets.
+      type: list
+      elements: str
+restart_required:
+  description: Whether it runs with other arguments than these options make.
+  returned: success
+  type: bool
+start_command:
+  description: The command line that starts it with all that it has. Empty where nothing but this module shall.
+  returned: success, with O(state=running)
+  type: list
+  elements: str
+  sample: [/usr/bin/python3, -I, /var/lib/vmm-qemu/.code/0123456789abcdef, start, /var/lib/vmm-qemu/web1]
+seed_unread:
+  description: Whether there is a new seed that the guest does not read, since its instance-id is the same.
+  returned: success, with O(state=running)
+  type: bool
+instance_id:
+  description: What cloud-init knows the virtual machine by, if it has a seed.
+  returned: success, with O(state=running)
+  type: str
+image_needed:
+  description: Where O(image) has to be fetched to first, if that is why the task failed.
+  returned: when that is so
+  type: str
+commands:
+  description:
+    - What was done on the host, and the commands that changed the virtual machine, in their order. In check mode what would be.
+    - On the host C(run) is a command line, and C(action) something that the module did itself to C(path).
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - {action: mkdir, path: /var/lib/vmm-qemu/web1}
+    - {run: [systemctl, start, vmm-qemu-web1.service]}
+    - {execute: cont, arguments: {}}
+unverifiable:
+  description: What was asked for and can't be read back from QEMU.
+  returned: success, with O(state=running)
+  type: list
+  elements: str
+rolled_back:
+  description: What took back what was done before a step failed.
+  returned: when something was taken back
+  type: list
+  elements: dict
+not_rolled_back:
+  description: What could not be taken back.
+  returned: when that is so
+  type: list
+  elements: str
+error:
+  description: QEMU's own refusal.
+  returned: when QEMU refused a command
+  type: dict
+  contains:
+    class:
+      description: QEMU's error class.
+      type: str
+    desc:
+      description: QEMU's text.
+      type: str
+"""
+
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._vm.module import run, secrets
+from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import OPTIONS
+
+MODULE = Module(OPTIONS, run, secrets=secrets, monitor=False)
+main = MODULE.main
+
+if __name__ == "__main__":
+    main()
