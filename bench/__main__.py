@@ -25,6 +25,7 @@ PARTS = {
     "tasks": "tasks and payloads",
     "machine": "many disks",
     "fleet": "many virtual machines",
+    "roles": "whole virtual machines",
 }
 RESULTS = Path(__file__).resolve().parent / "results"
 PANELS = 2  # of the picture: one for disks, one for virtual machines
