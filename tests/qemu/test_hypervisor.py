@@ -1,0 +1,86 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role vmm.qemu.vm on a host with systemd, over SSH: what a VM has outlives the host's reboot and QEMU's crash.
+
+The VM has firmware only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from typing import Any
+
+import pytest
+
+from support.hypervisor import Hypervisor
+
+UNIT = "vmm-qemu-vm1.service"
+DIRECTORY = "/var/lib/vmm-qemu/vm1"
+TAP = {"type": "tap", "ifname": "tap1", "script": "no", "downscript": "no"}
+VM1: dict[str, Any] = {
+    "vm_name": "vm1",
+    "vm_service": "systemd",
+    "vm_autostart": True,
+    "vm_accel": "tcg",
+    "vm_cpu": "qemu64",
+    "vm_memory": "64M",
+    "vm_root_ports": 2,
+    "vm_shutdown_timeout": 0,
+    "vm_taps": [{"name": "tap1", "bridge": "br0"}],
+    "vm_nics": [{"id": "lan", "netdev": TAP, "bus": "rp0", "mac": "52:54:00:12:34:56", "romfile": ""}],
+    "vm_disks": [{"id": "data", "filename": f"{DIRECTORY}/data.qcow2", "format": "qcow2", "size": "8M", "bus": "rp1"}],
+}
+
+
+def provision(host: Hypervisor, changed: bool) -> None:
+    """Run the role: it must work, and change something or nothing."""
+    role = {"role": "vmm.qemu.vm", "vars": VM1}
+    run = host.play([{"hosts": "hypervisors", "gather_facts": False, "roles": [role]}])
+    assert run.rc == 0, run.output
+    assert any(task.changed for task in run.tasks) == changed, run.output
+
+
+def pid_of_qemu(host: Hypervisor) -> int:
+    """The process of the unit, or 0."""
+    return int(host.run("systemctl", "show", "--property", "MainPID", "--value", UNIT))
+
+
+def is_whole(host: Hypervisor) -> None:
+    """The VM runs, with all that it was given, and QEMU holds the tap on the bridge."""
+    assert host.run("systemctl", "show", "--property", "ActiveState", "--value", UNIT) == "active", host.journal(UNIT)
+    with contextlib.closing(host.observer(f"{DIRECTORY}/run/monitor")) as observer:
+        assert {"lan": "virtio-net-pci", "data": "virtio-blk-pci"}.items() <= observer.devices().items()
+        assert "data-node" in observer.nodes()
+        assert observer.status() == "running"
+    (tap,) = json.loads(host.run("ip", "-json", "link", "show", "tap1"))
+    assert tap["master"] == "br0" and "LOWER_UP" in tap["flags"]
+
+
+def crash(host: Hypervisor) -> None:
+    """Kill QEMU, and wait until systemd has started another."""
+    pid = pid_of_qemu(host)
+    host.run("kill", "-9", str(pid))
+    end = time.monotonic() + 60
+    while pid_of_qemu(host) in (0, pid):
+        assert time.monotonic() < end, host.journal(UNIT)
+        time.sleep(0.5)
+    host.run("systemctl", "start", UNIT)  # waits until it has started
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make such namespaces")
+def test_what_a_vm_has_outlives_a_reboot_and_a_crash() -> None:
+    with Hypervisor() as host:
+        provision(host, changed=True)
+        is_whole(host)
+        provision(host, changed=False)
+
+        host.reboot()
+        is_whole(host)
+        provision(host, changed=False)
+
+        crash(host)
+        is_whole(host)
