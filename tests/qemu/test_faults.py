@@ -55,6 +55,34 @@ def test_a_recreation_whose_connection_breaks_gives_the_old_disk_back(scsi_vm: V
     assert scsi_vm.observer.node("d0-node")["file"] == given["filename"]
 
 
+@pytest.mark.parametrize("at", ["device_del", "blockdev-del", "netdev_del", "chardev-remove", "object-del"])
+@pytest.mark.parametrize("fault", ["lose", "cut"])
+def test_a_removal_whose_connection_breaks(scsi_vm: VM, fault: str, at: str) -> None:
+    """A look tells whether QEMU has taken the command: the task goes on then, or takes back what was done before."""
+    things: dict[str, Any] = {
+        "objects": [{"id": "o0", "qom_type": "iothread"}],
+        "chardevs": [{"id": "c0", "type": "null"}],
+        "netdevs": [{"id": "n0", "type": "user"}],
+        "disks": [disk(scsi_vm)],
+    }
+    empty = scsi_vm.fingerprint()
+    run_module(scsi_vm, "qemu_machine", **things)
+    full = scsi_vm.fingerprint()
+    gone: dict[str, Any] = {
+        section: [{"id": thing["id"], "state": "absent"} for thing in there] for section, there in things.items()
+    }
+    with Proxy(scsi_vm.qmp, fault, at) as proxy:
+        if fault == "cut":
+            run_module(proxy.address, "qemu_machine", **gone)
+        else:
+            with pytest.raises(ModuleFailed) as failed:
+                run_module(proxy.address, "qemu_machine", **gone)
+            assert at in failed.value.result["msg"]
+            assert failed.value.result["changed"] == (at == "device_del"), "a guest might still give it back"
+    assert proxy.struck
+    assert scsi_vm.fingerprint() == (empty if fault == "cut" else full)
+
+
 def test_a_result_that_can_not_be_read_back_is_not_nothing(scsi_vm: VM) -> None:
     """The connection breaks at the first query after all was done."""
     given = disk(scsi_vm)

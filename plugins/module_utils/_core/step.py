@@ -128,9 +128,9 @@ class Step(NamedTuple):
     capture_undo: Callable[[VM], Sequence[Step]] | None = None
     """Reads the VM before the plan's first step is sent and returns the ``undo``, where that takes many queries."""
     removes: bool = False
-    """Whether it takes something away; nothing is put back while it is unknown whether it ran."""
+    """Whether it takes something away; that is not put back while it is unknown whether it has gone."""
     still_needed: Callable[[VM], bool] | None = None
-    """Tells whether there is anything to do, where QEMU's refusal has no class that would tell."""
+    """Tells whether there is anything to do, where QEMU has refused the step, or its answer was lost."""
     last: bool = False
     """Whether it comes after all others, since nothing takes it back."""
     irreversible: str = ""

@@ -47,11 +47,13 @@ def apply(plan: Plan, vm: VM) -> None:
             _wait_for_end(step, vm, vm.deadline, mark)
         except (errors.QMPError, TaskError) as exc:
             # QEMU may work on it, or have taken it: a balloon's target stays, whether the guest got there or not
-            if not step.removes and (mark is not None or may_have_run(exc)):
-                _note_done(step, takes_back, undo, kept)
-            raise PlanFailed(step, exc, *_roll_back(undo, kept, vm)) from exc
+            unknown = mark is not None or may_have_run(exc)
+            if not (unknown and step.removes and _has_gone(step, vm)):
+                if unknown and not step.removes:
+                    _note_done(step, takes_back, undo, kept)
+                raise PlanFailed(step, exc, *_roll_back(undo, kept, vm)) from exc
         except BaseException:  # the task was told to stop
-            if not step.removes:
+            if not step.removes or _has_gone(step, vm):
                 _note_done(step, takes_back, undo, kept)
             _roll_back(undo, kept, vm)
             raise
@@ -80,6 +82,22 @@ def may_have_run(exc: Exception) -> bool:
     if isinstance(exc, errors.Disconnected):
         return exc.outcome_unknown
     return isinstance(exc, (errors.CommandTimeout, errors.Cancelled)) and exc.phase == "reply"
+
+
+def _has_gone(step: Step, vm: VM) -> bool:
+    """Tell whether what a step that was not seen through was to remove is gone. False where nothing tells."""
+    deadline, vm.deadline = vm.deadline, Deadline(_LOOK_SECONDS)
+    try:
+        if step.still_needed is None or _reconnect(vm) is not None:
+            return False
+        gone = not _is_there(step, vm)
+    except (errors.QMPError, TaskError):
+        return False
+    finally:
+        vm.deadline = deadline
+    if not gone and step.wait is None:  # QEMU answers in order: it has not taken it. A guest may still give it back
+        vm.account.drop(step)
+    return gone
 
 
 def execute_step(step: Step, vm: VM, deadline: Deadline) -> None:

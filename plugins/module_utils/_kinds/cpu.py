@@ -231,7 +231,15 @@ def unplug(vm: VM, slot: Slot, wait: bool, draft: Draft) -> List[Step]:
     end = Unplugged(path)
     end.no_wait = not wait
     return [
-        Step("device_del", {"id": ident or path}, wait=end, undo=[again], hint=qemu_texts.cpu_unplug_hint, removes=True)
+        Step(
+            "device_del",
+            {"id": ident or path},
+            wait=end,
+            undo=[again],
+            hint=qemu_texts.cpu_unplug_hint,
+            removes=True,
+            still_needed=lambda vm: not end.is_done(vm),
+        )
     ]
 
 

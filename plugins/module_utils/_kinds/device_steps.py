@@ -183,6 +183,7 @@ def delete(vm: VM, want: Want, ending: Wait, draft: Draft) -> List[Step]:
         wait=end,
         capture_undo=lambda vm: [step for name in names for step in _recreate_steps(vm, name)],
         removes=True,
+        still_needed=lambda vm: not vm.peripherals().keys().isdisjoint(names),
     )
     held = {held_by(name): blockdev_graph.goes_along(vm, name, draft) for name in names}
     stale = [name for name in held if name in nodes(vm)]  # of a run that was killed before the guest had answered

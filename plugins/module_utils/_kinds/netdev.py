@@ -172,7 +172,15 @@ class Netdev(Kind):
         """Return the ``netdev_del``. Raise Refusal while a NIC uses it: QEMU itself would pull it from under the NIC."""
         ident = self.ident(want)
         self.check_unused(vm, want, draft)
-        return [Step("netdev_del", {"id": ident}, undo=self._recreate_steps(vm, ident), removes=True)]
+        return [
+            Step(
+                "netdev_del",
+                {"id": ident},
+                undo=self._recreate_steps(vm, ident),
+                removes=True,
+                still_needed=lambda vm: ident in wiring(vm),
+            )
+        ]
 
     def list(self, vm: VM) -> List[Want]:
         """Return the ids."""

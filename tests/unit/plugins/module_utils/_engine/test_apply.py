@@ -117,6 +117,39 @@ def test_a_step_of_unknown_outcome_is_taken_back(error: QMPError) -> None:
         assert (qemu.things, account(vm)) == ({}, [])
 
 
+def there(ident: str) -> Any:
+    """A `still_needed` that looks for it."""
+    return lambda vm: ident in vm.ask("query-things")
+
+
+@pytest.mark.parametrize("error", UNKNOWN, ids=["lost", "late"])
+def test_what_has_gone_though_nobody_said_so_has_gone(error: QMPError) -> None:
+    vm, qemu = stub_vm({"a": {}})
+    qemu.refuse["thing-del", "a"] = error
+    qemu.closed = isinstance(error, Disconnected)
+    apply(Plan([delete("a", still_needed=there("a")), add("b")]), vm)
+    assert (qemu.sent, account(vm)) == (["del a", "add b"], ["del a", "add b"])
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "guest"])
+@pytest.mark.parametrize("error", UNKNOWN, ids=["lost", "late"])
+def test_what_is_there_after_an_answer_was_lost_stays(error: QMPError, waits: bool) -> None:
+    """QEMU has not taken the command; but where it asks a guest, that may still give it back."""
+    vm, qemu = stub_vm({"a": {}})
+    qemu.refuse["thing-del", "a"] = error
+    qemu._carry_out = lambda *_args: None  # type: ignore[method-assign]
+    fail(vm, delete("a", still_needed=there("a"), wait=Gone() if waits else None))
+    assert (qemu.sent, account(vm)) == (["del a"], ["del a"] if waits else [])
+
+
+def test_a_removal_that_a_task_was_stopped_in_is_taken_back_where_it_has_gone() -> None:
+    vm, qemu = stub_vm({"a": {}, "b": {}})
+    qemu.refuse["thing-del", "b"] = KeyboardInterrupt()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        apply(Plan([delete("a"), delete("b", still_needed=there("b"))]), vm)
+    assert (set(qemu.things), account(vm)) == ({"a", "b"}, [])
+
+
 @pytest.mark.parametrize("error", UNKNOWN, ids=["lost", "late"])
 def test_nothing_is_put_back_while_it_is_unknown_whether_it_went(error: QMPError) -> None:
     vm, qemu = stub_vm({"a": {}, "b": {}})
@@ -129,7 +162,7 @@ def test_nothing_is_put_back_while_it_is_unknown_whether_it_went(error: QMPError
 def test_a_refused_removal_of_what_is_not_there_is_done() -> None:
     vm, qemu = stub_vm({"a": {}})
     qemu.refuse["thing-del", "b"] = CommandError("thing-del", desc="no such thing")
-    apply(Plan([delete("b", still_needed=lambda vm: "b" in vm.ask("query-things")), delete("a")]), vm)
+    apply(Plan([delete("b", still_needed=there("b")), delete("a")]), vm)
     assert qemu.things == {}
 
 
