@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -172,16 +173,21 @@ class LiveLab(Lab):
 
     def settle(self, sent: bytes) -> None:
         """A request of a task that is gone is answered all the same; until then a device looks as if it were there for good."""
-        asked = set(re.findall(rb'"device_del".*?"id": ?"(.*?)"', sent))
         look, deadline = self.vm.observer, time.monotonic() + 60
-        for name in sorted(name.decode() for name in asked):
-            while name in look.devices() and time.monotonic() < deadline:
-                if any(
-                    event["event"] == "DEVICE_DELETED" and event["data"].get("device") == name for event in look.events
-                ):
-                    break
-                time.sleep(0.05)
-        look.forget_events()
+        asked = asked_for(sent)
+        while asked & look.devices().keys() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+_PLUGGING = re.compile(rb'{"execute":"device_(add|del)","arguments":({.*?}),"id":"[^"]*"}')
+
+
+def asked_for(sent: bytes) -> set[str]:
+    """The ids of the devices that QEMU was asked to remove, and not to add again after that."""
+    asked: set[str] = set()
+    for verb, arguments in _PLUGGING.findall(sent):
+        (asked.add if verb == b"del" else asked.discard)(json.loads(arguments)["id"])
+    return asked
 
 
 class Killed(BaseException):

@@ -103,7 +103,9 @@ def resumable(plan: Plan) -> Plan:
 def foretell(lab: Lab, document: dict[str, Any], before: State) -> dict[str, Any]:
     """Check mode, which alters nothing."""
     foretold = lab.run(document, check=True)
-    assert lab.state() == before, "check mode altered the VM"
+    after = lab.state()
+    changed = [item for item in before.keys() | after.keys() if before.get(item) != after.get(item)]
+    assert not changed, f"check mode altered the VM: {changed}"
     return foretold
 
 
