@@ -78,7 +78,8 @@ class Bitmap(Kind):
         """Return the ``block-dirty-bitmap-remove``. What takes it back makes an empty one."""
         self.check_unused(vm, want, draft)
         again = Step("block-dirty-bitmap-add", self.read(vm, want) or {})
-        return [Step("block-dirty-bitmap-remove", _where(want), undo=[again], removes=True)]
+        step = Step("block-dirty-bitmap-remove", _where(want), undo=[again], removes=True)
+        return [step.replace(still_needed=lambda vm: self.read(vm, want) is not None)]
 
 
 def _where(want: Want) -> Dict[str, Any]:
