@@ -21,12 +21,15 @@ from .vm import VM
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from .._qmp.deadline import Stop
     from .progress import Progress
 
     class OpenSession(Protocol):
         """How a task gets its session: ``QMPSession.connect``, or something a test puts in its place."""
 
-        def __call__(self, address: str, *, timeout: float, tls: Dict[str, Any] | None, read_only: bool) -> QMPSession:
+        def __call__(
+            self, address: str, *, deadline: Deadline, tls: Dict[str, Any] | None, read_only: bool
+        ) -> QMPSession:
             """Raise what ``QMPSession.connect`` raises."""
 
 
@@ -63,8 +66,9 @@ class Task:
         check_mode: bool,
         open_session: OpenSession,
         on_progress: Callable[[Progress], None],
+        stop: Stop | None = None,
     ) -> None:
-        """``on_progress`` is called with how far long work is, as often as it is looked at.
+        """``on_progress`` is called with how far long work is, as often as it is looked at. ``stop``: what cuts it short.
 
         ``account``: what was sent or done so far. ``details``: the account's.
         """
@@ -75,7 +79,7 @@ class Task:
             value = params.get(name)
             if value is not None and not value > 0:  # "not >": nan, too
                 raise Refusal(f"{name}: {params[name]} is not a positive number of seconds")
-        self.deadline = Deadline(params.get("timeout") or 60.0)
+        self.deadline = Deadline(params.get("timeout") or 60.0, stop)
         self.account = Account()
         self.details = self.account.details
         self._open = open_session
@@ -101,7 +105,7 @@ class Task:
         """
         if self._vm is None:
             address = parse(self.params["socket"])
-            session = self._session(self.params["connect_timeout"])
+            session = self._session(self.params["connect_timeout"], stop=self.deadline.stop)
             if session.version[:2] < _OLDEST:
                 session.close()
                 found = ".".join(str(number) for number in session.version[:3])
@@ -123,15 +127,15 @@ class Task:
 
     def connect_to(self, address: str) -> VM:
         """Return another VM that the task has to do with, at a monitor of its own; the caller closes its session."""
-        left = min(self.params["connect_timeout"], max(self.deadline.remaining() or 0.0, 0.1))
-        session = self._open(address, timeout=left, tls=self.params.get("tls"), read_only=self.check_mode)
+        session = self._session(self.params["connect_timeout"], address)
         return VM(session, self.deadline, local=False, reopen=lambda seconds: session, account=self.account)
 
-    def _session(self, seconds: float) -> QMPSession:
-        left = self.deadline.remaining() or 0.0
+    def _session(self, seconds: float, address: str = "", stop: Stop | None = None) -> QMPSession:
+        """Return a session with the monitor at ``address`` (by default the VM's own), open within so many seconds."""
+        left = max(self.deadline.remaining() or 0.0, 0.1)
         return self._open(
-            self.params["socket"],
-            timeout=min(seconds, max(left, 0.1)),
+            address or self.params["socket"],
+            deadline=Deadline(min(seconds, left), stop),
             tls=self.params.get("tls"),
             read_only=self.check_mode,
         )

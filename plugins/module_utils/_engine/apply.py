@@ -158,6 +158,8 @@ def _is_there(step: Step, vm: VM) -> bool:
 
 def _send(step: Step, vm: VM, deadline: Deadline) -> None:
     if step.do:
+        if deadline.cancelled:
+            raise errors.Cancelled(step.title, "queue")
         step.do(deadline)
         return
     opened: List[int] = []
@@ -175,7 +177,7 @@ def _wait_for_end(step: Step, vm: VM, deadline: Deadline, mark: int | None) -> N
     if mark is None or wait is None or wait.no_wait:
         return
     if wait.seconds is not None:
-        deadline = Deadline(min(wait.seconds, deadline.remaining() or 0.0))
+        deadline = Deadline(min(wait.seconds, deadline.remaining() or 0.0), deadline.stop)
     again = time.monotonic() + wait.resend_every
     while True:
         event = _next_event(wait, vm, mark, deadline)

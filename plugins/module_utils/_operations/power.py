@@ -281,7 +281,7 @@ def _ask_to_end(run: Run, patience: float | None) -> Step:
         run.send(first)
         return first
     try:
-        run.send(first, Deadline(max(patience or 0, 0.1)))
+        run.send(first, Deadline(max(patience or 0, 0.1), run.vm.deadline.stop))
         return first
     except (Ignored, errors.CommandTimeout):
         run.send(forced[0])
