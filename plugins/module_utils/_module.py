@@ -10,14 +10,15 @@ module process. An action plugin can call ``Module.run`` in the controller's own
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
-from ._core.errors import TaskError
+from ._core.errors import Refusal, TaskError
 from ._core.failure import failure, internal_error, plan_failure
 from ._core.interrupt import interruptible
 from ._core.option import Option, argument_spec
 from ._core.plan import NotReadBack, PlanFailed
-from ._core.secrets import redact, url_passwords
+from ._core.secrets import hidden_values, redact, url_passwords
 from ._core.task import CONNECTION, Task
 from ._qmp import errors
 from ._qmp.session import QMPSession
@@ -25,6 +26,7 @@ from ._qmp.session import QMPSession
 if TYPE_CHECKING:
     from ._core.progress import Progress
     from ._core.task import OpenSession
+    from ._qmp.deadline import Stop
 
 
 class Module:
@@ -36,18 +38,25 @@ class Module:
         work: Callable[[Task], Dict[str, Any]],
         secrets: Callable[[Dict[str, Any]], List[str]] = lambda params: [],
         monitor: bool = True,
+        many: bool = False,
         **constraints: Any,
     ) -> None:
         """``work`` takes a Task and returns the result. ``constraints`` are AnsibleModule's: ``required_if`` and so on.
 
-        ``monitor``: whether it speaks to one, and has the options for that.
+        ``monitor``: whether it speaks to one, and has the options for that. ``many``: whether it takes ``machines``, too.
 
         ``secrets`` gives the values in the parameters, not validated yet perhaps, that nothing may show.
         """
-        self.options = {**CONNECTION, **options} if monitor else options
-        self.constraints = constraints
-        self.secrets: Callable[[Dict[str, Any]], List[str]] = lambda params: [*secrets(params), *url_passwords(params)]
+        self._of_one = {**CONNECTION, **options} if monitor else options
+        self._constraints = constraints
+        self._many = many
+        self._secrets = secrets
         self._work = work
+        self.options, self.constraints = self._of_one, constraints
+        if many:  # what is required, and goes together, depends on whether there are machines
+            from ._machines import with_machines
+
+            self.options, self.constraints = with_machines(self._of_one), {}
 
     @property
     def argument_spec(self) -> Dict[str, Any]:
@@ -68,9 +77,33 @@ class Module:
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> Dict[str, Any]:
         """Return the task's result for validated parameters, with ``failed`` and ``msg`` where it failed. Raise nothing."""
+
+        def run(
+            params: Dict[str, Any], on_progress: Callable[[Progress], None], stop: Stop | None = None
+        ) -> Dict[str, Any]:
+            task = partial(Task, params, check_mode, open_session, on_progress, stop)
+            result = self._run(task)
+            if not diff_mode:
+                result.pop("diff", None)
+            return self._without_secrets(result, params)
+
+        if not self._many:
+            return run(params, on_progress)
+        from ._machines import joined, of_each, of_one, run_each
+
+        try:
+            if params.get("machines") is None:
+                return run(of_one(params, self._of_one, self._constraints), on_progress)
+            machines = of_each(params, self._of_one, self._constraints)
+        except Refusal as exc:
+            return self._without_secrets(failure(exc, None), params)
+        return joined(run_each(machines, run, on_progress))
+
+    def _run(self, start: Callable[[], Task]) -> Dict[str, Any]:
+        """Return the result of one VM's task."""
         task: Task | None = None
         try:
-            task = Task(params, check_mode, open_session, on_progress)
+            task = start()
             result = self._work(task)
         except PlanFailed as exc:
             result = plan_failure(exc, task)
@@ -82,12 +115,20 @@ class Module:
         finally:
             if task is not None:
                 task.close()
-        if not diff_mode:
-            result.pop("diff", None)
-        secrets = self.secrets(params)
-        if secrets:
-            result = redact(result, secrets)
         return result
+
+    def secrets(self, params: Dict[str, Any]) -> List[str]:
+        """Return the values in the parameters, not validated yet perhaps, that nothing may show."""
+        found = [*self._secrets(params), *url_passwords(params)]
+        machines = params.get("machines") if self._many else None
+        for own in machines.values() if isinstance(machines, dict) else ():
+            if isinstance(own, dict):
+                found += [*self._secrets(own), *hidden_values(own, self._of_one)]
+        return found
+
+    def _without_secrets(self, result: Dict[str, Any], params: Dict[str, Any]) -> Dict[str, Any]:
+        secrets = self.secrets(params)
+        return redact(result, secrets) if secrets else result
 
     def main(self) -> None:
         """Run as a module's process on the managed host."""

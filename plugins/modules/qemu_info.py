@@ -206,7 +206,7 @@ error:
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.module_utils._operations.info import OPTIONS, run
 
-MODULE = Module(OPTIONS, run)
+MODULE = Module(OPTIONS, run, many=True)
 main = MODULE.main
 
 if __name__ == "__main__":

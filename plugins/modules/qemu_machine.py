@@ -196,7 +196,7 @@ pending:
 from ansible_collections.vmm.qemu.plugins.module_utils._machine.machine import MACHINE, run, secrets
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 
-MODULE = Module(MACHINE, run, secrets=secrets)
+MODULE = Module(MACHINE, run, secrets=secrets, many=True)
 main = MODULE.main
 
 if __name__ == "__main__":

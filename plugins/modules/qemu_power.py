@@ -146,7 +146,7 @@ error:
 from ansible_collections.vmm.qemu.plugins.module_utils._operation import operation
 from ansible_collections.vmm.qemu.plugins.module_utils._operations.power import POWER
 
-MODULE = operation(POWER)
+MODULE = operation(POWER, many=True)
 main = MODULE.main
 
 if __name__ == "__main__":

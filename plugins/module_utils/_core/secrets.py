@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Sequence
 from urllib.parse import unquote
 
 from .step import REDACTED
+
+if TYPE_CHECKING:
+    from .option import Option
 
 # What a user may write into the address of an image: https://user:password@host/image
 _URL_PASSWORD = re.compile(r"\w://[^/@:\s\"]*:([^/@\s\"]+)@")
@@ -40,6 +43,16 @@ def redact(value: Any, secrets: Sequence[str]) -> Any:
         for secret in sorted(secrets, key=len, reverse=True):
             value = value.replace(secret, REDACTED)
     return value
+
+
+def hidden_values(params: Dict[str, Any], options: Dict[str, Option]) -> Iterator[str]:
+    """Yield the values of the options that are ``no_log``, and of those within others, in all their forms."""
+    for name, option in options.items():
+        value, within = params.get(name), option.fields.get("options")
+        if option.fields.get("no_log"):
+            yield from quoted_forms(value)
+        elif within and isinstance(value, dict):
+            yield from hidden_values(value, within)
 
 
 def quoted_forms(secret: Any) -> Iterator[str]:

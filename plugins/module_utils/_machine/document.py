@@ -12,12 +12,13 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, List, NamedTuple, Set, Tuple
 
 from .._core.errors import Refusal
-from .._core.option import Option, argument_spec, check_id, given, suggestion
+from .._core.option import Option, check_id, given
 from .._engine.comparison import Item, named
 from .._kinds.balloon import BALLOON
 from .._kinds.cpu import VCPUS
 from .._kinds.kind import Part
 from .._kinds.sections import SECTIONS
+from .validation import validate_options
 
 _STATE = {"state": Option("str", choices=["present", "absent"], default="present")}
 
@@ -37,7 +38,7 @@ def validated(params: Dict[str, Any]) -> Dict[str, Any]:
         **params,
         **{
             name: [
-                _validated(_place_of(name, number, entry), _options(name), entry) for number, entry in enumerate(listed)
+                validate_options(_place_of(name, number, entry), _options(name), entry) for number, entry in enumerate(listed)
             ]
             for name, listed in params.items()
             if name in SECTIONS and listed is not None
@@ -93,30 +94,6 @@ def _entry(name: str, number: int, params: Dict[str, Any]) -> Entry:
         raise Refusal(f"{place}: {exc}") from exc
     items = [Item(part.kind, part.want if present else part.kind.identity(part.want), present, place) for part in parts]
     return Entry(section.name, "/".join(want[key] for key in section.keys), place, items)
-
-
-def _validated(place: str, options: Dict[str, Option], written: Any) -> Dict[str, Any]:
-    """Return the entry as Ansible makes a module's parameters of it. Raise Refusal with Ansible's own words."""
-    from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-
-    if not isinstance(written, dict):
-        raise Refusal(f"{place}: {written!r} is not a dictionary of options")
-    checked = ArgumentSpecValidator(argument_spec(options)).validate(written)
-    if checked.unsupported_parameters:
-        paths = sorted([name] if isinstance(name, str) else list(name) for name in checked.unsupported_parameters)
-        raise Refusal(f"{place}: {'; '.join(_unknown(options, path) for path in paths)}")
-    if checked.error_messages:
-        raise Refusal(f"{place}: {'; '.join(checked.error_messages)}")
-    params: Dict[str, Any] = checked.validated_parameters
-    return params
-
-
-def _unknown(options: Dict[str, Option], path: List[str]) -> str:
-    """Return what to say of an option that isn't there, or of one inside another."""
-    for name in path[:-1]:
-        options = options[name].fields["options"]
-    instead = suggestion(path[-1], options) or f". There are: {', '.join(sorted(options))}"
-    return f"unknown option {'.'.join(path)}{instead}"
 
 
 def _check_unique(found: Iterable[Entry]) -> None:
