@@ -18,31 +18,24 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 class Lines:
-    """What to show of a flow of Progress: at most a line in two seconds, none while nothing moves."""
+    """What to show of a flow of Progress: of each thing at most a line in two seconds, none while nothing moves."""
 
     def __init__(self, show: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         """``show`` takes a line of text. ``clock`` gives seconds; a test winds its own."""
         self._show = show
         self._clock = clock
-        self._shown_at: float | None = None
-        self._shown: Progress | None = None
+        self._shown: dict[str, tuple[Progress, float]] = {}
 
     def on_progress(self, progress: Progress) -> None:
         """Show it, if there is something new and the last line is old enough."""
         now = self._clock()
-        if self._shown is not None and self._shown_at is not None:
-            moved = (progress.phase, progress.done, progress.total) != self._shown[1:4]
-            if not moved or now - self._shown_at < EVERY:
-                return
-        self._show(line(progress, progress.rate or self._measured(progress, now)))
-        self._shown, self._shown_at = progress, now
-
-    def _measured(self, progress: Progress, now: float) -> float:
-        """Bytes a second since the last line; 0.0 when that can't be said."""
-        before, at = self._shown, self._shown_at
-        if before is None or at is None or before.what != progress.what or now <= at:
-            return 0.0
-        return max(0.0, (progress.done - before.done) / (now - at))
+        before, at = self._shown.get(progress.what, (None, 0.0))
+        moved = before is None or (progress.phase, progress.done, progress.total) != before[1:4]
+        if not moved or (before is not None and now - at < EVERY):
+            return
+        measured = 0.0 if before is None else max(0.0, (progress.done - before.done) / (now - at))
+        self._show(line(progress, progress.rate or measured))
+        self._shown[progress.what] = progress, now
 
 
 def line(progress: Progress, rate: float) -> str:

@@ -31,10 +31,10 @@ class Shown:
         self.texts: list[str] = []
         self.lines = Lines(self.texts.append, lambda: self.now)
 
-    def at(self, now: float, done: int, phase: str = "active") -> int:
+    def at(self, now: float, done: int, phase: str = "active", what: str = "dump") -> int:
         """Tell of so many bytes at that time; how many lines there were by then."""
         self.now = now
-        self.lines.on_progress(Progress("dump", phase, done, 100 * MIB))
+        self.lines.on_progress(Progress(what, phase, done, 100 * MIB))
         return len(self.texts)
 
 
@@ -49,6 +49,14 @@ def test_quiet_while_nothing_moves() -> None:
     shown = Shown()
     assert [shown.at(now, 7) for now in (0.0, 5.0, 50.0)] == [1, 1, 1]
     assert shown.at(51.0, 7, "ready") == 2
+
+
+def test_two_at_a_time() -> None:
+    """Neither takes the other's line, nor is its rate worked out from the other's bytes."""
+    shown = Shown()
+    assert [shown.at(now, int(now) * MIB, what=what) for now in (0.0, 1.0, 2.0, 3.0) for what in "ab"][-1] == 4
+    assert [text[:1] for text in shown.texts] == ["a", "b", "a", "b"]
+    assert all("1.0 MiB/s" in text for text in shown.texts[2:])
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")])
