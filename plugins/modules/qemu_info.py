@@ -20,6 +20,7 @@ description:
 extends_documentation_fragment:
   - vmm.qemu._attributes.info
   - vmm.qemu._attributes.actiongroup_qemu
+  - vmm.qemu._qmp.machines
   - vmm.qemu._qmp
 options:
   gather_subset:
@@ -45,6 +46,15 @@ EXAMPLES = r"""
     socket: /run/vm1.qmp
   register: it
   failed_when: it.vm.status.status != 'running'
+
+- name: All of this host
+  vmm.qemu.qemu_info:
+    machines: {vm1: {socket: /run/vm1.qmp}, vm2: {socket: /run/vm2.qmp}}
+  register: all
+
+- name: Those that run
+  ansible.builtin.debug:
+    msg: "{{ all.machines | dict2items | selectattr('value.vm.status.running') | map(attribute='key') }}"
 
 - name: Devices and disks
   vmm.qemu.qemu_info:
@@ -185,6 +195,20 @@ vm:
       description: The names of the events that this QEMU can send.
       type: list
       elements: str
+machines:
+  description:
+    - What came of each of O(machines), by its name, with the keys that the result of a task for it alone has.
+    - One that failed has C(failed) and C(msg).
+    - Beside it the task's own result has only C(changed), RV(msg), the warnings and the diff.
+  returned: with O(machines), unless their options are wrong
+  type: dict
+  sample:
+    vm1: {changed: false, commands: [], vm: {status: {status: running, running: true}}}
+msg:
+  description: How many of O(machines) were looked at, and which failed and why.
+  returned: with O(machines)
+  type: str
+  sample: 0 changed, 2 unchanged
 commands:
   description: Always empty.
   returned: always

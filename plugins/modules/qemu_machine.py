@@ -22,6 +22,7 @@ description:
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
+  - vmm.qemu._qmp.machines
   - vmm.qemu._qmp
 options:
   objects:
@@ -116,6 +117,19 @@ EXAMPLES = r"""
     power: running
     purge: true
 
+- name: What all virtual machines of this host have
+  vmm.qemu.qemu_machine:
+    power: running
+    machines:
+      web1:
+        socket: /run/web1.qmp
+        vcpus: 4
+      web2:
+        socket: /run/web2.qmp
+        disks:
+          - {id: data, filename: /var/lib/web2/data.qcow2, format: qcow2, bus: rp0}
+  register: it
+
 - name: Only what its plan would be
   vmm.qemu.qemu_machine:
     socket: /run/vm1.qmp
@@ -153,10 +167,20 @@ summary:
   type: dict
   sample: {add: 3, change: 1, remove: 2, unchanged: 14}
 msg:
-  description: The summary as a line, or what failed.
+  description: The summary as a line, or what failed. With O(machines), how many of them changed, and which failed and why.
   returned: always
   type: str
   sample: add 3, change 1, remove 2, unchanged 14
+machines:
+  description:
+    - What came of each of O(machines), by its name, with the keys that the result of a task for it alone has.
+    - One that failed has C(failed) and C(msg).
+    - Beside it the task's own result has only C(changed), RV(msg), the warnings and the diff.
+  returned: with O(machines), unless their options are wrong
+  type: dict
+  sample:
+    web1: {changed: true, commands: [{execute: cont, arguments: {}}], summary: {add: 0, change: 1, remove: 0, unchanged: 2}}
+    web2: {changed: false, commands: [], failed: true, msg: 'disks[0] data: ...'}
 vm:
   description: Everything that the document names as it is in the end, by kind and id, and the run state as C(status).
   returned: success

@@ -18,6 +18,7 @@ description:
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
+  - vmm.qemu._qmp.machines
   - vmm.qemu._qmp
 attributes:
   idempotent:
@@ -39,8 +40,8 @@ options:
         that the socket does not exist or that nobody listens there. A monitor that does not answer is always an error, and so is one
         whose socket's file was deleted while its process lives.
       - With C(-no-shutdown), a shutdown ends in the status C(shutdown), with QEMU still there.
+      - Required, be it here or in each of O(machines).
     type: str
-    required: true
     choices: [running, paused, shutdown, reset, 'off']
   wait:
     description:
@@ -89,6 +90,16 @@ EXAMPLES = r"""
     timeout: 150
     force_after: 120
 
+- name: Shut all down but the gateway, which goes on
+  vmm.qemu.qemu_power:
+    state: shutdown
+    timeout: 150
+    force_after: 120
+    machines:
+      gate: {socket: /run/gate.qmp, state: running}
+      web1: {socket: /run/web1.qmp}
+      web2: {socket: /run/web2.qmp}
+
 - name: End a destination that waits for its guest, and none that has it
   vmm.qemu.qemu_power:
     socket: /run/vm1-new.qmp
@@ -120,6 +131,21 @@ forced:
   description: Whether the guest did not answer within O(force_after), and was turned off.
   returned: when a virtual machine was shut down or turned off, not in check mode
   type: bool
+machines:
+  description:
+    - What came of each of O(machines), by its name, with the keys that the result of a task for it alone has.
+    - One that failed has C(failed) and C(msg).
+    - Beside it the task's own result has only C(changed), RV(msg), the warnings and the diff.
+  returned: with O(machines), unless their options are wrong
+  type: dict
+  sample:
+    web1: {changed: true, commands: [{execute: system_powerdown, arguments: {}}], status: {before: running, after: 'off'}}
+    web2: {changed: false, commands: [], failed: true, msg: '/run/web2.qmp: Permission denied; ...'}
+msg:
+  description: What failed. With O(machines), how many of them changed, and which failed and why.
+  returned: when something failed, and with O(machines)
+  type: str
+  sample: 1 changed, 1 unchanged
 commands:
   description:
     - The commands that changed the virtual machine, or in check mode those that would.
