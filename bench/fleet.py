@@ -1,7 +1,9 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many VMs on one host, each a host of the inventory: a task that changes nothing on 1 to 100 of them, and the life of 50.
+"""Many VMs on one host: a task that changes nothing on 1 to 100 of them, and the life of 50.
+
+Each is a host of the inventory, or all are data of one task.
 
 They are small, paused, and have no guest.
 """
@@ -18,7 +20,7 @@ from typing import Any
 
 from bench.picture import Curve
 from bench.plays import PING, BenchError, Taken, expect, play
-from bench.table import Row, growth, ratio_of
+from bench.table import Bar, Row, growth, ratio_of
 from support.vm import VERSIONS, VM, qemu_binary
 
 VERSION = VERSIONS[-1]
@@ -27,11 +29,12 @@ TURNS = 3
 LIVES = 50
 FORKS = "10"
 PANEL = "Seconds of a task that changes nothing"
+MACHINE = "vmm.qemu.qemu_machine"
 DISK = {"id": "data", "filename": "{{ home }}/data.raw", "driver": "scsi-hd", "bus": "scsi0.0"}
 
 
 def _machine(name: str, **document: Any) -> dict[str, Any]:
-    return {"name": name, "vmm.qemu.qemu_machine": {"socket": "{{ home }}/qmp", "power": "paused", **document}}
+    return {"name": name, MACHINE: {"socket": "{{ home }}/qmp", "power": "paused", **document}}
 
 
 def _inventory(home: Path, places: list[Path]) -> list[str]:
@@ -66,6 +69,7 @@ def _unchanged(home: Path) -> Iterator[Row | Curve]:
         on = {size: f"fleet[0:{size - 1}]" for size in SIZES}
         pings = {size: play(home, [PING], *fleet, hosts=on[size], here=True)[0] for size in SIZES}
         taken: dict[int, list[Taken]] = {size: [] for size in SIZES}
+        yield from _in_one_task(home, places)
         for _turn in range(TURNS):
             for size in SIZES:
                 _warm_up, unchanged = play(home, [task, task], *fleet, hosts=on[size], here=True)
@@ -78,6 +82,39 @@ def _unchanged(home: Path) -> Iterator[Row | Curve]:
     yield growth("unchanged", "VM", costs)
     yield Curve(PANEL, "virtual machines", "qemu_machine", costs)
     yield Curve(PANEL, "virtual machines", "ping", {size: ping.wall for size, ping in pings.items()})
+
+
+def _in_one_task(home: Path, places: list[Path]) -> Iterator[Row | Curve]:
+    """All of them as ``machines`` of one task, beside a ping of their host. Each turn is one play."""
+    machines = {
+        place.name: {"socket": f"{place}/qmp", "disks": [{**DISK, "filename": f"{place}/data.raw"}]} for place in places
+    }
+    tasks = {
+        size: {"name": str(size), MACHINE: {"power": "paused", "machines": dict(list(machines.items())[:size])}}
+        for size in SIZES
+    }
+    pings: list[Taken] = []
+    taken: dict[int, list[Taken]] = {size: [] for size in SIZES}
+    for _turn in range(TURNS):
+        _warm_up, ping, *each = play(home, [tasks[1], PING, *tasks.values()], here=True)
+        pings.append(ping)
+        for size, mine in zip(SIZES, each):
+            taken[size].append(expect(mine, 0))
+    walls, processors = (
+        {size: [float(getattr(each, kind)) for each in mine] for size, mine in taken.items()}
+        for kind in ("wall", "processor")
+    )
+    its_wall, its_processor = median(ping.wall for ping in pings), median(ping.processor for ping in pings)
+    for size in SIZES:
+        what = f"qemu_machine, unchanged, {size} VM{'s' * (size > 1)} in one task"
+        yield _row(f"{what}: ping", walls[size], its_wall)
+        yield _row(f"{what}, processor time: ping", processors[size], its_processor)
+    each_of_most = [seconds / SIZES[-1] for seconds in processors[SIZES[-1]]]
+    yield _row(f"each of {SIZES[-1]} in one task, processor time: ping", each_of_most, its_processor, Bar("<=", 0.03))
+    yield growth(
+        "unchanged in one task, processor time", "VM", {size: median(mine) for size, mine in processors.items()}
+    )
+    yield Curve(PANEL, "virtual machines", "machines, one task", {size: median(mine) for size, mine in walls.items()})
 
 
 def _life() -> list[dict[str, Any]]:
@@ -118,9 +155,9 @@ def _lives(home: Path) -> Iterator[Row]:
     yield _row(f"{LIVES} VMs made, changed and removed: ping", [sum(step.wall for step in steps)], ping.wall)
 
 
-def _row(what: str, mine: list[float], its: float) -> Row:
+def _row(what: str, mine: list[float], its: float, limit: Bar | None = None) -> Row:
     shown = [f"{seconds * 1000:.0f} ms" for seconds in (median(mine), its)]
-    return Row(what, shown, ratio_of(mine, [its] * len(mine)))
+    return Row(what, shown, ratio_of(mine, [its] * len(mine)), limit)
 
 
 def measure() -> Iterator[Row | Curve]:

@@ -57,15 +57,15 @@ notes:
 options:
   machines:
     description:
-      - Many virtual machines in one task. The keys are names for them, for messages and results. The values are dictionaries of this
-        module's own options, or empty.
-      - What stands outside of O(machines) holds for each of them that does not say otherwise itself. Only O(socket) must be in each, and
-        the one outside (from C(module_defaults) or the environment, say) is not used. No two may have the same.
+      - Many virtual machines in one task. The keys are names for them, for messages and results. The values are dictionaries of
+        this module's own options, or empty.
+      - What stands outside of O(machines) holds for each of them that does not say otherwise itself. Only O(socket) must be in
+        each, and the one outside (from C(module_defaults) or the environment, say) is not used. No two may have the same.
       - What is wrong with the options of any of them is an error before anything is done to one.
-      - Eight at a time are worked on side by side, each with its own plan and undo. O(timeout) is that of each one, so that all of them
-        together may take longer.
-      - When some fail, the others are finished all the same. Then the task fails, with the names of the first few in RV(msg) and all of
-        them in RV(machines).
+      - Eight at a time are worked on side by side, each with its own plan and undo. O(timeout) is that of each one, so that all
+        of them together may take longer.
+      - When some fail, the others are finished all the same. Then the task fails, with the names of the first few in RV(msg) and
+        all of them in RV(machines).
     type: dict
     version_added: 0.4.0
   socket:
