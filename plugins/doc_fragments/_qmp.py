@@ -52,7 +52,7 @@ notes:
   - The module runs where the monitor's socket is. It needs nothing there but Python.
 """
 
-    # of modules that take many at once; to be named before the fragment above, whose socket this one replaces
+    # of modules that take many at once; to be named before the fragment above, in whose socket this one's line is put
     MACHINES = r"""
 options:
   machines:
@@ -61,6 +61,7 @@ options:
         this module's own options, or empty.
       - What stands outside of O(machines) holds for each of them that does not say otherwise itself. Only O(socket) must be in
         each, and the one outside (from C(module_defaults) or the environment, say) is not used. No two may have the same.
+        Without O(machines), O(socket) is required.
       - What is wrong with the options of any of them is an error before anything is done to one.
       - Eight at a time are worked on side by side, each with its own plan and undo. O(timeout) is that of each one, so that all
         of them together may take longer.
@@ -69,13 +70,7 @@ options:
     type: dict
     version_added: 0.4.0
   socket:
-    description:
-      - The QMP monitor of the virtual machine, as seen from the managed host.
-      - One of C(/path), C(unix:/path), C(unix:@name) (abstract), C(HOST:PORT), C(tcp:HOST:PORT) and C(tcp:[v6]:PORT).
-      - QEMU serves one client for each monitor at a time. Give the virtual machine a monitor of its own for Ansible.
-      - If not set, the value of the environment variable E(QEMU_QMP_SOCKET) is used.
-      - Required, be it here, from the environment, or in each of O(machines).
-    type: str
+    required: false
 """
 
     # of modules that need no virtual machine
