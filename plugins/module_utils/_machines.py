@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Sequence, Tuple
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 AT_A_TIME = 8
 TOLD = 3
 """How many of the errors the message has."""
+SILENT = 2.0
+"""Seconds after which it is told how many are done."""
 # Each VM has these for itself: what stands beside `machines` is not theirs, and no two may have the same.
 _OWN = ("name", "socket")
 
@@ -105,14 +108,17 @@ def run_each(machines: Dict[str, Params], run: Run, on_progress: Callable[[Progr
     What is raised here (the task is told to stop) first ends what goes on: each takes back what it did.
     """
     results: Dict[str, Result] = {}
+    begun = time.monotonic()
     with _Threads(machines, run) as threads:
         threads.start()
         while len(results) < len(machines):
             name, what = threads.told.get()
             if isinstance(what, Progress):
                 on_progress(what._replace(what=f"{name}: {what.what}"))
-            else:
-                results[name] = what
+                continue
+            results[name] = what
+            if time.monotonic() - begun > SILENT:
+                on_progress(Progress("machines", f"{len(results)} of {len(machines)} done"))
     return {name: results[name] for name in machines}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmm.qemu.plugins.module_utils import _machines
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
@@ -24,6 +25,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import appl
 from ansible_collections.vmm.qemu.plugins.module_utils._machines import AT_A_TIME, of_each
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.modules.qemu_machine import MODULE as QEMU_MACHINE
+from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import line
 from support.fakeqmp import FakeQMP, Peer
 
 OPTIONS = {
@@ -126,7 +128,8 @@ def test_one_fails_and_the_others_are_finished() -> None:
     assert result["diff"] == {"before": {"vm0": {"a": 1}, "vm4": {"a": 1}}, "after": {"vm0": {"a": 2}, "vm4": {"a": 2}}}
 
 
-def test_eight_at_a_time_each_with_its_progress() -> None:
+def test_eight_at_a_time_each_with_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_machines, "SILENT", -1.0)
     together = threading.Barrier(AT_A_TIME)
     names = {threading.get_ident(): "main"}
     told: list[tuple[str, str]] = []
@@ -137,11 +140,14 @@ def test_eight_at_a_time_each_with_its_progress() -> None:
         return {"changed": task.check_mode}
 
     def on_progress(progress: Progress) -> None:
-        told.append((names[threading.get_ident()], progress.what))
+        told.append((names[threading.get_ident()], line(progress, 0.0)))
 
     machines = {f"vm{n}": {"socket": f"/{n}"} for n in range(2 * AT_A_TIME)}
     assert run(work, machines, check_mode=True, on_progress=on_progress)["msg"] == "16 changed, 0 unchanged"
-    assert sorted(told) == sorted(("main", f"{name}: copy") for name in machines)
+    assert {thread for thread, _progress in told} == {"main"}
+    assert sorted(text for _thread, text in told) == sorted(
+        [f"{name}: copy: active" for name in machines] + [f"machines: {n + 1} of 16 done" for n in range(16)]
+    )
 
 
 def test_secrets_are_known_wherever_they_are() -> None:
