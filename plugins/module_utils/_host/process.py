@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Callable, Dict, Iterator, List, Sequence
 
 from .._core import safe_open
 from .._core.errors import Refusal
+from .child import killed_by
 from .command_line import guest_name
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[
         except (OSError, ValueError) as exc:
             raise Refusal(f"{argv[0]} can't be run: {exc}") from exc
         try:
-            status = process.wait(deadline.remaining())
+            with killed_by(deadline, process):
+                status = process.wait(deadline.remaining())
         except BaseException as exc:
             process.kill()
             process.wait()

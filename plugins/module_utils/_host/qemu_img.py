@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from .._core import safe_open
 from .._core.errors import Refusal
+from . import child
 
 if TYPE_CHECKING:
     from .._qmp.deadline import Deadline
@@ -51,14 +52,10 @@ class QemuImg:
         """
         number = safe_open.by_number(file[1]) if file else ""
         try:
-            # There is no AnsibleModule in the task's own process: pylint: disable-next=ansible-bad-function
-            done = subprocess.run(
+            done = child.run(
                 [number if file and word == file[0] else word for word in command],
-                check=False,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
+                self._deadline,
                 pass_fds=[file[1]] if file else [],
-                timeout=self._deadline.remaining(),
                 env={**os.environ, "LC_ALL": "C"},
             )
         except subprocess.TimeoutExpired as exc:

@@ -38,7 +38,8 @@ def validated(params: Dict[str, Any]) -> Dict[str, Any]:
         **params,
         **{
             name: [
-                validate_options(_place_of(name, number, entry), _options(name), entry) for number, entry in enumerate(listed)
+                validate_options(_place_of(name, number, entry), _options(name), entry)
+                for number, entry in enumerate(listed)
             ]
             for name, listed in params.items()
             if name in SECTIONS and listed is not None
