@@ -22,11 +22,21 @@ extends_documentation_fragment:
   - vmm.qemu._attributes.actiongroup_qemu
   - vmm.qemu._qmp.unused
 options:
+  machines:
+    description:
+      - Many virtual machines in one task, by their names. The values are dictionaries of this module's own options, or empty.
+      - What stands outside of O(machines) holds for each of them that does not say otherwise itself.
+      - What is wrong with the options of any of them is an error before anything is done to one.
+      - Eight at a time are worked on side by side, each with its own plan and undo. O(timeout) is that of each one, so that all
+        of them together may take longer.
+      - When some fail, the others are finished all the same. Then the task fails, with the names of the first few in RV(msg) and
+        all of them in RV(machines).
+    type: dict
   name:
     description:
       - The virtual machine's name. At most 64 letters, digits, and after the first also C(_), C(.) and C(-).
+      - Required without O(machines). Each of these has its key for its name.
     type: str
-    required: true
   state:
     description:
       - V(running) makes it and starts it. V(stopped) shuts the guest down, and ends QEMU. A guest that is paused can't shut down, which is
@@ -366,6 +376,15 @@ EXAMPLES = r"""
     disks:
       - {id: data, filename: /var/lib/vmm-qemu/web1/data.qcow2, format: qcow2, size: 100G, bus: rp1}
 
+- name: Three of a kind, of which one is larger
+  vmm.qemu.qemu_vm:
+    image: /srv/images/debian-12-genericcloud-amd64.qcow2
+    memory: 1G
+    machines:
+      web1: {memory: 4G}
+      web2:
+      web3:
+
 - name: It is shut down, and goes, but for its data
   vmm.qemu.qemu_vm:
     name: web1
@@ -373,6 +392,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+machines:
+  description:
+    - What came of each of O(machines), by its name, with the keys that the result of a task for it alone has.
+    - One that failed has C(failed) and C(msg).
+    - Beside it the task's own result has only C(changed), RV(msg), the warnings and the diff.
+  returned: with O(machines), unless their options are wrong
+  type: dict
+  sample:
+    web1: {changed: false, commands: [], restart_required: true}
+    web2: {changed: false, commands: [], failed: true, msg: 'image: ...'}
 plan:
   description: What changes on the host and in the machine, in the order in which it is done. In check mode what would.
   returned: success
@@ -497,7 +526,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.module_utils._vm.module import run, secrets
 from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import OPTIONS
 
-MODULE = Module(OPTIONS, run, secrets=secrets, monitor=False)
+MODULE = Module(OPTIONS, run, secrets=secrets, monitor=False, many=True)
 main = MODULE.main
 
 if __name__ == "__main__":

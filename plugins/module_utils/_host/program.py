@@ -11,6 +11,7 @@ import subprocess
 from typing import TYPE_CHECKING, Sequence
 
 from .._core.errors import OperationFailed
+from . import child
 
 if TYPE_CHECKING:
     from .._qmp.deadline import Deadline
@@ -19,15 +20,7 @@ if TYPE_CHECKING:
 def run(command: Sequence[str], deadline: Deadline, what: str) -> str:
     """Return what a command printed. Raise OperationFailed, begun with ``what``, when it fails or lasts too long."""
     try:
-        # There is no AnsibleModule in the task's own process: pylint: disable-next=ansible-bad-function
-        done = subprocess.run(
-            list(command),
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=deadline.remaining(),
-            env={**os.environ, "LC_ALL": "C"},
-        )
+        done = child.run(command, deadline, env={**os.environ, "LC_ALL": "C"})
     except subprocess.TimeoutExpired as exc:
         raise OperationFailed(f"{what}: {' '.join(command)} was not done within the timeout, and was ended") from exc
     except OSError as exc:

@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 import sys
+import threading
 from typing import TYPE_CHECKING, Dict, Iterator, List, Set, Tuple
 
 from .._core import safe_open
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = "ansible_collections.vmm.qemu.plugins.module_utils"
 _WHERE = _PACKAGE.replace(".", "/")
+_INSTALLING = threading.Lock()
 _MAIN = f"from {_PACKAGE}._vm.boot import main\n\nmain()\n"
 
 
@@ -54,6 +56,8 @@ def install_step(path: str, files: Dict[str, bytes]) -> Step:
     def install(deadline: Deadline) -> None:
         part = f"{path}.{os.getpid()}"
         try:
+            if _holds(path, files):  # by another thread's hand
+                return
             os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
             for name, content in files.items():
                 os.makedirs(os.path.dirname(f"{part}/{name}"), 0o755, exist_ok=True)
@@ -69,8 +73,12 @@ def install_step(path: str, files: Dict[str, bytes]) -> Step:
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
+    def install_alone(deadline: Deadline) -> None:
+        with _INSTALLING:
+            install(deadline)
+
     undo = Step(do=lambda deadline: sweep(os.path.dirname(path)), hidden=True)
-    return Step(do=install, command_lines=[["write", path]], undo=[undo])
+    return Step(do=install_alone, command_lines=[["write", path]], undo=[undo])
 
 
 def sweep(base: str) -> None:

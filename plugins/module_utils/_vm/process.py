@@ -57,7 +57,7 @@ class Process(Instance):
 
     def start(self, line: List[str], seconds: float) -> None:
         """Start it, unless somebody has done so meanwhile. Raise OperationFailed with QEMU's own words."""
-        deadline = Deadline(min(seconds, self.task.deadline.remaining() or 0.0))
+        deadline = Deadline(min(seconds, self.task.deadline.remaining() or 0.0), self.task.deadline.stop)
         self.task.disconnect()  # from what was ended
         self.found = self.look()
         if self.found is None:
@@ -108,7 +108,8 @@ def plug(task: Task, vm: VM, record: Record, power: str | None, check_mode: bool
     params.update(power=power, timeout=record.plug_timeout)
     if power != "running":
         params["balloon"] = None  # only a guest that runs can follow
-    before, vm.deadline = vm.deadline, Deadline(min(record.plug_timeout, task.deadline.remaining() or 0.0))
+    left = min(record.plug_timeout, task.deadline.remaining() or 0.0)
+    before, vm.deadline = vm.deadline, Deadline(left, task.deadline.stop)
     try:
         return run_validated(task.part(params, vm=vm, check_mode=check_mode or task.check_mode))
     finally:

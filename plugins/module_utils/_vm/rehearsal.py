@@ -36,7 +36,7 @@ def rehearsal(task: Task, binary: str, arguments: Dict[str, Any], coming: Dict[s
     """Yield the VM. ``coming``: the paths that the task would make. Raise Refusal or QMPError where it does not start."""
     where = tempfile.mkdtemp(prefix="vmm-qemu-")
     address = parse(f"{where}/qmp")
-    deadline = Deadline(min(_SECONDS, task.deadline.remaining() or 0.0))
+    deadline = Deadline(min(_SECONDS, task.deadline.remaining() or 0.0), task.deadline.stop)
     own = [*command_line.monitor(address), "-pidfile", f"{where}/pid"]
     line = [
         binary,
