@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from support.fakeqmp import FakeQMP
-from support.modules import run_module
+from support.modules import ModuleFailed, run_module
+from support.observer import Observer
 from support.plays import PlayRun
 from support.timing import until
-from support.vm import VM
+from support.vm import VM, process_exists, qemu_binary
 
 Playbook = Callable[..., PlayRun]
 SECRET = {"id": "s0", "qom_type": "secret", "options": {"data": "hunter22"}}
@@ -71,6 +72,33 @@ def test_power_and_a_look_at_each() -> None:
         assert one.observer.status() == "running" and not other.alive
         found = run_module(None, "qemu_info", machines={"one": sockets["one"]})["machines"]
         assert found["one"]["vm"]["status"]["status"] == "running"
+
+
+def test_from_nothing_to_running(tmp_path: Path) -> None:
+    places = {name: tmp_path / name for name in ("a", "b")}
+    machines: dict[str, dict[str, Any]] = {name: {"directory": str(place)} for name, place in places.items()}
+    wrong = {"c": {"directory": str(tmp_path / "c"), "disk": str(tmp_path / "none" / "disk.raw")}}
+    shared: dict[str, Any] = {
+        "user": "",
+        "service": "daemon",
+        "accel": "tcg",
+        "memory": "64M",
+        "binary": str(qemu_binary("10.0")),
+    }
+    shared |= {"shutdown_timeout": 0, "disk_size": "1M"}
+    try:
+        with pytest.raises(ModuleFailed, match=r"^2 changed, 0 unchanged, 1 failed: c: "):
+            run_module(None, "qemu_vm", machines={**machines, **wrong}, **shared)
+        pids = {name: int((place / "run" / "pid").read_text()) for name, place in places.items()}
+        assert all(map(process_exists, pids.values())) and not (tmp_path / "c").exists()
+        for name, place in places.items():
+            observer = Observer(str(place / "run" / "monitor"))
+            assert observer.look("query-name")["name"] == name and observer.status() == "running"
+            observer.close()
+        assert run_module(None, "qemu_vm", machines=machines, **shared)["msg"] == "0 changed, 2 unchanged"
+    finally:
+        run_module(None, "qemu_vm", machines=machines, **shared, state="absent", remove_data=True)
+    assert not any(map(process_exists, pids.values())) and not any(place.exists() for place in places.values())
 
 
 @pytest.mark.parametrize("here", [True, False])
