@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
 from pathlib import Path
@@ -31,7 +32,12 @@ def test_it_ends_with_the_deadline(tmp_path: Path) -> None:
     pid.unlink(missing_ok=True)
 
     deadline = Deadline(1000.0)
-    waiter = threading.Thread(target=child.run, args=(forever, deadline))
+
+    def wait() -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.run(forever, deadline)
+
+    waiter = threading.Thread(target=wait)
     waiter.start()
     until(lambda: pid.exists() and bool(pid.read_text()))
     deadline.cancel()
