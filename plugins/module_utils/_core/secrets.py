@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Sequence
-from urllib.parse import unquote
 
 from .step import REDACTED
 
@@ -27,6 +26,8 @@ def url_passwords(value: Any) -> Iterator[str]:
         for item in value:
             yield from url_passwords(item)
     elif isinstance(value, str) and "://" in value:
+        from urllib.parse import unquote  # a tenth of what a task on a host imports, for few of them
+
         for found in _URL_PASSWORD.findall(value):
             yield from {found, unquote(found)}
 
