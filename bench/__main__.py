@@ -23,6 +23,7 @@ PARTS = {
     "imports": "import time",
     "replies": "large replies",
     "tasks": "tasks and payloads",
+    "ssh": "tasks over SSH",
     "machine": "many disks",
     "fleet": "many virtual machines",
     "roles": "whole virtual machines",

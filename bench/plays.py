@@ -40,6 +40,7 @@ def play(
     hosts: str = "all",
     here: bool = False,
     environment: dict[str, str] | None = None,
+    variables: dict[str, Any] | None = None,
 ) -> list[Taken]:
     """Run the tasks. `here`: in Ansible's own process where the collection can do that; `arguments`: ansible-playbook's."""
     times = home / "times.json"
@@ -55,6 +56,7 @@ def play(
             **(environment or {}),
         },
         here=here,
+        variables=variables,
     )
     if done.rc != 0:
         raise BenchError(done.output)

@@ -77,11 +77,12 @@ def _tasks(home: Path, vms: list[VM]) -> Iterator[Row]:
             mine = took[task["name"]][WARM_UP:]
             # a whole VM's module brings every kind along, which only matters where it is sent
             at_most = limit if here or "vmm.qemu.qemu_disk" in task else None
-            yield _beside(f"{task['name']}, {way}: ping", mine, pings, "wall", at_most)
-            yield _beside(f"{task['name']}, {way}, processor time: ping", mine, pings, "processor")
+            yield beside(f"{task['name']}, {way}: ping", mine, pings, "wall", at_most)
+            yield beside(f"{task['name']}, {way}, processor time: ping", mine, pings, "processor")
 
 
-def _beside(what: str, mine: list[Taken], its: list[Taken], time_of: str, limit: Bar | None = None) -> Row:
+def beside(what: str, mine: list[Taken], its: list[Taken], time_of: str, limit: Bar | None = None) -> Row:
+    """Return the row of two tasks' times, `wall` or `processor`."""
     seconds = [[float(getattr(taken, time_of)) for taken in side] for side in (mine, its)]
     return Row(what, [f"{median(side) * 1000:.0f} ms" for side in seconds], ratio_of(*seconds), limit)
 
