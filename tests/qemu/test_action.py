@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from support.collection import REPO
-from support.plays import PlayRun
+from support.plays import PlayRun, compare
 from support.timing import until
 from support.vm import VM
 
@@ -115,18 +115,6 @@ def _the_same(vm: VM, playbook: Playbook) -> None:
     playbook(play(vm, *done), here=True)
     here, there = both(playbook, play(vm, *done))
     compare(here, there)
-
-
-def compare(here: PlayRun, there: PlayRun) -> None:
-    """Fail unless each task has the same result in both runs, warnings included."""
-    assert len(here.tasks) == len(there.tasks)
-    for one, other in zip(here.tasks, there.tasks):
-        results = []
-        for task in (one, other):
-            result = {key: value for key, value in task.result.items() if key not in ("exception", "deprecations")}
-            result["warnings"] = [text for text in result.get("warnings", []) if "interpreter" not in str(text)]
-            results.append((task.status, result))
-        assert results[0] == results[1]
 
 
 def test_keys_that_yaml_reads_as_something_else_than_text(playbook: Playbook, tmp_path: Path) -> None:

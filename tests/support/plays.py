@@ -48,6 +48,18 @@ class PlayRun:
         return next(result for result in self.tasks if result.task == task)
 
 
+def compare(one_run: PlayRun, other_run: PlayRun) -> None:
+    """Fail unless each task has the same result in both runs, warnings included."""
+    assert len(one_run.tasks) == len(other_run.tasks)
+    for one, other in zip(one_run.tasks, other_run.tasks):
+        results = []
+        for task in (one, other):
+            result = {key: value for key, value in task.result.items() if key not in ("exception", "deprecations")}
+            result["warnings"] = [text for text in result.get("warnings", []) if "interpreter" not in str(text)]
+            results.append((task.status, result))
+        assert results[0] == results[1]
+
+
 def ansible_environment(home: Path) -> dict[str, str]:
     """Nothing of the user's own Ansible: no configuration, no home, no cows."""
     keep = ("PATH", "LANG", "LC_ALL", "TMPDIR")
@@ -89,7 +101,8 @@ def run_playbook(
 ) -> PlayRun:
     """Run a playbook: its path, or its plays as data. `arguments` go to ansible-playbook as they are.
 
-    Each module has a process of its own, as on another host, unless `here`: then the action plugin may do without.
+    Each module has a process of its own, as on another host, unless `here`: then the action plugin may do without. The code that
+    hosts keep is used where the variable `vmm_qemu_runner` says so.
     `prefix` are words before `ansible-playbook`, nsenter's for example. A variable that is None is not given.
     """
     if isinstance(play, (str, Path)):
@@ -101,7 +114,8 @@ def run_playbook(
     results = home / "results.jsonl"
     results.unlink(missing_ok=True)
     python = sys.executable if here else str(another_python(home))
-    given = {"ansible_python_interpreter": python, "ansible_connection": "local", **(variables or {})}
+    given = {"ansible_python_interpreter": python, "ansible_connection": "local", "vmm_qemu_runner": False}
+    given.update(variables or {})
     given = {name: value for name, value in given.items() if value is not None}
     command = [
         *prefix,
