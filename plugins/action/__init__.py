@@ -15,3 +15,6 @@ from ansible_collections.vmm.qemu.plugins.module_utils._machine import machine
 from ansible_collections.vmm.qemu.plugins.module_utils._provision import instance
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import schema
 from ansible_collections.vmm.qemu.plugins.module_utils._vm import module
+from ansible_collections.vmm.qemu.plugins.plugin_utils import _runner_bundle
+
+_runner_bundle.name()  # it reads each file, and keeps the answer

@@ -5,7 +5,8 @@
 
 ``meta/runtime.yml`` sends every module here. A task that runs on the controller itself, as the same user, needs no payload
 and no other Python: the module's ``run()`` is called right here, and what it tells of long work is shown as it goes on.
-Everything else (another host, become, async, another interpreter) goes the ordinary way, with the same result.
+On another host, as another user or by another interpreter, the same ``run()`` is called there, by code that the host keeps
+(``plugin_utils/_runner.py``). Everything else, async for one, goes the ordinary way, with the same result.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ import json
 import os
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator, cast
+from typing import Any, Iterator
 
+from ansible import constants
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
+from ansible.module_utils.common.validation import check_type_str
 from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.failure import internal_error
-from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._runner import MODULES, SOCKET, call, finish
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
-
-_MODULES = "ansible_collections.vmm.qemu.plugins.modules."
+from ansible_collections.vmm.qemu.plugins.plugin_utils._runner import Runner
 
 
 class ActionModule(ActionBase):
@@ -44,6 +45,9 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         if self._here(task_vars):
             return self._run_here(task_vars)
+        done = self._run_there(task_vars)
+        if done is not None:
+            return done
         result: dict[str, Any] = self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val)
         return result
 
@@ -60,24 +64,46 @@ class ActionModule(ActionBase):
 
     def _run_here(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         name = self._task.action  # as the user wrote it, which is also how the module's process is told
-        module: Module = importlib.import_module(_MODULES + name.rpartition(".")[2]).MODULE
+        module = module_of(name)
+        lines = Lines(lambda text: Display().display(f"[{task_vars.get('inventory_hostname', 'localhost')}] {text}"))
         with self._environment():
-            params, error, hidden = validate(module, name, self._task.args)
-            host = str(task_vars.get("inventory_hostname", "localhost"))
-            result = {"failed": True, "msg": error} if error else self._call(module, name, params, host)
-        if not result.get("warnings"):
-            result.pop("warnings", None)
-        result["invocation"] = {"module_args": params}
+            params, error, hidden = validate(module, name, self._task.args, module.argument_spec)
+            if error:
+                result = {"failed": True, "msg": error}
+            else:
+                result = call(module, name, params, self._task.check_mode, self._task.diff, lines.on_progress)
         # the values that nothing may show are known from the parameters alone, as in the module's own process
-        return cast("dict[str, Any]", remove_values(result, hidden)) if hidden else result
+        return finish(result, params, hidden)
 
-    def _call(self, module: Module, name: str, params: dict[str, Any], host: str) -> dict[str, Any]:
-        lines = Lines(lambda text: Display().display(f"[{host}] {text}"))
-        try:
-            with interruptible():
-                return module.run(params, self._task.check_mode, self._task.diff, on_progress=lines.on_progress)
-        except Exception as exc:
-            return internal_error(name, exc)
+    def _run_there(self, task_vars: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the task's result by the code that the host keeps, or None where the module has to be run."""
+        runner = Runner(self, task_vars)
+        if not runner.usable():
+            return None
+        environment: dict[str, Any] = {}
+        self._compute_environment_string(environment)
+        environment = {key: str(value) for key, value in environment.items()}
+        name = self._task.action
+        module = module_of(name)
+        spec = host_spec(module.argument_spec, environment)
+        if spec.get("socket", {}).get("required") and not {"socket", SOCKET} & {*self._task.args, *environment}:
+            return None  # what the host's own environment tells comes too late for this
+        params, error, hidden = validate(module, name, self._task.args, spec)
+        if error:
+            return finish({"failed": True, "msg": error}, params, hidden)
+        quiet = self._task.no_log or constants.config.get_config_value("DEFAULT_NO_TARGET_SYSLOG", variables=task_vars)
+        told = " ".join(f"{key}={value}" for key, value in remove_values(params, hidden).items())
+        return runner.run(
+            {
+                "module": name,
+                "params": params,
+                "check_mode": self._task.check_mode,
+                "diff_mode": self._task.diff,
+                "environment": environment,
+                "hidden": sorted(hidden),
+                "log": "" if quiet else f"Invoked with {told}",
+            }
+        )
 
     @contextmanager
     def _environment(self) -> Iterator[None]:
@@ -93,9 +119,40 @@ class ActionModule(ActionBase):
             os.environ.update(before)
 
 
-def validate(module: Module, name: str, given: dict[str, Any]) -> tuple[dict[str, Any], str, set[str]]:
+def module_of(name: str) -> Module:
+    """Return the module of a task's name, which may be the short one."""
+    module: Module = importlib.import_module(MODULES + name.rpartition(".")[2]).MODULE
+    return module
+
+
+def host_spec(spec: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
+    """Return an argument specification that leaves to the host what only it can do: its paths are expanded there.
+
+    ``environment``: the task's, which a value may come from.
+    """
+    result = {}
+    for name, entry in spec.items():
+        changed = dict(entry)
+        for key in ("type", "elements"):
+            if entry.get(key) == "path":
+                changed[key] = path
+        if "options" in entry:
+            changed["options"] = host_spec(entry["options"], environment)
+        if "fallback" in entry:
+            changed["fallback"] = (environment.get, entry["fallback"][1])
+        result[name] = changed
+    return result
+
+
+def path(value: Any) -> str:
+    """Return a path as it was written. Named as the type is, which messages tell."""
+    return str(check_type_str(value))
+
+
+def validate(
+    module: Module, name: str, given: dict[str, Any], spec: dict[str, Any]
+) -> tuple[dict[str, Any], str, set[str]]:
     """Return what the module's process does to its arguments: ``(parameters, what is wrong or "", what nothing may show)``."""
-    spec = module.argument_spec
     given = {key: plain(value) for key, value in given.items() if not key.startswith("_ansible_")}
     checked = ArgumentSpecValidator(spec, **module.constraints).validate(given)
     params = checked.validated_parameters
