@@ -67,7 +67,7 @@ class ActionModule(ActionBase):
         module = module_of(name)
         lines = Lines(lambda text: Display().display(f"[{task_vars.get('inventory_hostname', 'localhost')}] {text}"))
         with self._environment():
-            params, error, hidden = validate(module, name, self._task.args, module.argument_spec)
+            params, error, hidden = validate(module, name, self._task.args)
             if error:
                 result = {"failed": True, "msg": error}
             else:
@@ -150,11 +150,14 @@ def path(value: Any) -> str:
 
 
 def validate(
-    module: Module, name: str, given: dict[str, Any], spec: dict[str, Any]
+    module: Module, name: str, given: dict[str, Any], spec: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], str, set[str]]:
-    """Return what the module's process does to its arguments: ``(parameters, what is wrong or "", what nothing may show)``."""
+    """Return what the module's process does to its arguments: ``(parameters, what is wrong or "", what nothing may show)``.
+
+    ``spec``: another argument specification than the module's own.
+    """
     given = {key: plain(value) for key, value in given.items() if not key.startswith("_ansible_")}
-    checked = ArgumentSpecValidator(spec, **module.constraints).validate(given)
+    checked = ArgumentSpecValidator(spec or module.argument_spec, **module.constraints).validate(given)
     params = checked.validated_parameters
     hidden = {*checked._no_log_values, *module.secrets(params)}
     if not checked.error_messages:

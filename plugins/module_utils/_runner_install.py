@@ -21,7 +21,9 @@ _HOUR = 3600
 _KEPT = 3
 
 
-def install(folder: int, name: str, sources: Dict[str, Tuple[bool, str]], importer: Callable[[Any], Any]) -> None:
+def install(
+    folder: int, name: str, sources: Dict[str, Tuple[bool, str]], bundle: bytes, importer: Callable[[Any], Any]
+) -> None:
     """Put a pack into the directory with that descriptor. It appears when it is whole. Raise OSError.
 
     First all that a task may import is, by the ``importer`` of a pack: what this Python lacks shows before a task is begun.
@@ -30,6 +32,7 @@ def install(folder: int, name: str, sources: Dict[str, Tuple[bool, str]], import
         module: (package, marshal.dumps(compile(shortened(text, module), module, "exec", dont_inherit=True)))
         for module, (package, text) in sources.items()
     }
+    modules[""] = False, bundle  # for what is installed on the host for good
     sys.meta_path.insert(0, importer(modules))
     for module in [_VALIDATION, *(module for module in modules if module.startswith(_OURS))]:
         import_module(module)

@@ -51,6 +51,13 @@ class Pack:
         module.__file__ = module.__name__.replace(".", "/") + ("/__init__.py" if hasattr(module, "__path__") else ".py")
         exec(marshal.loads(self._modules[module.__name__][1]), module.__dict__)
 
+    def sources(self) -> "Dict[str, Tuple[bool, str]]":
+        """Return what the pack was made of: {module: (is it a package, its text)}."""
+        import zlib
+
+        found = json.loads(zlib.decompress(self._modules[""][1]).decode())  # type: Dict[str, Tuple[bool, str]]
+        return found
+
 
 def directory(remote_tmp: str) -> str:
     """Return where packs are kept: in this user's own home, which HOME need not be after a change of user."""
@@ -105,7 +112,7 @@ def find(path: str, pack: str, bundle: bytes) -> "Any":
         if bundle:
             namespace = {}  # type: Dict[str, Any]
             exec(sources[_PLACE + "_runner_install"][1], namespace)
-            namespace["install"](folder, name, sources, Pack)
+            namespace["install"](folder, name, sources, bundle, Pack)
         return load(name, folder)
     except FileNotFoundError:
         return None

@@ -124,8 +124,16 @@ def _sources() -> Dict[str, bytes]:
     """Return the files that this process runs from: their paths below a directory that Python looks in, and their contents."""
     loader = getattr(importlib.util.find_spec(f"{_PACKAGE}._vm.boot"), "loader", None)
     archive = getattr(loader, "archive", None)
-    found = _in_archive(archive) if archive else _in_directory()
+    sources = getattr(loader, "sources", None)
+    found = _in_pack(sources()) if sources else _in_archive(archive) if archive else _in_directory()
     return {**dict(found), "__main__.py": _MAIN.encode()}
+
+
+def _in_pack(sources: Dict[str, Tuple[bool, str]]) -> Iterator[Tuple[str, bytes]]:
+    """Yield what the host keeps of the collection for its tasks: see ``_runner_stub.py``."""
+    for module, (package, text) in sources.items():
+        if module.startswith(f"{_PACKAGE}.") and not package:
+            yield f"{module.replace('.', '/')}.py", text.encode()
 
 
 def _in_archive(archive: str) -> Iterator[Tuple[str, bytes]]:

@@ -32,6 +32,8 @@ def prepare(task):
             os.kill(os.getpid(), 9)
         if task == "broken":
             raise RuntimeError("a bug")
+        if task == "sources":
+            return {name: text[:9] for name, (_package, text) in __loader__.sources().items() if name.endswith("_runner")}
         return {"task": task}
     return run
 """
@@ -90,6 +92,11 @@ def test_a_first_task_and_the_next(host: Host) -> None:
     assert host.ask() == RAN
     assert host.ask(pack="another") == (["absent null"], 0)
     assert pack.stat().st_mtime_ns == made.st_mtime_ns
+
+
+def test_the_sources_are_kept_too(host: Host) -> None:
+    host.ask(sent=bundle())
+    assert host.ask("sources") == (["begun null", f"result {json.dumps({f'{OURS}_runner': RUNNER[:9]})}"], 0)
 
 
 def test_a_pack_in_use_is_touched_once_a_day(host: Host) -> None:
