@@ -268,7 +268,7 @@ options:
     type: list
     elements: dict
     default: []
-    options:
+    suboptions:
       name:
         description: The interface's name.
         type: str

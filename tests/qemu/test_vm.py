@@ -189,12 +189,19 @@ def test_a_restart_that_fails_brings_back_what_ran(vms: Machines) -> None:
         assert observer.execute("query-status")["status"] == "running" and "data" in observer.devices()
     vms.done(False, **has)
 
-    # the arguments are good, and a device is not: no disk that was made for it stays
+    # the arguments are good, and a device is not: its guest is not shut down for that
+    before = vms.processes()
     new = {"id": "new", "filename": f"{vms.base}/vm1/new", "size": "1M", "bus": "rp1"}
     bad = {"id": "bad", "filename": "/nonexistent.img", "bus": "rp2"}
+    assert "/nonexistent.img" in vms.refused(**{**has, "disks": [data, new, bad]}, memory="96M", restart_allowed=True)
+    assert vms.files() == files and vms.processes() == before
+    # or it is found when it is plugged in: no disk that was made for it stays, and all that it had comes back
+    junk = vms.base / "junk"
+    junk.write_bytes(b"junk" * 1024)
+    bad = {"id": "bad", "filename": str(junk), "format": "qcow2", "bus": "rp2"}
     said = vms.refused(**{**has, "disks": [data, new, bad]}, memory="96M", restart_allowed=True)
-    assert "/nonexistent.img" in said and "taken back: " in said
-    assert vms.files() == files
+    assert "not in qcow2 format" in said and again in said
+    assert vms.files() == files and vms.processes() != before
     with vms.observer() as observer:
         assert observer.execute("query-status")["status"] == "running"
         assert observer.execute("query-memory-size-summary")["base-memory"] == 64 * MIB
@@ -357,7 +364,7 @@ def test_a_balloon_of_a_guest_that_does_not_run(vms: Machines) -> None:
         ({"binary": "/nonexistent/qemu"}, "there is no /nonexistent/qemu"),
         ({"user": "nosuchuser"}, "no user nosuchuser"),
         ({"firmware": "uefi", "uefi_code": "/nonexistent.fd"}, "no /nonexistent.fd"),
-        ({"firmware": "uefi", "uefi_vars": "/nonexistent.fd"}, "vm_uefi_vars is /nonexistent.fd"),
+        ({"firmware": "uefi", "uefi_vars": "/nonexistent.fd"}, "uefi_vars is /nonexistent.fd"),
         ({"arguments": {"drive": "file=/nonexistent.img"}}, "Could not open '/nonexistent.img'"),
         ({"arguments": {"nosuch": True}, "disk_size": "1M"}, "-nosuch: invalid option"),
         (

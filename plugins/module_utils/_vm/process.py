@@ -55,10 +55,15 @@ class Process(Instance):
         self.found: Running | None = None
         """What somebody else had started before this task could."""
 
+    def look(self) -> Running | None:
+        """Return the running VM, None if there is none: what was ended since the last look is gone. Raise as ``Instance`` does."""
+        if self.vm is not None and self.vm.session.closed:
+            self.task.disconnect()
+        return super().look()
+
     def start(self, line: List[str], seconds: float) -> None:
         """Start it, unless somebody has done so meanwhile. Raise OperationFailed with QEMU's own words."""
         deadline = Deadline(min(seconds, self.task.deadline.remaining() or 0.0), self.task.deadline.stop)
-        self.task.disconnect()  # from what was ended
         self.found = self.look()
         if self.found is None:
             self._clear(deadline)

@@ -192,7 +192,8 @@ class Converged:
             finally:
                 vm.coming = {}
                 vm.forget()
-        if not self.task.check_mode:
+        # before a guest is shut down, whether what it shall have would work is looked at as in check mode
+        if not self.task.check_mode and not self.restarts:
             return {"changed": True, "commands": []}
         try:
             with rehearsal(self.task, self.line[0], self.arguments, coming) as vm:
