@@ -37,7 +37,9 @@ def run(task: Task, params: Dict[str, Any]) -> Dict[str, Any]:
     absent = params["state"] == "absent"
     place = Place(params["directory"], params["user"])
     there = directory.look(place.directory) is not None
-    unit = service.Service(place, params) if service.is_wanted({**params, "service": "auto"}) else None
+    # whatever started it: a unit that is there goes with it
+    has_units = service.is_wanted(params) or service.is_wanted({**params, "service": "auto"})
+    unit = service.Service(place, params) if has_units else None
     process = instance(task, place, None, state="stopped", shutdown_timeout=params["shutdown_timeout"])
     running = process.look() if there else None
     steps = [step for step in process.plan(running, []).steps if there]
