@@ -37,3 +37,7 @@ class Account:
     def drop(self, owner: object) -> None:
         """Strike out a step that QEMU did not take, or that was taken back."""
         self._entries = [entry for entry in self._entries if entry.owner is not owner]
+
+    def cut(self, count: int) -> None:
+        """Strike out all but the first ``count`` commands: what they were done to is gone."""
+        del self._entries[count:]

@@ -259,6 +259,8 @@ def _time_is_up(step: Step, wait: Wait, vm: VM) -> None:
 
 def _roll_back(undo: Sequence[Step], kept: Sequence[str], vm: VM) -> tuple[List[Any], List[str]]:
     """Take back what was done, newest first. Return what that took, and what is left (``kept``: what nothing takes back)."""
+    if vm.goes_with_failure():
+        return [], []
     left = (vm.deadline.end or 0.0) - time.monotonic()  # below 0 where saying why has taken its time
     vm.deadline = Deadline(max(min(left, UNDO_AT_MOST), UNDO_SECONDS + min(left, 0.0)))
     done: List[Any] = []

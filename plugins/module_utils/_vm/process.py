@@ -52,6 +52,7 @@ class Process(Instance):
     def __init__(self, task: Task, service: Service | None) -> None:
         super().__init__(task)
         self.service = service
+        self._before_plug: int | None = None
         self.found: Running | None = None
         """What somebody else had started before this task could."""
 
@@ -86,7 +87,28 @@ class Process(Instance):
 
         Raise PlanFailed. A guest that this process's task has let run goes on, whatever has failed.
         """
-        return plug(self.task, self._connected(), record, power, check_mode)
+        vm = self._connected()
+        vm.goes_with_failure = self._is_unused
+        self._before_plug = len(self.task.account.commands)
+        try:
+            return plug(self.task, vm, record, power, check_mode)
+        finally:
+            vm.goes_with_failure = lambda: False
+
+    def end_unused(self, deadline: Deadline) -> None:
+        """End what was started, unless its guest has begun to run: with it goes what was plugged in. Raise OperationFailed."""
+        super().end_unused(deadline)
+        if self.started is not None and self._before_plug is not None:
+            self.task.account.cut(self._before_plug)
+
+    def _is_unused(self) -> bool:
+        """Tell whether it was started here and its guest has not run, so that it is ended where something fails."""
+        vm = self._connected()
+        vm.forget()
+        try:
+            return self.started is not None and vm.status in NOT_BEGUN
+        except errors.QMPError:
+            return False
 
     def go_on(self, power: str) -> None:
         """Let a guest that was started here, and has run, go on where it should run."""
