@@ -38,15 +38,17 @@ def play(
     tasks: Sequence[dict[str, Any]],
     *arguments: str,
     hosts: str = "all",
+    roles: Sequence[str] = (),
     here: bool = False,
     environment: dict[str, str] | None = None,
     variables: dict[str, Any] | None = None,
 ) -> list[Taken]:
-    """Run the tasks. `here`: in Ansible's own process where the collection can do that; `arguments`: ansible-playbook's."""
+    """Run the tasks. `here`: in Ansible's own process where the collection can do that; `arguments`: ansible-playbook's.
+    `roles` come before the tasks."""
     times = home / "times.json"
     times.unlink(missing_ok=True)
     done = run_playbook(
-        [{"hosts": hosts, "gather_facts": False, "tasks": list(tasks)}],
+        [{"hosts": hosts, "gather_facts": False, "tasks": list(tasks), "roles": list(roles)}],
         home,
         *arguments,
         environment={

@@ -36,8 +36,7 @@ def _fleet(home: Path, names: Sequence[str], variables: dict[str, Any]) -> list[
 
 def _run(home: Path, fleet: list[str]) -> tuple[Taken, float, float, int]:
     """A ping of all hosts beside the role on all: its seconds by clock and processor, and on how many hosts something changed."""
-    role = {"name": "role vm", "ansible.builtin.include_role": {"name": "vmm.qemu.vm"}}
-    ping, *tasks = play(home, [PING, role], *fleet, hosts="fleet", here=True)
+    *tasks, ping = play(home, [PING], *fleet, hosts="fleet", roles=["vmm.qemu.vm"], here=True)
     return (
         ping,
         sum(task.wall for task in tasks),
