@@ -21,6 +21,7 @@ from .._core.task import Task
 from .._engine.apply import apply
 from .._engine.comparison import Item
 from .._engine.converge import converge
+from .._host import part_file
 from .._qmp import errors
 from .._qmp.session import QMPSession
 from . import record, service
@@ -74,7 +75,9 @@ def start(task: Task, place: Place, kept: record.Record) -> None:
 
     Raise Refusal for a guest that may be elsewhere. Whatever fails after the start ends QEMU again, if its guest has not run.
     """
-    only_process = os.path.exists(service.begin_file(place))
+    begin = service.begin_file(place)
+    only_process = os.path.exists(begin)
+    part_file.remove(begin)  # it counts once: a task that was killed does not take it away
     if not only_process:
         _check_here(place, kept)
         taps = [Item(TAP, tap(written, kept.user, mark(place)), True) for written in kept.taps]

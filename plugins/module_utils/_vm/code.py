@@ -58,11 +58,10 @@ def install_step(path: str, files: Dict[str, bytes]) -> Step:
         try:
             if _holds(path, files):  # by another thread's hand
                 return
-            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.dirname(path), 0o755)
             for name, content in files.items():
-                os.makedirs(os.path.dirname(f"{part}/{name}"), 0o755, exist_ok=True)
-                with open(f"{part}/{name}", "xb") as file:
-                    file.write(content)
+                _write(part, name, content)
             compileall.compile_dir(part, quiet=2, stripdir=part, prependdir=path)
             with contextlib.suppress(FileNotFoundError):
                 os.rename(path, f"{part}.old")  # one that does not hold what it should
@@ -77,8 +76,27 @@ def install_step(path: str, files: Dict[str, bytes]) -> Step:
         with _INSTALLING:
             install(deadline)
 
-    undo = Step(do=lambda deadline: sweep(os.path.dirname(path)), hidden=True)
-    return Step(do=install_alone, command_lines=[["write", path]], undo=[undo])
+    return Step(do=install_alone, command_lines=[["write", path]], undo=[Step(do=lambda deadline: None, hidden=True)])
+
+
+def sweep_step(base: str) -> Step:
+    """Return a step that does nothing, and whose undo sweeps.
+
+    It comes before the record, which keeps a copy from others' sweeps.
+    """
+    return Step(do=lambda deadline: None, hidden=True, undo=[Step(do=lambda deadline: sweep(base), hidden=True)])
+
+
+def _write(base: str, name: str, content: bytes) -> None:
+    """Write a file that only who runs the task can change, whatever the umask; and so for where its byte code will be."""
+    parts = name.split("/")[:-1]
+    above = ["/".join([base, *parts[:count]]) for count in range(len(parts) + 1)]
+    for path in [*above, f"{above[-1]}/__pycache__"]:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o755)
+    file = os.open(f"{base}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    with open(file, "wb") as target:
+        target.write(content)
 
 
 def sweep(base: str) -> None:

@@ -158,6 +158,7 @@ def _is_its_own(directory: str, name: str) -> bool:
         and os.path.normpath(directory) == directory
         and os.path.basename(directory) == name
         and name not in (".", "..")
+        and directory.isprintable()
     )
 
 

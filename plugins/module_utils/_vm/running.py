@@ -132,10 +132,12 @@ class Converged:
         steps = list(self.host.plan.steps)
         if self.restarts:
             steps += self._stop_steps()
-        if self.code and self.code_files:
-            steps.append(code.install_step(self.code, self.code_files))
+        if self.code_files:
+            steps.append(code.sweep_step(self.place.code))
         if self.wanted != self.record:
             steps.append(record.write_step(self.place.record, self.wanted))
+        if self.code and self.code_files:
+            steps.append(code.install_step(self.code, self.code_files))
         if self.service and self.code:
             steps += self.service.steps(self.code)
         self.foretold = self._foretell()

@@ -84,6 +84,8 @@ Description=QEMU virtual machine {place.name}
 Wants=network-online.target
 After=network-online.target remote-fs.target
 RequiresMountsFor={mounts}
+StartLimitIntervalSec=300
+StartLimitBurst=5
 
 [Service]
 Type=forking

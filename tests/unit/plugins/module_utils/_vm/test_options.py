@@ -35,6 +35,7 @@ def options(**given: Any) -> dict[str, Any]:
         ({"directory": "/etc"}, "ends in the name"),
         ({"directory": "/x/../vm1"}, "absolute path"),
         ({"directory": "x/vm1"}, "absolute path"),
+        ({"directory": "/x\nExecStart=/bin/sh/vm1"}, "absolute path"),
         ({"vcpus": 4, "vcpus_max": 2}, "vcpus is 4, and vcpus_max 2"),
         ({"vcpus": 0}, "vcpus is 0"),
         ({"uefi_vars": "/vars.fd"}, "uefi_code, which it belongs to"),
