@@ -161,8 +161,15 @@ def test_nothing_is_removed_when_the_line_to_the_source_is_cut(hosts: Hosts) -> 
     hosts.fails("on a it is unknown", "on b running", "nothing is removed on either side", "run this again")
     assert hosts.status() == {"a": "postmigrate", "b": "running"}
     hosts.cut("a", "")
+    # nor is it started again at the source, by a play or with its host, for as long as its guest may run elsewhere
+    with hosts.observer("a/g") as observer:
+        observer.execute("quit")
+    until(lambda: len(hosts.processes()) == 1)
+    run = hosts.play("vm", "a")
+    assert run.rc != 0 and "was being moved to another host, and may run there" in run.output
     hosts.moved()
     assert hosts.status() == {"b": "running"}
+    assert json.loads((hosts.base / "b" / "g" / "vm.json").read_text())["incoming"] is False
 
 
 def test_nothing_is_removed_when_the_line_to_the_destination_is_cut(hosts: Hosts) -> None:

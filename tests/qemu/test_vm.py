@@ -166,6 +166,24 @@ def test_what_its_user_puts_in_the_place_of_a_file(vms: Machines, what: str) -> 
     assert vms.processes() == {}
 
 
+@root_only
+def test_to_qemus_user_belong_only_images_and_a_directory_for_sockets(vms: Machines) -> None:
+    data = {"id": "data", "filename": f"{vms.base}/vm1/data", "size": "1M", "bus": "rp0"}
+    port = {"id": "c0", "type": "socket", "path": f"{vms.base}/vm1/run/sockets/c0", "server": True}
+    vms.base.chmod(0o755)
+    vms.done(True, user="nobody", disk_size="1M", user_data="x", disks=[data], chardevs=[port])
+    directory = vms.base / "vm1"
+    own = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.lstat().st_uid != 0}
+    assert own == {"disk.qcow2", "data", "run/seed.iso", "run/sockets", "run/sockets/c0"}
+    assert [path.stat().st_mode & 0o777 for path in (directory, directory / "run", directory / "run/sockets")] == [
+        0o710,
+        0o710,
+        0o700,
+    ]
+    vms.done(True, user="nobody", state="absent", remove_data=True)
+    nothing_is_there(vms)
+
+
 def test_directories_that_others_can_pass(vms: Machines) -> None:
     directory = vms.base / "deep" / "vm1"
     vms.done(True, directory=str(directory))
