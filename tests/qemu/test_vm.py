@@ -303,6 +303,34 @@ def test_a_paused_guest_is_not_stopped_unless_that_is_said(vms: Machines) -> Non
     assert vms.processes() == {}
 
 
+@pytest.mark.parametrize("how", ["has left", "was being moved"])
+def test_a_guest_that_may_run_elsewhere_is_not_started_anew(vms: Machines, how: str) -> None:
+    has = {"restart_allowed": True, "shutdown_timeout": 1}
+    vms.done(True, power="running", **has)
+    before, moving = vms.processes(), vms.base / "vm1" / "moving"
+    if how == "has left":
+        with vms.observer() as observer:
+            observer.execute("migrate", uri="exec:cat >/dev/null")
+            while observer.execute("query-status")["status"] != "postmigrate":
+                time.sleep(0.02)
+    else:
+        moving.touch()
+    for check in (True, False):
+        said = vms.run(check=check, power="running", memory="96M", **has)
+        assert said.rc != 0 and "may run there" in said.output and vms.processes() == before
+
+
+def test_that_a_guest_may_run_elsewhere_is_not_forgotten_by_a_start_that_fails(vms: Machines) -> None:
+    vms.done(True)
+    vms.done(True, state="stopped")
+    moving = vms.base / "vm1" / "moving"
+    moving.touch()
+    vms.refused(incoming=True, arguments={"nosuch": True})
+    assert moving.exists()
+    vms.done(True, incoming=True)
+    assert not moving.exists()
+
+
 @contextlib.contextmanager
 def another_play(vms: Machines, **wanted: Any) -> Iterator[list[PlayRun]]:
     """A play that has looked at the machine, and starts it when the block is over; then its end is in the list."""

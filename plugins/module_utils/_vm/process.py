@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from .record import Record
     from .service import Service
 
+# QEMU has sent all of the guest.
+_AWAY = ("finish-migrate", "postmigrate")
+
 
 def instance(task: Task, place: Place, service: Service | None, **params: Any) -> Process:
     """Return the process of a VM, as ``qemu_instance`` knows it; ``params``: its further options."""
@@ -163,6 +166,16 @@ def check_not_moving(place: Place) -> None:
         raise Refusal(
             f"{place.name}: its guest was being moved to another host, and may run there: look there, and remove {place.moving} "
             "if it does not"
+        )
+
+
+def check_not_away(place: Place, running: Running | None) -> None:
+    """Raise Refusal for a VM that is to be started, or started anew, and whose guest may run elsewhere."""
+    check_not_moving(place)
+    if running is not None and running.status in _AWAY:
+        raise Refusal(
+            f"{place.name}: its guest has been migrated away (the status is {running.status}) and may run there, so it is not "
+            "started anew: end it here (state=stopped), or let it go on (qemu_power with force) if it does not run elsewhere"
         )
 
 

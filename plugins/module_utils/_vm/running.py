@@ -27,7 +27,7 @@ from .arguments import arguments, has_seed, instance_id
 from .console import bound_log
 from .host_items import image_paths, image_to_come, items
 from .options import LISTS, Place
-from .process import bring_back, check_not_moving, instance, plug, shown
+from .process import bring_back, check_not_away, instance, plug, shown
 from .rehearsal import rehearsal
 from .result import commands_shown, host_diff, host_plan, process_plan
 
@@ -62,8 +62,8 @@ class Converged:
         self.differs = self.running is not None and self.process.differs(self.running, self.line)
         self.restarts = self.differs and params["restart_allowed"]
         self.starts = self.running is None or self.restarts
-        if self.running is None and not params["incoming"]:
-            check_not_moving(place)
+        if self.starts and not params["incoming"]:
+            check_not_away(place, self.running)
         is_started = self.service is not None or params["autostart"]
         kept = self.record.code if self.record else None
         self.code: str | None = None
@@ -145,6 +145,9 @@ class Converged:
             steps.append(self._start_step())
         if self.starts or self.foretold["changed"]:
             steps.append(Step(do=self._plug, hidden=True))
+        if self.starts and self.params["incoming"]:
+            # it comes back: from now on the record tells so
+            steps.append(Step(do=lambda deadline: part_file.remove(self.place.moving), hidden=True))
         return Plan([commands_shown(step) for step in steps])
 
     def _stop_steps(self) -> List[Step]:
@@ -239,8 +242,6 @@ class Converged:
                 raise self._joined(exc) from exc
 
     def _start(self, deadline: Deadline) -> None:
-        if self.params["incoming"]:
-            part_file.remove(self.place.moving)  # it comes back
         self.process.start(self.line, self.params["start_timeout"])
 
     def _plug(self, deadline: Deadline) -> None:
