@@ -58,8 +58,8 @@ def _one_host(home: Path, vm: VM) -> Iterator[Row]:
                 if own:
                     ours = [expect(taken, 0) for taken in ours]
                 what = f"{task['name']}, {way}" if own else task["name"]
-                bar = RUNNER_BAR if runner and task is disk else None
-                yield beside(f"over SSH: {what}: ping", ours, took["ping"], "wall", bar)
+                limit = RUNNER_BAR if runner and task is disk else None
+                yield beside(f"over SSH: {what}: ping", ours, took["ping"], "wall", limit)
 
 
 def _many_hosts(home: Path, vm: VM) -> Iterator[Row]:

@@ -73,7 +73,7 @@ class ActionModule(ActionBase):
             else:
                 result = call(module, name, params, self._task.check_mode, self._task.diff, lines.on_progress)
         # the values that nothing may show are known from the parameters alone, as in the module's own process
-        return finish(result, params, hidden)
+        return finish(module, result, params, hidden)
 
     def _run_there(self, task_vars: dict[str, Any]) -> dict[str, Any] | None:
         """Return the task's result by the code that the host keeps, or None where the module has to be run."""
@@ -90,9 +90,9 @@ class ActionModule(ActionBase):
             return None  # what the host's own environment tells comes too late for this
         params, error, hidden = validate(module, name, self._task.args, spec)
         if error:
-            return finish({"failed": True, "msg": error}, params, hidden)
+            return finish(module, {"failed": True, "msg": error}, params, hidden)
         quiet = self._task.no_log or constants.config.get_config_value("DEFAULT_NO_TARGET_SYSLOG", variables=task_vars)
-        told = " ".join(f"{key}={value}" for key, value in remove_values(params, hidden).items())
+        told = " ".join(f"{key}={value}" for key, value in remove_values(module.shown(params), hidden).items())
         return runner.run(
             {
                 "module": name,
@@ -159,7 +159,7 @@ def validate(
     given = {key: plain(value) for key, value in given.items() if not key.startswith("_ansible_")}
     checked = ArgumentSpecValidator(spec or module.argument_spec, **module.constraints).validate(given)
     params = checked.validated_parameters
-    hidden = {*checked._no_log_values, *module.secrets(params)}
+    hidden = module.hidden(params, checked._no_log_values)
     if not checked.error_messages:
         return params, "", hidden
     message = checked.errors.msg

@@ -11,14 +11,14 @@ module process. An action plugin can call ``Module.run`` in the controller's own
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Dict, List
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Set
 
 from ._core.errors import Refusal, TaskError
 from ._core.failure import failure, internal_error, plan_failure
 from ._core.interrupt import interruptible
 from ._core.option import Option, argument_spec
 from ._core.plan import NotReadBack, PlanFailed
-from ._core.secrets import hidden_values, redact, url_passwords
+from ._core.secrets import hidden_values, redact, url_passwords, without_contents, words_of_contents
 from ._core.task import CONNECTION, Task
 from ._qmp import errors
 from ._qmp.session import QMPSession
@@ -126,6 +126,21 @@ class Module:
                 found += [*self._secrets(own), *hidden_values(own, self._of_one)]
         return found
 
+    def hidden(self, params: Dict[str, Any], no_log: Iterable[str]) -> Set[str]:
+        """Return the values that nothing may show, of which Ansible knows ``no_log``."""
+        return {*(set(no_log) - set(words_of_contents(params, self.options))), *self.secrets(params)}
+
+    def shown(self, params: Dict[str, Any]) -> Dict[str, Any]:
+        """Return the parameters as a result shows them."""
+        machines = params.get("machines") if self._many else None
+        if isinstance(machines, dict):
+            own = {
+                name: without_contents(entry, self._of_one) if isinstance(entry, dict) else entry
+                for name, entry in machines.items()
+            }
+            params = {**params, "machines": own}
+        return without_contents(params, self.options)
+
     def _without_secrets(self, result: Dict[str, Any], params: Dict[str, Any]) -> Dict[str, Any]:
         secrets = self.secrets(params)
         return redact(result, secrets) if secrets else result
@@ -151,9 +166,12 @@ class Module:
                 super().fail_json(msg, **kwargs)
 
         module = SecretKeeper(argument_spec=self.argument_spec, supports_check_mode=True, **self.constraints)
+        params = dict(module.params)
+        module.no_log_values = self.hidden(params, module.no_log_values)
+        module.params = self.shown(params)
         try:
             with interruptible():
-                result = self.run(module.params, module.check_mode, module._diff)
+                result = self.run(params, module.check_mode, module._diff)
         except Exception as exc:
             result = internal_error(module._name, exc)
         for warning in result.pop("warnings", []):

@@ -39,7 +39,7 @@ def prepare(task: Dict[str, Any]) -> Callable[[], Dict[str, Any]]:
     def run() -> Dict[str, Any]:
         _log(task["module"], task["log"])
         result = call(module, task["module"], params, task["check_mode"], task["diff_mode"])
-        return finish(result, params, task["hidden"])
+        return finish(module, result, params, task["hidden"])
 
     return run
 
@@ -60,11 +60,11 @@ def call(
         return internal_error(name, exc)
 
 
-def finish(result: Dict[str, Any], params: Dict[str, Any], hidden: Any) -> Dict[str, Any]:
+def finish(module: Module, result: Dict[str, Any], params: Dict[str, Any], hidden: Any) -> Dict[str, Any]:
     """Return the result as the module's process gives it: with the parameters, and without what nothing may show."""
     if not result.get("warnings"):
         result.pop("warnings", None)
-    result["invocation"] = {"module_args": params}
+    result["invocation"] = {"module_args": module.shown(params)}
     if hidden:
         from ansible.module_utils.common.parameters import remove_values
 

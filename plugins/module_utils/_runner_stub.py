@@ -123,7 +123,8 @@ def main() -> "NoReturn":
     request = json.loads(sys.stdin.buffer.readline().decode())
 
     def say(word: str, value: "Any" = None) -> None:
-        print(f"\n{request['mark']} {word} {json.dumps(value)}", flush=True)
+        sys.stdout.write(f"\n{request['mark']} {word} {json.dumps(value)}\n")
+        sys.stdout.flush()
 
     gc.disable()  # nothing that is imported is garbage
     try:

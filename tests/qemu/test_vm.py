@@ -305,7 +305,7 @@ def test_a_paused_guest_is_not_stopped_unless_that_is_said(vms: Machines) -> Non
 
 @pytest.mark.parametrize("how", ["has left", "was being moved"])
 def test_a_guest_that_may_run_elsewhere_is_not_started_anew(vms: Machines, how: str) -> None:
-    has = {"restart_allowed": True, "shutdown_timeout": 1}
+    has: dict[str, Any] = {"restart_allowed": True, "shutdown_timeout": 1}
     vms.done(True, power="running", **has)
     before, moving = vms.processes(), vms.base / "vm1" / "moving"
     if how == "has left":

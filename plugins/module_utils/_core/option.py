@@ -23,10 +23,15 @@ _ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*\Z")
 class Option:
     """One option of a kind, declared once: Ansible's argument specification is made from it."""
 
-    def __init__(self, kind: str = "str", **spec: Any) -> None:
-        """``kind`` is Ansible's type; ``spec`` are further keys of the argument specification, ``options`` being Options."""
+    def __init__(self, kind: str = "str", hidden_whole: bool = False, **spec: Any) -> None:
+        """``kind`` is Ansible's type; ``spec`` are further keys of the argument specification, ``options`` being Options.
+
+        ``hidden_whole``: a file's content, in which there may be secrets. It is never shown; a word in it, which can be any
+        name or number, is not a secret elsewhere.
+        """
         self.kind = kind
-        self.fields = spec
+        self.hidden_whole = hidden_whole
+        self.fields = {**spec, "no_log": True} if hidden_whole else spec
 
     def fit(self, where: str, value: Any) -> Any:
         """Return ``value``, out of a free-form dictionary, as Ansible would have passed it. Raise Refusal, naming ``where``."""

@@ -50,10 +50,35 @@ def hidden_values(params: Dict[str, Any], options: Dict[str, Option]) -> Iterato
     """Yield the values of the options that are ``no_log``, and of those within others, in all their forms."""
     for name, option in options.items():
         value, within = params.get(name), option.fields.get("options")
+        if option.hidden_whole:
+            continue
         if option.fields.get("no_log"):
             yield from quoted_forms(value)
         elif within and isinstance(value, dict):
             yield from hidden_values(value, within)
+
+
+def words_of_contents(params: Dict[str, Any], options: Dict[str, Option]) -> Iterator[str]:
+    """Yield each word of the options that are hidden as a whole: Ansible would hide it wherever it is, in a path say."""
+    for name, option in options.items():
+        if option.hidden_whole:
+            yield from _words(params.get(name))
+
+
+def _words(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _words(item)
+    else:
+        yield str(value)
+
+
+def without_contents(params: Dict[str, Any], options: Dict[str, Option]) -> Dict[str, Any]:
+    """Return the parameters to be shown: without what is hidden as a whole."""
+    hidden = {name for name, option in options.items() if option.hidden_whole}
+    return {name: REDACTED if name in hidden and value not in (None, "") else value for name, value in params.items()}
 
 
 def quoted_forms(secret: Any) -> Iterator[str]:

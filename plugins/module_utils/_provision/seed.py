@@ -45,10 +45,10 @@ class Seed(HostFile):
     in_diff = ("path", "sha256")
     options = {
         "path": Option("path", required=True),
-        "user_data": Option("raw", no_log=True, default=""),
+        "user_data": Option("raw", hidden_whole=True, default=""),
         "meta_data": Option("raw", required=True),
-        "network_config": Option("raw", no_log=True),
-        "vendor_data": Option("raw", no_log=True),
+        "network_config": Option("raw", hidden_whole=True),
+        "vendor_data": Option("raw", hidden_whole=True),
         **OWNER,
         "mode": Option("str", default="0600"),
     }

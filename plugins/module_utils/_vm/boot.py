@@ -41,9 +41,9 @@ def main() -> None:
         verb, where = sys.argv[1:]
         act = {"start": start, "stop": stop}[verb]
     except (ValueError, KeyError):
-        sys.exit(f"usage: {sys.argv[0]} start|stop DIRECTORY")
+        raise SystemExit(f"usage: {sys.argv[0]} start|stop DIRECTORY") from None
     with interruptible():
-        sys.exit(run(act, os.path.normpath(where)))
+        raise SystemExit(run(act, os.path.normpath(where)))
 
 
 def run(act: Any, where: str) -> str | None:
@@ -96,7 +96,7 @@ def start(task: Task, place: Place, kept: record.Record) -> None:
             raise
         # a guest that has run is not ended: systemd would, if this failed
         process.go_on(kept.power)
-        print(_sentence(exc, task), file=sys.stderr)
+        sys.stderr.write(f"{_sentence(exc, task)}\n")
 
 
 def _check_here(place: Place, kept: record.Record) -> None:

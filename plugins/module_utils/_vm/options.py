@@ -71,9 +71,9 @@ OPTIONS = {
     "image_directory": Option("path"),
     "disk_size": Option("str"),
     "disk_options": Option("dict", default={}),
-    "user_data": Option("raw", no_log=True),
+    "user_data": Option("raw", hidden_whole=True),
     "meta_data": Option("dict", default={}),
-    "network_config": Option("raw", no_log=True),
+    "network_config": Option("raw", hidden_whole=True),
     "taps": Option(
         "list", elements="dict", default=[], options={"name": Option("str", required=True), "bridge": Option("str")}
     ),
