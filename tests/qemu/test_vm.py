@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -654,6 +655,24 @@ def test_after_a_reboot_all_is_there_again(vms: Machines, systemd: Systemd) -> N
     assert "others than who runs the task can write it" in systemd.start().stderr
     record.chmod(0o600)
     vms.done(True, **has)
+
+
+def test_a_disk_among_what_goes_with_the_machine(vms: Machines) -> None:
+    path = f"{vms.base}/vm1/run/../run/data"
+    for has in ({"disk": path, "disk_size": "1M"}, {"disks": [{"id": "data", "filename": path, "size": "1M"}]}):
+        assert "put it elsewhere" in vms.refused(**has)
+    nothing_is_there(vms)
+
+
+def test_a_record_whose_values_are_of_other_types(vms: Machines) -> None:
+    vms.done(True)
+    record = vms.base / "vm1" / "vm.json"
+    kept = json.loads(record.read_text())
+    for bad in ({"images": 5}, {"taps": [5]}, {"start_timeout": True}, {"document": []}, {"code": 1}):
+        record.write_text(json.dumps({**kept, **bad}))
+        assert "is damaged" in vms.refused()
+    vms.done(True, state="absent")
+    nothing_is_there(vms)
 
 
 @root_only

@@ -127,11 +127,20 @@ def checked(params: Dict[str, Any]) -> Dict[str, Any]:
         raise Refusal(f"shutdown_timeout: {params['shutdown_timeout']} is not a number of seconds; 0 ends QEMU at once")
     params["disk"] = params["disk"] or f"{directory}/disk.qcow2"
     params["image_directory"] = params["image_directory"] or f"{os.path.dirname(directory)}/.images"
+    _check_kept(params)
     if params["state"] == "running":
         _check_machine(params)
         _check_image(params)
         _check_secrets(params)
     return params
+
+
+def _check_kept(params: Dict[str, Any]) -> None:
+    """Raise Refusal for a disk where nothing is kept: a virtual machine that is removed leaves its data and nothing else."""
+    run = Place(params["directory"], None).run
+    for path in [params["disk"], *(disk.get("filename") for disk in params["disks"])]:
+        if path and os.path.normpath(str(path)).startswith(f"{run}/") and not params["remove_data"]:
+            raise Refusal(f"disk: {path} is in {run}, which goes with state=absent and all that is in it: put it elsewhere")
 
 
 _EMPTY = ("user", "machine_options", "arguments", "disk_options", "meta_data", "taps", *LISTS)

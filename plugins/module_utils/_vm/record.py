@@ -52,6 +52,15 @@ class Record(NamedTuple):
         return (json.dumps({"version": _VERSION, **self._asdict()}, indent=1, sort_keys=True) + "\n").encode()
 
 
+_TYPES: Dict[str, Any] = {
+    **dict.fromkeys(("command_line", "started", "taps", "images"), list),
+    **dict.fromkeys(("start_timeout", "plug_timeout", "shutdown_timeout"), int),
+    **dict.fromkeys(("user", "code"), (str, type(None))),
+    "document": dict,
+    "incoming": bool,
+}
+
+
 def read(path: str) -> Record | None:
     """Return what was kept, None: nothing was. Raise Refusal for what this version can't read, or somebody else has written."""
     try:
@@ -66,11 +75,23 @@ def read(path: str) -> Record | None:
         found = json.loads(text)
         if found.pop("version") != _VERSION:
             raise Refusal(f"{path} was written by another version of this collection: use that one, or remove the file")
-        return Record(**found)
+        return _typed(Record(**found))
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise Refusal(
             f"{path}, which tells how it was started, is damaged ({exc}): remove it, and run this again"
         ) from exc
+
+
+def _typed(record: Record) -> Record:
+    """Return it, if its values are of the types that are written. Raise TypeError for one that is not."""
+    for name, value in record._asdict().items():
+        kind = _TYPES.get(name, str)
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise TypeError(f"{name} is {value!r}")
+        entry = dict if name == "taps" else str
+        if isinstance(value, list) and not all(isinstance(one, entry) for one in value):
+            raise TypeError(f"{name} is {value!r}")
+    return record
 
 
 def _check_own(path: str, found: os.stat_result) -> None:
