@@ -676,6 +676,17 @@ def test_a_record_whose_values_are_of_other_types(vms: Machines) -> None:
 
 
 @root_only
+def test_the_code_of_a_machine_that_comes_while_another_goes(vms: Machines) -> None:
+    vms.done(True, autostart=True)
+    two = {
+        "vm1": {"state": "absent", "directory": f"{vms.base}/vm1"},
+        "vm2": {"directory": f"{vms.base}/vm2", "autostart": True},
+    }
+    vms.done(True, machines=two)
+    assert os.path.isdir(json.loads((vms.base / "vm2" / "vm.json").read_text())["code"])
+
+
+@root_only
 def test_a_unit_that_is_not_ours(vms: Machines, systemd: Systemd) -> None:
     systemd.unit.write_text("[Service]\nExecStart=/bin/true\n")
     for state in ("running", "absent"):

@@ -108,6 +108,8 @@ class Machines(Roles):
         name = variables.get("name", "vm1")
         own = {"name": name, "directory": str(self.base / name), "user": "", "binary": str(qemu_binary("7.2"))}
         small = {key.removeprefix("vm_"): value for key, value in SMALL.items()}
+        if "machines" in variables:
+            own = {key: value for key, value in own.items() if key not in ("name", "directory")}
         call = {"options": {**small, **own, **variables}, "check": check, "diff": diff}
         done = subprocess.run(
             [*self.prefix, sys.executable, "-c", CALL],

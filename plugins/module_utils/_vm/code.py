@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 _PACKAGE = "ansible_collections.vmm.qemu.plugins.module_utils"
 _WHERE = _PACKAGE.replace(".", "/")
-_INSTALLING = threading.Lock()
+_ONE_AT_A_TIME = threading.Lock()
 _MAIN = f"from {_PACKAGE}._vm.boot import main\n\nmain()\n"
 
 
-def place(base: str, current: str | None) -> Tuple[str, Dict[str, bytes]]:
-    """Return the directory that has the code of this process, and what is to be written there: nothing where it is there.
+def place(base: str, current: str | None) -> Tuple[str, Dict[str, bytes], bool]:
+    """Return the directory that has the code of this process, its files, and whether they are there.
 
     ``base``: the directory of such directories. ``current``: the one that is used so far. Raise Refusal where others than
     root could write to it.
@@ -40,9 +40,9 @@ def place(base: str, current: str | None) -> Tuple[str, Dict[str, bytes]]:
     _check_only_root(base)
     wanted = _sources()
     if current and os.path.dirname(current) == base and _holds(current, wanted):
-        return current, {}
+        return current, wanted, True
     path = f"{base}/{_digest(wanted)}"
-    return path, {} if _holds(path, wanted) else wanted
+    return path, wanted, _holds(path, wanted)
 
 
 def command(path: str, verb: str, directory: str) -> List[str]:
@@ -50,8 +50,11 @@ def command(path: str, verb: str, directory: str) -> List[str]:
     return [sys.executable, "-I", path, verb, directory]
 
 
-def install_step(path: str, files: Dict[str, bytes]) -> Step:
-    """Return the step that writes the code, byte-compiled, and takes the place when it is whole."""
+def install_step(path: str, files: Dict[str, bytes], there: bool) -> Step:
+    """Return the step that writes the code, byte-compiled, and takes the place when it is whole.
+
+    ``there``: it was when looked at. Another VM's end may have swept it away since.
+    """
 
     def install(deadline: Deadline) -> None:
         part = f"{path}.{os.getpid()}"
@@ -73,10 +76,11 @@ def install_step(path: str, files: Dict[str, bytes]) -> Step:
             shutil.rmtree(part, ignore_errors=True)
 
     def install_alone(deadline: Deadline) -> None:
-        with _INSTALLING:
+        with _ONE_AT_A_TIME:
             install(deadline)
 
-    return Step(do=install_alone, command_lines=[["write", path]], undo=[Step(do=lambda deadline: None, hidden=True)])
+    undo = [Step(do=lambda deadline: None, hidden=True)]
+    return Step(do=install_alone, command_lines=[["write", path]], undo=undo, hidden=there)
 
 
 def sweep_step(base: str) -> Step:
@@ -101,7 +105,7 @@ def _write(base: str, name: str, content: bytes) -> None:
 
 def sweep(base: str) -> None:
     """Remove the copies that no VM beside them uses any more."""
-    with contextlib.suppress(OSError):
+    with _ONE_AT_A_TIME, contextlib.suppress(OSError):
         parent = os.path.dirname(base)
         used = _used(parent)
         for name in os.listdir(base):

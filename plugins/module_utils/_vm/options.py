@@ -140,7 +140,9 @@ def _check_kept(params: Dict[str, Any]) -> None:
     run = Place(params["directory"], None).run
     for path in [params["disk"], *(disk.get("filename") for disk in params["disks"])]:
         if path and os.path.normpath(str(path)).startswith(f"{run}/") and not params["remove_data"]:
-            raise Refusal(f"disk: {path} is in {run}, which goes with state=absent and all that is in it: put it elsewhere")
+            raise Refusal(
+                f"disk: {path} is in {run}, which goes with state=absent and all that is in it: put it elsewhere"
+            )
 
 
 _EMPTY = ("user", "machine_options", "arguments", "disk_options", "meta_data", "taps", *LISTS)

@@ -125,6 +125,9 @@ def write_step(path: str, record: Record) -> Step:
         write(path, record.text())
 
     def put_back(deadline: Deadline) -> None:
+        with contextlib.suppress(FileNotFoundError), safe_open.regular(path) as file:
+            if file.read(_MOST) != record.text():
+                return  # another task has started it meanwhile
         if before:
             write(path, before[0])
         else:

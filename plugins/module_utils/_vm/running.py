@@ -68,8 +68,9 @@ class Converged:
         kept = self.record.code if self.record else None
         self.code: str | None = None
         self.code_files: Dict[str, bytes] = {}
+        self.code_there = True
         if is_started:
-            self.code, self.code_files = code.place(place.code, kept)
+            self.code, self.code_files, self.code_there = code.place(place.code, kept)
         self.wanted = self._record()
         self.host = self._host()
         self.plug_failed: PlanFailed | None = None
@@ -132,12 +133,12 @@ class Converged:
         steps = list(self.host.plan.steps)
         if self.restarts:
             steps += self._stop_steps()
-        if self.code_files:
+        if not self.code_there:
             steps.append(code.sweep_step(self.place.code))
         if self.wanted != self.record:
             steps.append(record.write_step(self.place.record, self.wanted))
-        if self.code and self.code_files:
-            steps.append(code.install_step(self.code, self.code_files))
+        if self.code and (self.wanted != self.record or not self.code_there):
+            steps.append(code.install_step(self.code, self.code_files, self.code_there))
         if self.service and self.code:
             steps += self.service.steps(self.code)
         self.foretold = self._foretell()

@@ -28,8 +28,12 @@ def host() -> Host:
 
 
 def a_record(**other: Any) -> record.Record:
-    base: dict[str, Any] = dict.fromkeys(record.Record._fields, 1)
-    return record.Record(**{**base, "code": None, **other})
+    base: dict[str, Any] = {
+        **dict.fromkeys(record.Record._fields, 1),
+        **dict.fromkeys(("command_line", "started", "taps", "images"), []),
+        **{"name": "vm1", "user": None, "document": {}, "power": "running", "code": None, "incoming": False},
+    }
+    return record.Record(**{**base, **other})
 
 
 # -- directories -------------------------------------------------------------------------------------------------------
@@ -122,6 +126,11 @@ def test_a_record_comes_back(tmp_path: Path) -> None:
     second.do(Deadline(1.0))
     second.undo[0].do(Deadline(1.0))
     assert record.read(path) == kept
+    # what another task has written meanwhile is its own
+    record.write(path, a_record(name="vm3").text())
+    step.undo[0].do(Deadline(1.0))
+    assert record.read(path) == a_record(name="vm3")
+    record.write(path, kept.text())
     step.undo[0].do(Deadline(1.0))
     assert not os.path.exists(path)
 
@@ -183,9 +192,9 @@ def test_a_log_is_cut_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @root_only
 def test_the_code_is_put_where_only_root_can_write(tmp_path: Path) -> None:
     base = f"{tmp_path}/.code"
-    path, files = code.place(base, None)
-    assert files and not os.path.exists(base)
-    step = code.install_step(path, files)
+    path, files, there = code.place(base, None)
+    assert files and not there and not os.path.exists(base)
+    step = code.install_step(path, files, there)
     assert step.do
     before = os.umask(0)
     try:
@@ -193,7 +202,7 @@ def test_the_code_is_put_where_only_root_can_write(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert not [found for found in Path(base).rglob("*") if found.stat().st_mode & 0o022]
-    assert code.place(base, None) == (path, {}) and code.place(base, path) == (path, {})
+    assert code.place(base, None) == (path, files, True) == code.place(base, path)
     # it needs nothing but Python
     done = subprocess.run(
         [sys.executable, *code.command(path, "start", f"{tmp_path}/vm1")[1:]],
@@ -216,7 +225,7 @@ def test_the_code_is_put_where_only_root_can_write(tmp_path: Path) -> None:
     other = f"{path}/ansible_collections/vmm/qemu/plugins/module_utils/_vm/boot.py"
     text = Path(other).read_text()
     Path(other).write_text(text + "\n")
-    assert code.place(base, path) == (path, files)
+    assert code.place(base, path) == (path, files, False)
     (tmp_path / "vm1").mkdir()
     (tmp_path / "vm1" / "vm.json").write_bytes(a_record(code=path).text())
     code.sweep(base)
@@ -224,6 +233,11 @@ def test_the_code_is_put_where_only_root_can_write(tmp_path: Path) -> None:
     (tmp_path / "vm1" / "vm.json").unlink()
     code.sweep(base)
     assert not os.path.exists(base)
+    # one that was there when the plan was made, and has been swept away with another virtual machine
+    again = code.install_step(path, files, True)
+    assert again.hidden and again.do
+    again.do(Deadline(10.0))
+    assert code.place(base, None) == (path, files, True)
     tmp_path.chmod(0o777)
     with pytest.raises(Refusal, match="others than root can write"):
         code.place(base, None)
