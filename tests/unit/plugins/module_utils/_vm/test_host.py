@@ -30,7 +30,7 @@ def host() -> Host:
 def a_record(**other: Any) -> record.Record:
     base: dict[str, Any] = {
         **dict.fromkeys(record.Record._fields, 1),
-        **dict.fromkeys(("command_line", "started", "taps", "images"), []),
+        **{name: [] for name in ("command_line", "started", "taps", "images")},
         **{"name": "vm1", "user": None, "document": {}, "power": "running", "code": None, "incoming": False},
     }
     return record.Record(**{**base, **other})
