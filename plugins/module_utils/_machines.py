@@ -43,7 +43,10 @@ _OWN = ("name", "socket")
 
 def with_machines(options: Dict[str, Option]) -> Dict[str, Option]:
     """Return a module's options with ``machines``, beside which none of them is required."""
-    alone = {name: Option(option.kind, **{**option.fields, "required": False}) for name, option in options.items()}
+    alone = {
+        name: Option(option.kind, option.hidden_whole, **{**option.fields, "required": False})
+        for name, option in options.items()
+    }
     return {**alone, "machines": Option("dict")}
 
 

@@ -85,7 +85,9 @@ def test_a_changed_seed_asks_for_a_restart_only_with_another_instance_id(roles: 
 def test_a_disk_stands_on_an_image(roles: Roles) -> None:
     base, checksum = image(roles)
     before = Path(base).read_bytes()
-    fetched = {"image": f"file://{base}", "image_checksum": checksum, "disk_size": "16M"}
+    # a word of the user data is hidden nowhere else
+    words = {"user_data": {"hostname": "vm1", "count": 2, "name": "qcow2", "directory": ".images"}}
+    fetched = {"image": f"file://{base}", "image_checksum": checksum, "disk_size": "16M", **words}
     roles.done(True, **fetched)
     (kept,) = (roles.base / ".images").iterdir()
     assert kept.read_bytes() == before

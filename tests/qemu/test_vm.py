@@ -185,6 +185,30 @@ def test_to_qemus_user_belong_only_images_and_a_directory_for_sockets(vms: Machi
     nothing_is_there(vms)
 
 
+@root_only
+@pytest.mark.parametrize("how", ["backing", "data"])
+def test_root_opens_nothing_that_an_image_names(vms: Machines, how: str) -> None:
+    """Who runs as QEMU's user can write any name into the header of the disk."""
+    has: dict[str, Any] = {"user": "nobody", "disk_size": "1M"}
+    vms.base.chmod(0o755)
+    vms.done(True, **has)
+    vms.done(True, **has, state="stopped")
+    disk, secret = vms.base / "vm1" / "disk.qcow2", vms.base / "secret"
+    secret.write_bytes(b"root's" * 200000)
+    secret.chmod(0o600 if how == "backing" else 0o644)
+    if how == "backing":
+        names = ["rebase", "-u", "-f", "qcow2", "-b", str(secret), "-F", "raw", str(disk)]
+    else:
+        names = ["create", "-q", "-f", "qcow2", "-o", f"data_file={secret}.data", str(disk), "1M"]
+    subprocess.run(["qemu-img", *names], check=True)
+    if how == "data":
+        (vms.base / "secret.data").chmod(0o644)
+    os.chown(disk, 65534, 65534)
+    said = vms.refused(**has)
+    assert "which nobody may not open" in said and "secret" in said
+    assert vms.processes() == {}
+
+
 def test_directories_that_others_can_pass(vms: Machines) -> None:
     directory = vms.base / "deep" / "vm1"
     vms.done(True, directory=str(directory))
@@ -200,7 +224,7 @@ def test_a_restart_that_fails_brings_back_what_ran(vms: Machines) -> None:
     has: dict[str, Any] = {"power": "running", "disk_size": "8M", "disks": [data]}
     vms.done(True, **has)
     before, files = vms.processes(), vms.files()
-    again = "taken back: start as it was"
+    again = "start as it was"
     said = vms.refused(**has, arguments={"nosuch": True}, restart_allowed=True)
     assert "-nosuch: invalid option" in said and again in said
     assert vms.processes() != before and vms.files() == files

@@ -84,6 +84,7 @@ def start(task: Task, place: Place, kept: record.Record) -> None:
         converge(cast("VM", task.host()), taps, recreate=False, check_mode=False)
     bound_log(place.console_log)
     process = instance(task, place, None)
+    process.images, process.base = kept.images, kept.base
     process.start(kept.command_line, kept.start_timeout)
     if process.started is not None and kept.started != kept.command_line:
         record.write(place.record, kept._replace(started=kept.command_line).text())

@@ -21,6 +21,7 @@ from .._operations.power import Reached
 from .._provision.instance import Instance, Running
 from .._qmp import errors
 from .._qmp.deadline import Deadline
+from . import chain
 
 if TYPE_CHECKING:
     from .._core.task import Task
@@ -56,6 +57,9 @@ class Process(Instance):
         super().__init__(task)
         self.service = service
         self._before_plug: int | None = None
+        self.images: List[str] = []
+        """The images that were made for it, and ``base``, what its own disk stands on."""
+        self.base: str | None = None
         self.found: Running | None = None
         """What somebody else had started before this task could."""
 
@@ -70,8 +74,16 @@ class Process(Instance):
         deadline = Deadline(min(seconds, self.task.deadline.remaining() or 0.0), self.task.deadline.stop)
         self.found = self.look()
         if self.found is None:
+            self._check_images(line)
             self._clear(deadline)
             self._start(line, deadline)
+
+    def _check_images(self, line: List[str]) -> None:
+        """Raise Refusal for an image of the command line whose header would have root open another's file."""
+        user = self.params["user"]
+        if user:
+            images = [image for image in self.images if any(image.replace(",", ",,") in text for text in line)]
+            chain.check(images, str(user), self.base, self.task.deadline)
 
     def _launch(self, wanted: List[str], mark: str, deadline: Deadline, logged: Callable[[], str]) -> str:
         if self.service is None:

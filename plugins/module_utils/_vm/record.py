@@ -38,6 +38,8 @@ class Record(NamedTuple):
     taps: List[Dict[str, Any]]
     images: List[str]
     """The images that were made for it: a known one that is missing is never made anew."""
+    base: str | None
+    """What its disk stands on, if the task says so."""
     start_timeout: int
     plug_timeout: int
     shutdown_timeout: int
@@ -55,7 +57,7 @@ class Record(NamedTuple):
 _TYPES: Dict[str, Any] = {
     **dict.fromkeys(("command_line", "started", "taps", "images"), list),
     **dict.fromkeys(("start_timeout", "plug_timeout", "shutdown_timeout"), int),
-    **dict.fromkeys(("user", "code"), (str, type(None))),
+    **dict.fromkeys(("user", "code", "base"), (str, type(None))),
     "document": dict,
     "incoming": bool,
 }

@@ -25,7 +25,7 @@ from .._qmp import errors
 from . import code, firmware, record, service
 from .arguments import arguments, has_seed, instance_id
 from .console import bound_log
-from .host_items import image_paths, image_to_come, items
+from .host_items import base_path, image_paths, image_to_come, items
 from .options import LISTS, Place
 from .process import bring_back, check_not_away, instance, plug, shown
 from .rehearsal import rehearsal
@@ -72,6 +72,7 @@ class Converged:
         if is_started:
             self.code, self.code_files, self.code_there = code.place(place.code, kept)
         self.wanted = self._record()
+        self.process.images, self.process.base = self.wanted.images, self.wanted.base
         self.host = self._host()
         self.plug_failed: PlanFailed | None = None
         self.machine: Dict[str, Any] = {}
@@ -103,6 +104,7 @@ class Converged:
             document={**document, **listed},
             taps=[_given(tap) for tap in params["taps"]],
             images=sorted({*made, *(self.record.images if self.record else ())}),
+            base=base_path(params) if params["image"] else None,
             start_timeout=params["start_timeout"],
             plug_timeout=params["plug_timeout"],
             shutdown_timeout=params["shutdown_timeout"],

@@ -1,0 +1,80 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+"""What an image names in its header, looked at before root opens it for QEMU.
+
+QEMU opens the disks of its command line before it becomes its user. Who can write to an image can name any file of the host
+in it, as what it stands on or where its data are.
+"""
+# Private to the collection: may change without notice.
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from typing import TYPE_CHECKING, List
+
+from .._core.errors import Refusal
+from .._host.qemu_img import QemuImg
+from .._provision.image import describe
+
+if TYPE_CHECKING:
+    from .._qmp.deadline import Deadline
+
+_DEEPEST = 64
+
+
+def check(images: List[str], user: str, base: str | None, deadline: Deadline) -> None:
+    """Raise Refusal for an image that names a file which its user could not open.
+
+    ``base``: what the task itself says that an image stands on, whoever may read it.
+    """
+    account = pwd.getpwnam(user)
+    for image in images:
+        path = image
+        for _depth in range(_DEEPEST):
+            found = _status(path)
+            if found is None or found.st_uid != account.pw_uid:
+                break  # what is in it was not written by that user
+            names = describe(QemuImg("qemu-img", deadline).info(path, None))
+            data = names.get("options", {}).get("data_file")
+            if data is not None:
+                _check_named(image, "where its data are", str(data), account, writes=True)
+            backing = names.get("backing_file")
+            if backing is None or backing == base:
+                break
+            _check_named(image, "what it stands on", str(backing), account, writes=False)
+            path = str(backing)
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None  # QEMU says so
+
+
+def _check_named(image: str, what: str, path: str, account: pwd.struct_passwd, writes: bool) -> None:
+    real = os.path.realpath(path)
+    found = _status(real)
+    if found is None:
+        return
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    wanted = 6 if writes else 4
+    above = real
+    may = stat.S_ISREG(found.st_mode) and _may(found, account, groups, wanted)
+    while may and above != "/":
+        above = os.path.dirname(above)
+        may = _may(os.stat(above), account, groups, 1)
+    if not may:
+        raise Refusal(
+            f"{image} names {path} as {what}, which {account.pw_name} may not open. Whoever can write to an image can name any "
+            "file there, and root would open it for QEMU: if it is the right one, let that user open it"
+        )
+
+
+def _may(found: os.stat_result, account: pwd.struct_passwd, groups: List[int], wanted: int) -> bool:
+    """Tell whether the mode of a file lets a user do what the bits say: 4 read, 2 write, 1 pass."""
+    shift = 6 if found.st_uid == account.pw_uid else 3 if found.st_gid in groups else 0
+    return found.st_mode >> shift & wanted == wanted
