@@ -689,10 +689,11 @@ def test_a_disk_among_what_goes_with_the_machine(vms: Machines) -> None:
 
 
 def test_a_record_whose_values_are_of_other_types(vms: Machines) -> None:
+    others: list[dict[str, Any]] = [{"images": 5}, {"taps": [5]}, {"start_timeout": True}, {"document": []}, {"code": 1}]
     vms.done(True)
     record = vms.base / "vm1" / "vm.json"
     kept = json.loads(record.read_text())
-    for bad in ({"images": 5}, {"taps": [5]}, {"start_timeout": True}, {"document": []}, {"code": 1}):
+    for bad in others:
         record.write_text(json.dumps({**kept, **bad}))
         assert "is damaged" in vms.refused()
     vms.done(True, state="absent")
