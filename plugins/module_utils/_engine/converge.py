@@ -191,9 +191,9 @@ def _downwards(comparisons: List[Comparison], vm: VM) -> List[Comparison]:
 
 
 def _upwards(comparisons: List[Comparison]) -> List[Comparison]:
-    """Return what is made, each after what it shall stand on, else in order, and first what is made again.
+    """Return what is made, each after what it shall stand on, else in order, and first what is made again as it was.
 
-    That has its place again, a slot or a port's number, before something new is given it by QEMU.
+    That has its place again, a slot or a port's number, before something new, or of another driver, is given it by QEMU.
     """
     by_name = {name: comparison for comparison in reversed(comparisons) for name in comparison.names}
     result: List[Comparison] = []
@@ -207,7 +207,8 @@ def _upwards(comparisons: List[Comparison]) -> List[Comparison]:
                     put(by_name[name])
             result.append(comparison)
 
-    for comparison in [*(one for one in comparisons if one.recreated), *comparisons]:
+    again = [one for one in comparisons if one.recreated]
+    for comparison in [*(one for one in again if one.complete_want != one.item.want), *again, *comparisons]:
         put(comparison)
     return result
 

@@ -75,6 +75,13 @@ TABLE: list[tuple[str, dict[str, Any], list[Item], str, dict[str, Any]]] = [
         {"a": {}, "b": {"color": "blue"}},
     ),
     (
+        "and before what is made again as something else, of which nothing is kept",
+        {"a": {"color": "red"}, "b": {"color": "red", "size": 7}},
+        [item("a", color="blue"), item("b", color="blue")],
+        "del b, del a, add b, add a",
+        {"a": {"color": "blue"}, "b": {"color": "blue", "size": 7}},
+    ),
+    (
         "but not before what it shall stand on",
         {"b": {"color": "red"}},
         [item("c"), item("a"), item("b", color="blue", on="a")],
