@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Dict, NamedTuple
 
 from .._core.progress import Progress
@@ -22,6 +23,7 @@ RUNNING = frozenset(
 HERE, LEFT, UNKNOWN = "here", "left", "unknown"
 """Where the guest is, as results say it."""
 HAS, LACKS = "has", "lacks"
+_ENDING, _LOOK = 2.0, 0.05
 
 
 class Answer(NamedTuple):
@@ -71,14 +73,18 @@ class Current(NamedTuple):
     def can_begin(self) -> bool:
         """Whether a guest is here, and no migration of it is under way."""
         over = self.status not in RUNNING and self.status != "postcopy-paused"
-        return over and self.run_state not in ("inmigrate", "postmigrate")
+        return over and self.run_state not in ("inmigrate", "finish-migrate", "postmigrate")
 
 
 def look(vm: VM) -> Current:
-    """Read where it stands."""
-    vm.forget()
-    now = vm.ask("query-status")
-    return Current(vm.ask("query-migrate"), str(now["status"]), bool(now["running"]))
+    """Read where it stands. When a migration ends, QEMU leaves finish-migrate a moment later: that is waited for."""
+    patience = time.monotonic() + _ENDING
+    while True:
+        vm.forget()
+        now, found = vm.ask("query-status"), vm.ask("query-migrate")
+        if status(found) in RUNNING or over(vm, found) or vm.deadline.expired or time.monotonic() > patience:
+            return Current(found, str(now["status"]), bool(now["running"]))
+        time.sleep(_LOOK)
 
 
 def status(migration: Dict[str, Any]) -> str:

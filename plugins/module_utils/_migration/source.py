@@ -188,7 +188,7 @@ def _starting(current: Current, params: Params) -> Plan:
     uri, quits = params["uri"], _quits(params)
     if current.run_state == "inmigrate":
         raise Refusal("the virtual machine itself waits for an incoming migration: there is no guest to migrate yet")
-    if current.run_state == "postmigrate":
+    if current.run_state in ("finish-migrate", "postmigrate"):
         raise Refusal(
             "the guest has left in an earlier migration that is not known to have succeeded "
             f"({current.status}), so QEMU can't migrate it again: if it runs nowhere else, qemu_power with state=running and "

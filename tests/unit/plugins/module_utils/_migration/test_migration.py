@@ -14,10 +14,12 @@ from ansible_collections.vmm.qemu.plugins.module_utils._migration.current import
     Current,
     has_guest,
     leaving,
+    look,
     where_guest_is,
 )
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import check_uri
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.source import MIGRATE, _inherited
+from support.stub import stub_vm
 
 OUT = {"status": "completed", "total-time": 704}
 
@@ -92,6 +94,23 @@ def test_a_source_is_not_promised_an_end_that_nothing_can_prove(uri: str) -> Non
 )
 def test_where_the_guest_is_before_anything_was_done(found: dict[str, Any], run_state: str, guest: str) -> None:
     assert where_guest_is(Current(found, run_state, run_state == "running")) == guest
+
+
+def test_what_has_just_ended_is_looked_at_again_until_the_run_state_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    vm, qemu = stub_vm()
+    status = ""
+    seen = iter([("finish-migrate", "active"), ("finish-migrate", "completed"), ("postmigrate", "completed")])
+
+    def execute(name: str, *_arguments: Any, **_how: Any) -> dict[str, Any]:
+        nonlocal status
+        if name == "query-migrate":
+            return {**OUT, "status": status}
+        qemu.status, status = next(seen)
+        return {"status": qemu.status, "running": False}
+
+    monkeypatch.setattr(qemu, "execute", execute)
+    assert look(vm).leaving, "nothing has ended yet"
+    assert where_guest_is(look(vm)) == "left"
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def commands(current: Current, state: str, **options: Any) -> str:
         ("cancelled", "running", "migrate", "", "refused", "refused"),
         ("failed", "running", "migrate", "", "refused", "refused"),
         ("failed", "postmigrate", "refused", "", "refused", "refused"),
+        ("failed", "finish-migrate", "refused", "", "refused", "refused"),  # not left again
         ("completed", "running", "migrate", "", "refused", ""),  # it came from elsewhere
         ("completed", "postmigrate", "", "", "refused", ""),
         # one is, and is joined
