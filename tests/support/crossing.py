@@ -151,7 +151,7 @@ class Crossing:
         if "end that one" in told and there != "off":
             self._run(self.there, "qemu_power", state="off")
         if "qemu_command with migrate_cancel" in told:
-            return self._run(self.source, "qemu_command", command="migrate_cancel")
+            return self._run(self.source, "qemu_command", commands=["migrate_cancel"])
         if "state=running and force=true" in told and there != "running":
             return self._run(self.source, "qemu_power", state="running", force=True)
         if "qemu_power with state=running" in told:

@@ -25,10 +25,11 @@ class Cutter(Proxy):
         self.left, self._strike, self._cuts = at, strike, cut
         self.sent = 0
         self.heard = b""
-        """What QEMU has got."""
+        """What QEMU has got, each connection on lines of its own."""
         super().__init__(target, "", "", gone)
 
     def _pass_on(self, client: socket.socket, qemu: socket.socket) -> None:
+        self.heard += b"\n"  # what an earlier connection left half said, QEMU forgets
         ends: list[Any] = [client, qemu, self._stop]
         while True:
             ready = select.select(ends, [], [])[0]
