@@ -102,7 +102,9 @@ def find(path: str, pack: str, bundle: bytes) -> "Any":
         import zlib
 
         sources = json.loads(zlib.decompress(bundle).decode())
+        umask = os.umask(0o077)  # the directories above it, too, are nobody else's to change
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        os.umask(umask)
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:

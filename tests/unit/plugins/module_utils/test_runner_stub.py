@@ -94,6 +94,17 @@ def test_a_first_task_and_the_next(host: Host) -> None:
     assert pack.stat().st_mtime_ns == made.st_mtime_ns
 
 
+def test_directories_above_are_this_users_alone_too(host: Host) -> None:
+    above = host.tmp
+    host.tmp, host.kept = above / "tmp", above / "tmp" / host.kept.name
+    umask = os.umask(0)
+    try:
+        assert host.ask(sent=bundle()) == RAN
+    finally:
+        os.umask(umask)
+    assert [path.stat().st_mode & 0o777 for path in (above, host.tmp, host.kept)] == [0o700] * 3
+
+
 def test_the_sources_are_kept_too(host: Host) -> None:
     host.ask(sent=bundle())
     assert host.ask("sources") == (["begun null", f"result {json.dumps({f'{OURS}_runner': RUNNER[:9]})}"], 0)
