@@ -100,4 +100,4 @@ def _log(name: str, text: str) -> None:
         import syslog
 
         syslog.openlog(f"ansible-{name}")
-        syslog.syslog(syslog.LOG_INFO, text)
+        syslog.syslog(syslog.LOG_INFO, text.encode(errors="backslashreplace").decode())

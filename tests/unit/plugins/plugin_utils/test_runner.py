@@ -18,7 +18,7 @@ import pytest
 from ansible import constants
 
 from ansible_collections.vmm.qemu.plugins.action.qemu import host_spec, validate
-from ansible_collections.vmm.qemu.plugins.module_utils._runner import expand
+from ansible_collections.vmm.qemu.plugins.module_utils._runner import _log, expand
 from ansible_collections.vmm.qemu.plugins.modules import qemu_disk, qemu_image, qemu_nic
 from ansible_collections.vmm.qemu.plugins.plugin_utils import _runner, _runner_bundle
 
@@ -108,6 +108,11 @@ def test_what_may_have_been_begun_is_not_run_again(answer: tuple[list[str], int]
     result = run(Action(answer))
     assert result is not None and result["failed"]
     assert "was lost" in result["msg"] and f"status {answer[1]}" in result["msg"] and result["module_stderr"]
+
+
+def test_the_log_takes_any_text() -> None:
+    """What was begun would be lost by it."""
+    _log("vmm.qemu.qemu_disk", "path=/\udcff")
 
 
 def test_a_host_does_not_say_what_only_ansible_may() -> None:
