@@ -18,7 +18,7 @@ from ._core.failure import failure, internal_error, plan_failure
 from ._core.interrupt import interruptible
 from ._core.option import Option, argument_spec
 from ._core.plan import NotReadBack, PlanFailed
-from ._core.secrets import hidden_values, redact, url_passwords, without_contents, words_of_contents
+from ._core.secrets import dictionaries, hidden_values, redact, url_passwords, without_contents, words_of_contents
 from ._core.task import CONNECTION, Task
 from ._qmp import errors
 from ._qmp.session import QMPSession
@@ -120,10 +120,8 @@ class Module:
     def secrets(self, params: Dict[str, Any]) -> List[str]:
         """Return the values in the parameters, not validated yet perhaps, that nothing may show."""
         found = [*self._secrets(params), *url_passwords(params)]
-        machines = params.get("machines") if self._many else None
-        for own in machines.values() if isinstance(machines, dict) else ():
-            if isinstance(own, dict):
-                found += [*self._secrets(own), *hidden_values(own, self._of_one)]
+        for own in dictionaries(params.get("machines")) if self._many else ():
+            found += [*self._secrets(own), *hidden_values(own, self._of_one)]
         return found
 
     def hidden(self, params: Dict[str, Any], no_log: Iterable[str]) -> Set[str]:

@@ -46,6 +46,45 @@ def redact(value: Any, secrets: Sequence[str]) -> Any:
     return value
 
 
+def dictionaries(value: Any) -> Iterator[Dict[str, Any]]:
+    """Yield each dictionary in a JSON structure, right or wrong, also of text that Ansible reads as one."""
+    if isinstance(value, str):
+        if "=" in value:
+            yield _pairs(value)
+        value = _literal(value) if value.lstrip().startswith(("{", "[")) else None
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from dictionaries(item)
+
+
+def _literal(text: str) -> Any:
+    """Return a structure that is written as JSON or as Python has it, or None."""
+    import ast
+    import json
+
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            pass
+    return None
+
+
+def _pairs(text: str) -> Dict[str, Any]:
+    """Return ``one=1, other="2 3"`` as a dictionary, empty where the quotes are wrong."""
+    import shlex
+
+    words = shlex.shlex(text, posix=True)
+    words.whitespace, words.whitespace_split, words.commenters = ", \t\n", True, ""
+    try:
+        return dict(word.split("=", 1) for word in words if "=" in word)
+    except ValueError:
+        return {}
+
+
 def hidden_values(params: Dict[str, Any], options: Dict[str, Option]) -> Iterator[str]:
     """Yield the values of the options that are ``no_log``, and of those within others, in all their forms."""
     for name, option in options.items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set, Tuple
 from .._core import coercion
 from .._core.errors import Refusal
 from .._core.option import Option, Want, suggestion
-from .._core.secrets import quoted_forms
+from .._core.secrets import dictionaries, quoted_forms
 from .._core.step import REDACTED, Step
 from .._qmp import errors
 from . import host_path, qemu_texts, references
@@ -105,9 +105,9 @@ class Object(Kind):
     def secrets(self, want: Want) -> List[str]:
         """Return the values of secret properties, also of options that Ansible has not parsed."""
         options = want.get("options") or {}
-        if not isinstance(options, dict):
-            return [str(options)]
-        return [text for name, value in options.items() if name in SECRET for text in quoted_forms(value)]
+        whole = [] if isinstance(options, dict) else [str(options)]
+        found = [value for within in dictionaries(options) for name, value in within.items() if name in SECRET]
+        return [*whole, *(text for value in found for text in quoted_forms(value))]
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
         """Return what ``qom-set`` changes in an object in use."""

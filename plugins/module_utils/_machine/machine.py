@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List
 
 from .._core.errors import Refusal
 from .._core.option import Option
+from .._core.secrets import dictionaries
 from .._engine.comparison import Comparison
 from .._engine.converge import Outcome, converge
 from .._kinds.object import OBJECT
@@ -122,7 +123,4 @@ def _verdict(comparisons: List[Comparison]) -> tuple[str, Dict[str, Any]]:
 
 def secrets(params: Dict[str, Any]) -> List[str]:
     """Return the values of secret properties of the document's objects."""
-    objects = params.get("objects")
-    if not isinstance(objects, list):
-        return []
-    return [text for entry in objects if isinstance(entry, dict) for text in OBJECT.secrets(entry)]
+    return [text for entry in dictionaries(params.get("objects")) for text in OBJECT.secrets(entry)]

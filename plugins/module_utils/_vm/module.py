@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List
 
+from .._core.secrets import dictionaries
 from .._host import command_line
 from .._kinds.object import OBJECT
 from .._qmp.deadline import Deadline
@@ -32,7 +33,5 @@ def run(task: Task) -> Dict[str, Any]:
 
 def secrets(params: Dict[str, Any]) -> List[str]:
     """Return the values in the parameters, right or wrong ones, that nothing may show."""
-    objects = params.get("objects")
-    entries = [entry for entry in objects if isinstance(entry, dict)] if isinstance(objects, list) else []
-    found = [text for entry in entries for text in OBJECT.secrets(entry)]
+    found = [text for entry in dictionaries(params.get("objects")) for text in OBJECT.secrets(entry)]
     return [*found, *command_line.secrets([params.get("arguments"), params.get("vnc")])]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -25,6 +26,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import appl
 from ansible_collections.vmm.qemu.plugins.module_utils._machines import AT_A_TIME, of_each
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.modules.qemu_machine import MODULE as QEMU_MACHINE
+from ansible_collections.vmm.qemu.plugins.modules.qemu_vm import MODULE as QEMU_VM
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import line
 from support.fakeqmp import FakeQMP, Peer
 
@@ -170,6 +172,29 @@ def work_for_ever(task: Task) -> dict[str, Any]:
     ]
     apply(Plan(steps), task.connect())
     return {}
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        [{"id": "s0", "qom_type": "secret", "options": '{"data": "hunter22"}'}],
+        [{"id": "s0", "qom_type": "secret", "options": "data=hunter22"}],
+        ['{"id": "s0", "qom_type": "secret", "options": {"data": "hunter22"}}'],
+        {"id": "s0", "qom_type": "secret", "options": {"data": "hunter22"}},
+        {"s0": {"options": {"data": "hunter22"}}},
+        json.dumps([{"options": {"data": "hunter22"}}]),
+    ],
+)
+def test_secrets_are_known_in_text_and_in_the_wrong_place(objects: Any) -> None:
+    for module in (QEMU_MACHINE, QEMU_VM):
+        for own in ({"objects": objects}, json.dumps({"objects": objects})):
+            assert "hunter22" in module.secrets({"machines": {"a": own}})
+        assert "hunter22" in module.secrets({"objects": objects})
+
+
+def test_text_that_is_not_a_dictionary_has_no_secrets() -> None:
+    for text in ("=" * 10_000, "[" * 10_000, "{" * 10_000, 'data="x', "{x"):
+        assert QEMU_MACHINE.secrets({"machines": {"a": text}}) == []
 
 
 def test_a_signal_takes_back_what_each_has_done() -> None:
