@@ -689,7 +689,13 @@ def test_a_disk_among_what_goes_with_the_machine(vms: Machines) -> None:
 
 
 def test_a_record_whose_values_are_of_other_types(vms: Machines) -> None:
-    others: list[dict[str, Any]] = [{"images": 5}, {"taps": [5]}, {"start_timeout": True}, {"document": []}, {"code": 1}]
+    others: list[dict[str, Any]] = [
+        {"images": 5},
+        {"taps": [5]},
+        {"start_timeout": True},
+        {"document": []},
+        {"code": 1},
+    ]
     vms.done(True)
     record = vms.base / "vm1" / "vm.json"
     kept = json.loads(record.read_text())
