@@ -20,7 +20,8 @@ def validate_options(place: str, options: Dict[str, Option], written: Any, **con
     from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
     if not isinstance(written, dict):
-        raise Refusal(f"{place}: {written!r} is not a dictionary of options")
+        # the value itself may have a secret in it
+        raise Refusal(f"{place}: this is not a dictionary of options, but of type {type(written).__name__}")
     checked = ArgumentSpecValidator(argument_spec(options), **constraints).validate(written)
     if checked.unsupported_parameters:
         paths = sorted([name] if isinstance(name, str) else list(name) for name in checked.unsupported_parameters)

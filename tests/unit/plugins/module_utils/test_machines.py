@@ -53,7 +53,7 @@ def test_what_all_share_and_what_each_says_itself() -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"a": 5}, "machines.a: 5 is not a dictionary of options"),
+    ({"a": 5}, "machines.a: this is not a dictionary of options, but of type int"),
     ({"a": None}, "machines.a: missing required arguments: socket, state"),
     ({"a": {"socket": "/1", "state": "of"}}, "machines.a: value of state must be one of: running, paused, got: of"),
     (
@@ -63,7 +63,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"a": {"socket": "/1", "state": "paused", "machines": {}}}, "machines.a: unknown option machines. There are: "),
     ({"a": {"socket": "/1", "state": "paused", "force": True}}, "machines.a: force is True but all of the following "),
     ({"a": {"socket": "/1", "state": "paused", "tls": {"ca": "x"}}}, "machines.a: unknown option tls.ca"),
-    (dict.fromkeys("abcde", 1), "machines.c: 1 is not a dictionary of options; and 2 more"),
+    (dict.fromkeys("abcde", 1), "machines.c: this is not a dictionary of options, but of type int; and 2 more"),
     (
         {"a": {"socket": "/tmp/1", "state": "paused"}, "b": {"socket": "unix:/tmp/../tmp/1", "state": "paused"}},
         "machines.b: socket unix:/tmp/../tmp/1 is that of machines.a, too: each needs one of its own",

@@ -31,7 +31,15 @@ def a_record(**other: Any) -> record.Record:
     base: dict[str, Any] = {
         **dict.fromkeys(record.Record._fields, 1),
         **{name: [] for name in ("command_line", "started", "taps", "images")},
-        **{"name": "vm1", "user": None, "document": {}, "power": "running", "code": None, "incoming": False},
+        **{
+            "name": "vm1",
+            "user": None,
+            "document": {},
+            "power": "running",
+            "code": None,
+            "base": None,
+            "incoming": False,
+        },
     }
     return record.Record(**{**base, **other})
 
