@@ -78,6 +78,7 @@ def every_module(vm: VM) -> dict[str, dict[str, Any]]:
         "qemu_snapshot": {"name": "s0"},
         "qemu_vfio": {"id": "v0", "host": "0000:00:1f.7"},
         "qemu_vhost_user": {"id": "h0", "driver": "vhost-user-blk-pci", "path": f"{here}/none"},
+        "qemu_vm": {"name": "none", "directory": f"{here}/none", "user": "", "state": "stopped"},
         "qemu_vsock": {"id": "k0", "guest_cid": 3, "vhostfd": f"{here}/none"},
         "qemu_wait": {"status": ["prelaunch", "running"]},
     }

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from support.collection import collection_root
 from support.observer import Observer
 from support.plays import PlayRun, TaskResult, run_playbook
 from support.vm import process_exists, qemu_binary
@@ -115,7 +116,7 @@ class Machines(Roles):
             [*self.prefix, sys.executable, "-c", CALL],
             check=False,
             input=json.dumps(call),
-            env={**os.environ, **self.environment},
+            env={**os.environ, "PYTHONPATH": str(collection_root()), **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
