@@ -186,7 +186,7 @@ def test_to_qemus_user_belong_only_images_and_a_directory_for_sockets(vms: Machi
 
 
 @root_only
-@pytest.mark.parametrize("how", ["backing", "data"])
+@pytest.mark.parametrize("how", ["backing", "json", "data"])
 def test_root_opens_nothing_that_an_image_names(vms: Machines, how: str) -> None:
     """Who runs as QEMU's user can write any name into the header of the disk."""
     has: dict[str, Any] = {"user": "nobody", "disk_size": "1M"}
@@ -195,9 +195,10 @@ def test_root_opens_nothing_that_an_image_names(vms: Machines, how: str) -> None
     vms.done(True, **has, state="stopped")
     disk, secret = vms.base / "vm1" / "disk.qcow2", vms.base / "secret"
     secret.write_bytes(b"root's" * 200000)
-    secret.chmod(0o600 if how == "backing" else 0o644)
-    if how == "backing":
-        names = ["rebase", "-u", "-f", "qcow2", "-b", str(secret), "-F", "raw", str(disk)]
+    secret.chmod(0o644 if how == "data" else 0o600)
+    if how != "data":
+        name = "json:" + json.dumps({"driver": "file", "filename": str(secret)}) if how == "json" else str(secret)
+        names = ["rebase", "-u", "-f", "qcow2", "-b", name, "-F", "raw", str(disk)]
     else:
         names = ["create", "-q", "-f", "qcow2", "-o", f"data_file={secret}.data", str(disk), "1M"]
     subprocess.run(["qemu-img", *names], check=True)

@@ -11,13 +11,10 @@ import os
 import pwd
 import shutil
 import stat
-from typing import TYPE_CHECKING, Iterator, NamedTuple
+from typing import Iterator, NamedTuple
 
 from .._core import safe_open
 from .._core.errors import OperationFailed, Refusal
-
-if TYPE_CHECKING:
-    from .._qmp.deadline import Deadline
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -39,7 +36,7 @@ def of_user(user: str | None, mode: int) -> Access:
     """Return the access of a user alone; None: of whoever runs the task. Raise Refusal for one that is not there."""
     if user is None:
         return Access(os.geteuid(), os.getegid(), mode)
-    found = _account(user)
+    found = account(user)
     return Access(found.pw_uid, found.pw_gid, mode)
 
 
@@ -47,10 +44,11 @@ def passed_by(user: str | None) -> Access:
     """Return the access of whoever runs the task, to what ``user`` may pass and not write to. Raise Refusal."""
     if user is None:
         return Access(os.geteuid(), os.getegid(), 0o700)
-    return Access(os.geteuid(), _account(user).pw_gid, 0o710)
+    return Access(os.geteuid(), account(user).pw_gid, 0o710)
 
 
-def _account(user: str) -> pwd.struct_passwd:
+def account(user: str) -> pwd.struct_passwd:
+    """Return what the host knows of a user. Raise Refusal for one that is not there."""
     try:
         return pwd.getpwnam(user)
     except KeyError:
@@ -68,11 +66,13 @@ def look(path: str) -> Access | None:
         raise Refusal(f"directory: can't look at {path}: {exc.strerror}") from exc
     if not stat.S_ISDIR(found.st_mode):
         what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a directory"
-        raise Refusal(f"directory: {path} is there and is {what}: all in it would be the virtual machine's")
+        raise Refusal(
+            f"directory: {path} is there and is {what}: all in it would be the virtual machine's. Name the directory itself"
+        )
     return Access(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
 
 
-def make(path: str, access: Access, deadline: Deadline) -> bool:
+def make(path: str, access: Access) -> bool:
     """Make a directory, or give one that has come to be meanwhile this access. Tell whether it was made. Raise OperationFailed."""
     try:
         with safe_open.parent(path) as (directory, name):
@@ -114,15 +114,6 @@ def remove(path: str, whole: bool) -> None:
         return
     except OSError as exc:
         raise OperationFailed(f"directory: {path} can't be removed: {exc.strerror}") from exc
-
-
-def is_empty(path: str) -> bool:
-    """Tell whether nothing is in a directory."""
-    try:
-        with _opened(path) as file, os.scandir(file) as entries:
-            return next(entries, None) is None
-    except OSError:
-        return False
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import stat
 from typing import TYPE_CHECKING, List
 
 from .._core.errors import Refusal
+from .._host import directory
 from .._host.qemu_img import QemuImg
 from .._provision.image import describe
 
@@ -30,7 +31,7 @@ def check(images: List[str], user: str, base: str | None, deadline: Deadline) ->
 
     ``base``: what the task itself says that an image stands on, whoever may read it.
     """
-    account = pwd.getpwnam(user)
+    account = directory.account(user)
     for image in images:
         path = image
         for _depth in range(_DEEPEST):
@@ -56,22 +57,27 @@ def _status(path: str) -> os.stat_result | None:
 
 
 def _check_named(image: str, what: str, path: str, account: pwd.struct_passwd, writes: bool) -> None:
-    real = os.path.realpath(path)
-    found = _status(real)
-    if found is None:
-        return
-    groups = os.getgrouplist(account.pw_name, account.pw_gid)
-    wanted = 6 if writes else 4
-    above = real
-    may = stat.S_ISREG(found.st_mode) and _may(found, account, groups, wanted)
-    while may and above != "/":
-        above = os.path.dirname(above)
-        may = _may(os.stat(above), account, groups, 1)
-    if not may:
+    if not _may_open(path, account, 6 if writes else 4):
         raise Refusal(
             f"{image} names {path} as {what}, which {account.pw_name} may not open. Whoever can write to an image can name any "
             "file there, and root would open it for QEMU: if it is the right one, let that user open it"
         )
+
+
+def _may_open(path: str, account: pwd.struct_passwd, wanted: int) -> bool:
+    """Tell whether a user may open what QEMU would: a file that is there. QEMU takes ``json:{...}`` for a name, too."""
+    if not path.startswith("/"):
+        return False
+    path = os.path.realpath(path)
+    found = _status(path)
+    if found is None:
+        return True  # QEMU says so
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    may = stat.S_ISREG(found.st_mode) and _may(found, account, groups, wanted)
+    while may and path != "/":
+        path = os.path.dirname(path)
+        may = _may(os.stat(path), account, groups, 1)
+    return may
 
 
 def _may(found: os.stat_result, account: pwd.struct_passwd, groups: List[int], wanted: int) -> bool:

@@ -51,7 +51,7 @@ class Directory(Kind):
         path, access, made = want["path"], want["access"], []
 
         def make(deadline: Deadline) -> None:
-            made.append(directory.make(path, access, deadline))
+            made.append(directory.make(path, access))
 
         def remove(deadline: Deadline) -> None:
             if any(made):

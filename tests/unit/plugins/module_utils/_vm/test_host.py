@@ -58,9 +58,9 @@ def test_a_directory_is_no_link_and_no_file(tmp_path: Path) -> None:
 
 def test_what_came_to_be_meanwhile_is_not_ours(tmp_path: Path) -> None:
     path = f"{tmp_path}/vm1"
-    assert directory.make(path, directory.of_user(None, 0o700), Deadline(1.0))
+    assert directory.make(path, directory.of_user(None, 0o700))
     os.chmod(path, 0o777)
-    assert not directory.make(path, directory.of_user(None, 0o700), Deadline(1.0))
+    assert not directory.make(path, directory.of_user(None, 0o700))
     assert os.stat(path).st_mode & 0o777 == 0o700
     Path(path, "data").touch()
     directory.remove(path, whole=False)
