@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List
 
 from .._core.task import Task
 from .._core.vm import VM
@@ -22,9 +22,6 @@ from .._kinds.blockdev_image import virtual_size
 from .._qmp.address import parse
 from .._qmp.deadline import Deadline
 from .._qmp.session import QMPSession
-
-if TYPE_CHECKING:
-    pass
 
 # What makes the machine. All else of a command line opens something of the host's.
 _MACHINE = ("nodefaults", "no-user-config", "display", "machine", "M", "accel", "cpu", "smp", "m", "numa", "global")
@@ -65,6 +62,13 @@ def _without_host(arguments: Dict[str, Any], coming: Dict[str, int | None]) -> D
     for node, item in zip(kept["blockdev"], filter(_node, map(_pairs, _listed(arguments.get("blockdev", []))))):
         node.update(_size(item, coming))
     return {name: value for name, value in kept.items() if value != []}
+
+
+def is_whole(arguments: Dict[str, Any]) -> bool:
+    """Tell whether a rehearsal has all devices and objects of the arguments, which others can stand on."""
+    return all(
+        _STAND_INS[name](_pairs(item)) for name in ("device", "object") for item in _listed(arguments.get(name, []))
+    )
 
 
 def _listed(value: Any) -> List[Any]:

@@ -11,6 +11,7 @@ The last step is the machine's own plan, with its own undo. Check mode plans it 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, cast
 
@@ -28,7 +29,7 @@ from .console import bound_log
 from .host_items import base_path, image_paths, image_to_come, items
 from .options import LISTS, Place
 from .process import bring_back, check_not_away, instance, plug, shown
-from .rehearsal import rehearsal
+from .rehearsal import is_whole, rehearsal
 from .result import commands_shown, host_diff, host_plan, process_plan
 
 if TYPE_CHECKING:
@@ -203,14 +204,21 @@ class Converged:
         # before a guest is shut down, whether what it shall have would work is looked at as in check mode
         if not self.task.check_mode and not self.restarts:
             return {"changed": True, "commands": []}
-        try:
-            with rehearsal(self.task, self.line[0], self.arguments, coming) as vm:
+        with contextlib.ExitStack() as stack:
+            try:
+                vm = stack.enter_context(rehearsal(self.task, self.line[0], self.arguments, coming))
+            except (errors.QMPError, TaskError) as exc:
+                return self._not_foretold(exc)
+            try:
                 return plug(self.task, vm, self._document(), self._power, True)
-        except (errors.QMPError, TaskError) as exc:
-            if isinstance(exc, Refusal) and not str(exc).startswith(("QEMU", self.line[0])):
-                raise
-            warning = f"{self.place.name}: what would be plugged in can't be foretold, since a rehearsal does not start: {exc}"
-            return {"changed": True, "commands": [], "warnings": [warning]}
+            except Refusal as exc:
+                if is_whole(self.arguments):
+                    raise
+                return self._not_foretold(exc)  # it may stand on what the rehearsal lacks
+
+    def _not_foretold(self, why: Exception) -> Dict[str, Any]:
+        warning = f"{self.place.name}: what would be plugged in can't be foretold: {why}"
+        return {"changed": True, "commands": [], "warnings": [warning]}
 
     @property
     def _power(self) -> str | None:
