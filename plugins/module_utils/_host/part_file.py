@@ -15,7 +15,7 @@ import struct
 from typing import Callable, Iterator
 
 from .._core import safe_open
-from .._core.errors import Refusal
+from .._core.errors import OperationFailed, Refusal
 from .._qmp import errors
 
 # Always the same, so that the next run finds what a killed one left behind.
@@ -112,6 +112,19 @@ class NewFile:
         with contextlib.suppress(FileNotFoundError):
             if self._made is not None and os.path.samestat(self._made, os.lstat(self._path)):
                 remove(self._path)
+
+
+def write(option: str, path: str, content: bytes, mode: int) -> None:
+    """Write a file whole or not at all, in the place of what is there. Raise TaskError, begun with ``option``."""
+
+    def fill(file: int) -> None:
+        with open(file, "wb", closefd=False) as target:
+            target.write(content)
+
+    try:
+        NewFile(path, mode, replace=True).make(fill)
+    except OSError as exc:
+        raise OperationFailed(f"{option}: {path} can't be written: {exc.strerror}") from exc
 
 
 @contextlib.contextmanager

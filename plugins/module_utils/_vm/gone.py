@@ -105,14 +105,17 @@ def _disk_step(path: str, runs: bool) -> Step:
     """Return the step that removes the disk, wherever it is. Raise Refusal while another VM has it open."""
     from .._host.qemu_img import in_use
 
-    def remove(deadline: Any = None) -> None:
+    def check() -> None:
+        part_file.check_itself("disk", path)
         if in_use(path):
             raise Refusal(f"disk: {path} is in use, by a running virtual machine it seems, and is not removed")
-        part_file.check_itself("disk", path)
+
+    def remove(deadline: Deadline) -> None:
+        check()
         part_file.remove(path)
 
-    if not runs and in_use(path):
-        remove()
+    if not runs:
+        check()
     return Step(do=remove, command_lines=[["rm", path]], removes=True)
 
 

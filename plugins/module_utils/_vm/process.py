@@ -127,14 +127,12 @@ class Process(Instance):
 
     def go_on(self, power: str) -> None:
         """Let a guest that was started here, and has run, go on where it should run."""
-        vm = self._connected()
-        vm.forget()
         with contextlib.suppress(errors.QMPError, TaskError):
-            if self.started is not None and power == "running" and vm.status == "paused":
-                execute_step(Step("cont", wait=Reached(True), hidden=True), vm, Deadline(5.0))
+            if self.started is not None and not self._is_unused():
+                self.resume(power)
 
     def resume(self, power: str) -> None:
-        """Let a guest run that has not yet, where it should. Raise the session's errors."""
+        """Let a guest run that does not, where it should. Raise the session's errors."""
         vm = self._connected()
         vm.forget()
         if power == "running" and vm.status in (*NOT_BEGUN, "paused"):

@@ -13,7 +13,7 @@ import stat
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 
 from .._core import safe_open
-from .._core.errors import OperationFailed, Refusal
+from .._core.errors import Refusal
 from .._core.step import Step
 from .._host import part_file
 
@@ -106,15 +106,7 @@ def _check_own(path: str, found: os.stat_result) -> None:
 
 def write(path: str, text: bytes) -> None:
     """Keep a record's text, all or nothing. Raise TaskError."""
-
-    def fill(file: int) -> None:
-        with open(file, "wb", closefd=False) as target:
-            target.write(text)
-
-    try:
-        part_file.NewFile(path, 0o600, replace=True).make(fill)
-    except OSError as exc:
-        raise OperationFailed(f"{path} can't be written: {exc.strerror}") from exc
+    part_file.write("directory", path, text, 0o600)
 
 
 def write_step(path: str, record: Record) -> Step:

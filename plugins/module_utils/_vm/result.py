@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .._engine.comparison import Comparison
 
 # What the collection does by itself, named as the program that does the like: with a path, and not a command line.
-_OWN = ("chmod", "chown", "cp", "kill", "mkdir", "mv", "rm", "rmdir", "write")
+_OWN = ("chmod", "chown", "cp", "mkdir", "mv", "rm", "rmdir", "write")
 
 
 def commands_shown(step: Step) -> Step:

@@ -109,7 +109,7 @@ WantedBy=multi-user.target
             if content is None:
                 part_file.remove(self.path)
             else:
-                _write(self.path, content)
+                part_file.write("service", self.path, content.encode(), 0o644)
             program.run(["systemctl", "daemon-reload"], deadline, "service: systemctl daemon-reload")
 
         shown = [["rm" if text is None else "write", self.path], ["systemctl", "daemon-reload"]]
@@ -138,7 +138,7 @@ WantedBy=multi-user.target
         Raise OperationFailed with what was said.
         """
         mark = begin_file(self.place)
-        _write(mark, "")
+        part_file.write("service", mark, b"", 0o600)
         try:
             _run(["systemctl", "reset-failed", self.unit], deadline, optional=True)
             _run(["systemctl", "start", self.unit], deadline)
@@ -178,17 +178,6 @@ def _journal(unit: str, deadline: Deadline) -> str:
         said = program.run(command, deadline, "journalctl").strip().splitlines()
         return "; ".join(said)
     return ""
-
-
-def _write(path: str, text: str) -> None:
-    def fill(file: int) -> None:
-        with open(file, "w", encoding="utf-8", closefd=False) as target:
-            target.write(text)
-
-    try:
-        part_file.NewFile(path, 0o644, replace=True).make(fill)
-    except OSError as exc:
-        raise OperationFailed(f"{path} can't be written: {exc.strerror}") from exc
 
 
 def _word(text: str) -> str:

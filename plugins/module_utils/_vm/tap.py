@@ -11,20 +11,21 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
 
-from .._core.errors import Refusal
+from .._core.errors import OperationFailed, Refusal
 from .._core.option import Option, Want
 from .._core.step import Step
 from .._host import program
 from .._kinds.kind import Change, Kind, State
+from .._qmp.deadline import Deadline
 
 if TYPE_CHECKING:
     from .._core.host import Host
     from .._core.plan import Draft
-    from .._qmp.deadline import Deadline
 
 _NET = "/sys/class/net"
 _TAP = 0x2  # IFF_TAP
 _UP = 0x1  # IFF_UP
+_UNDO_SECONDS = 5.0
 # The kernel's rule (dev_valid_name), and nothing that ip could take for an option.
 _NAME = re.compile(r"[^\s/:%-][^\s/:%]{0,14}\Z")
 
@@ -95,7 +96,8 @@ class Tap(Kind):
             try:
                 program.run(lines[1], deadline, f"taps: {name}")
             except BaseException:
-                program.run(delete[0], deadline, f"taps: {name}")
+                with contextlib.suppress(OperationFailed):  # why it is taken back matters more
+                    program.run(delete[0], Deadline(_UNDO_SECONDS), f"taps: {name}")
                 raise
 
         undo = Step(do=lambda deadline: _run(delete, name, deadline), command_lines=delete, removes=True)
