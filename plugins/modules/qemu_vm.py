@@ -47,7 +47,7 @@ options:
     default: running
   directory:
     description:
-      - The directory that is the virtual machine's alone. Its name must be O(name), and it is no symbolic link. A long path makes long sockets,
+      - The directory that is the virtual machine's alone. Its name must be O(name), and it is not a symbolic link. A long path makes long sockets,
         and these have 107 bytes at most.
       - It belongs to root where O(user) is another one, who may pass it. Only the images and C(run/sockets) belong to that user.
       - C(disk.qcow2) and C(uefi-vars.fd) are its data, and C(vm.json) is what it had last. In C(run) are the monitor of this collection

@@ -5,7 +5,8 @@
 """A task on another host by the code that is kept there: one command, with JSON on its stdin.
 
 The first task of a host puts the code there, byte-compiled: see ``module_utils/_runner_stub.py``. A task that was begun, or
-may have been, is never run again.
+may have been, is not run again by this. What the connection itself does again, as ssh does with ``ansible_ssh_retries``, is
+run again here as with every module.
 """
 
 from __future__ import annotations

@@ -120,6 +120,10 @@ def checked(params: Dict[str, Any]) -> Dict[str, Any]:
             f"name is {name!r} and directory {directory!r}. A name has at most 64 letters, digits, and after the first also "
             "_ . -. The directory is an absolute path that ends in the name, since all in it is the virtual machine's"
         )
+    if "%" in directory:
+        raise Refusal(
+            f"directory: {directory!r} has a %, which QEMU does not take in the path of its log: choose another one"
+        )
     for option in ("start_timeout", "plug_timeout"):
         if params[option] <= 0:
             raise Refusal(f"{option}: {params[option]} is not a positive number of seconds")
@@ -180,7 +184,9 @@ def _check_machine(params: Dict[str, Any]) -> None:
             f"user: only root can have QEMU run as {params['user']}: run the task as root, or leave user empty"
         )
     if params["vcpus"] < 1 or (most and params["vcpus"] > most):
-        raise Refusal(f"vcpus is {params['vcpus']}, and vcpus_max {most}")
+        raise Refusal(
+            f"vcpus is {params['vcpus']}, and vcpus_max {most}: ask for at least 1, and not for more than vcpus_max"
+        )
     if params["uefi_vars"] and not params["uefi_code"]:
         raise Refusal(f"uefi_vars is {params['uefi_vars']}, and uefi_code, which it belongs to, is not set")
     for option in ("disk_size", "memory_max"):
