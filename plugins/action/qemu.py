@@ -28,6 +28,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.module_utils._runner import MODULES, SOCKET, call, finish
+from ansible_collections.vmm.qemu.plugins.plugin_utils._image import with_images
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
 from ansible_collections.vmm.qemu.plugins.plugin_utils._runner import Runner
 
@@ -43,6 +44,12 @@ class ActionModule(ActionBase):
         """Return the task's result."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
+        result = self._run(task_vars)
+        if self._task.action.rpartition(".")[2] != "qemu_vm":
+            return result
+        return with_images(self, result, task_vars, lambda: self._run(task_vars))
+
+    def _run(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         if self._here(task_vars):
             return self._run_here(task_vars)
         done = self._run_there(task_vars)

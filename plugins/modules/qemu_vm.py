@@ -16,7 +16,7 @@ description:
   - It is one plan, done whole or taken back. Of a virtual machine that was not there nothing is left, and one that was there goes on as it
     was. A guest that has run is never ended by that, since it may have written to its disks.
   - What needs a restart is told in RV(restart_required), and done only with O(restart_allowed).
-  - The role C(vmm.qemu.vm) is this module, with the image fetched.
+  - The role C(vmm.qemu.vm) is this module, with its arguments checked.
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
@@ -217,7 +217,8 @@ options:
     description:
       - The image that a new disk stands on, as a URL or as an absolute path on the managed host. The disk has what the guest writes, and
         the image stays as it is.
-      - One from a URL is fetched once, and kept in O(image_directory) for all virtual machines that name the same URL and O(image_checksum).
+      - One from a URL is fetched once, by M(ansible.builtin.get_url), and kept in O(image_directory) for all virtual machines that name the
+        same URL and O(image_checksum). With C(async) it has to be there already.
         It is only read for a disk that is not there yet.
     type: str
   image_checksum:
@@ -379,7 +380,8 @@ EXAMPLES = r"""
 
 - name: Three of a kind, of which one is larger
   vmm.qemu.qemu_vm:
-    image: /srv/images/debian-12-genericcloud-amd64.qcow2
+    image: https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-amd64.qcow2
+    image_checksum: sha512:https://cloud.debian.org/images/cloud/bookworm/latest/SHA512SUMS
     memory: 1G
     machines:
       web1: {memory: 4G}
@@ -481,7 +483,7 @@ instance_id:
   returned: success, with O(state=running)
   type: str
 image_needed:
-  description: Where O(image) has to be fetched to first, if that is why the task failed.
+  description: In check mode, where O(image) would be fetched to. Else where it has to be fetched to first, if that is why the task failed.
   returned: when that is so
   type: str
 commands:

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from support.roles import RUN, Roles, image, nothing_is_there
+from support.plays import run_playbook
+from support.roles import RUN, SMALL, Roles, image, nothing_is_there
+from support.vm import qemu_binary
 
 MIB = 1 << 20
 
@@ -51,7 +53,8 @@ def test_a_restart_is_told_and_done_when_allowed(roles: Roles) -> None:
     pid = roles.processes()["vm1"]
     for check in (True, False):
         told = roles.done(False, check=check, memory="96M")
-        assert "vm1 runs with other arguments" in str(told["vmm.qemu.vm : Report what a restart would change"].result)
+        assert "vm1 runs with other arguments" in told.output
+        assert told.tasks[-1].result["ansible_facts"] == {"vm_restart_required": True}
     roles.done(True, check=True, memory="96M", restart_allowed=True)
     assert roles.processes() == {"vm1": pid}
     roles.done(True, memory="96M", restart_allowed="yes")  # as -e has it
@@ -88,7 +91,13 @@ def test_a_disk_stands_on_an_image(roles: Roles) -> None:
     # a word of the user data is hidden nowhere else
     words = {"user_data": {"hostname": "vm1", "count": 2, "name": "qcow2", "directory": ".images"}}
     fetched = {"image": f"file://{base}", "image_checksum": checksum, "disk_size": "16M", **words}
-    roles.done(True, **fetched)
+    nothing_yet = roles.done(True, check=True, **fetched)
+    nothing_is_there(roles, "base.qcow2")
+    real = roles.done(True, **fetched)
+    foretold, sent = (
+        next(task.result["commands"] for task in run.tasks if "commands" in task.result) for run in (nothing_yet, real)
+    )
+    assert foretold == sent and foretold[0]["action"] == "fetch"
     (kept,) = (roles.base / ".images").iterdir()
     assert kept.read_bytes() == before
     roles.done(True, name="vm2", image=base, image_checksum=checksum)
@@ -149,3 +158,44 @@ def test_a_wrong_checksum(roles: Roles, where: str) -> None:
     assert "0" * 64 in said and checksum.removeprefix("sha256:") in said
     nothing_is_there(roles, "base.qcow2", *({".images"} if where == "url" else ()))
     assert where == "path" or list((roles.base / ".images").iterdir()) == []
+
+
+def test_images_are_fetched_for_the_machines_that_lack_one(roles: Roles) -> None:
+    """One task over four: a new disk on a fetched image twice, an image that is nowhere, and none."""
+    base, checksum = image(roles)
+    shared: dict[str, Any] = {"user": "", "image_directory": f"{roles.base}/.images", "binary": str(qemu_binary("7.2"))}
+    shared.update({key.removeprefix("vm_"): value for key, value in SMALL.items()})
+    machines: dict[str, dict[str, Any]] = {
+        "a": {"image": f"file://{base}", "image_checksum": checksum},
+        "b": {"image": "file:///nonexistent/b.qcow2"},
+        "c": {},
+        "d": {"image": f"file://{base}", "image_checksum": checksum},
+    }
+    for name, own in machines.items():
+        own["directory"] = str(roles.base / name)
+    play = [{"hosts": "all", "gather_facts": False, "tasks": [{"vmm.qemu.qemu_vm": {**shared, "machines": machines}}]}]
+
+    foretold = run_playbook(play, roles.home, check=True, here=True).tasks[0]
+    nothing_is_there(roles, "base.qcow2")
+    assert not foretold.failed and {one["commands"][0]["action"] for one in foretold.result["machines"].values()} == {
+        "fetch",
+        "mkdir",
+    }
+    first = run_playbook(play, roles.home, diff=True, here=True).tasks[0]
+    assert first.failed and "b: image: file:///nonexistent/b.qcow2 could not be fetched" in first.result["msg"]
+    assert first.result["msg"].startswith("3 changed, 0 unchanged, 1 failed")
+    for name in ("a", "c", "d"):
+        assert first.result["machines"][name]["commands"] == foretold.result["machines"][name]["commands"]
+    assert set(roles.processes()) == {"a", "c", "d"} and roles.files("b") == set()
+    assert set(first.result["diff"]["after"]) == {"a", "c", "d"}
+    (kept,) = (roles.base / ".images").iterdir()
+    for name in ("a", "d"):
+        with roles.observer(name) as observer:
+            disk = next(one for one in observer.execute("query-block") if "disk" in one["qdev"])
+        assert disk["inserted"]["backing_file"] == str(kept)
+
+    machines["b"]["image"] = f"file://{base}"
+    second = run_playbook(play, roles.home, here=True).tasks[0]
+    assert not second.failed and second.result["msg"] == "1 changed, 3 unchanged"
+    third = run_playbook(play, roles.home, here=True).tasks[0]
+    assert not third.changed and third.result["msg"] == "0 changed, 4 unchanged"

@@ -127,9 +127,8 @@ def base(params: Dict[str, Any], check_mode: bool) -> str:
         if not is_url(params["image"]):
             raise Refusal(f"image: there is no {path}")
         if check_mode:
-            return path  # the role would fetch it
-        why = f"image: {params['image']} is to be fetched to {path} first, as the role vmm.qemu.vm does"
-        raise Refusal(why, image_needed=path)
+            return path  # it would be fetched
+        raise Refusal(f"image: {params['image']} has to be fetched to {path} first", image_needed=path)
     if checksum:
         kind, _colon, wanted = checksum.partition(":")
         found = _digest(path, kind)

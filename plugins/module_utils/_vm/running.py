@@ -38,6 +38,14 @@ if TYPE_CHECKING:
     from .._provision.instance import Running
     from .._qmp.deadline import Deadline
 
+_TO_RESTART = (
+    "{} runs with other arguments than its options make, and gets these when it starts anew: restart_allowed does that"
+)
+_UNREAD = (
+    "{} has a new seed, and its guest does not read it: cloud-init does so once for each instance-id, and that is still {}. With "
+    "another one in meta_data, it is read after a restart"
+)
+
 
 class Converged:
     """What was found, what is wanted, and the steps between the two."""
@@ -287,6 +295,9 @@ class Converged:
             summary[entry["action"]] += 1
         summary = {action: number + machine.get("summary", {}).get(action, 0) for action, number in summary.items()}
         status = machine.get("vm", {}).get("status") if now else None
+        must_restart, unread = self._must_restart(), self._seed_is_unread()
+        advice = [_TO_RESTART.format(self.place.name)] * must_restart
+        advice += [_UNREAD.format(self.place.name, instance_id(self.params))] * unread
         return {
             **({"image_needed": self.image_needed} if self.image_needed else {}),
             "changed": any(not step.hidden for step in plan.steps) or bool(machine["commands"]),
@@ -304,19 +315,21 @@ class Converged:
                 "pidfile": self.place.pidfile,
                 "command_line": command_line.redact(self.line),
             },
-            "restart_required": self._must_restart(),
+            "restart_required": must_restart,
             "start_command": code.command(self.code, "start", self.place.directory) if self.code else [],
-            "seed_unread": self.running is not None and not self.differs and self._is_reseeded(),
+            "seed_unread": unread,
             "instance_id": instance_id(self.params) if has_seed(self.params) else None,
             "unverifiable": machine.get("unverifiable", []),
-            "warnings": [*process.warnings, *self.host.warnings, *machine.get("warnings", [])],
+            "warnings": [*process.warnings, *self.host.warnings, *machine.get("warnings", []), *advice],
         }
 
     def _must_restart(self) -> bool:
         found = self.process.found
         return self.process.differs(found, self.line) if found else self.differs and not self.restarts
 
-    def _is_reseeded(self) -> bool:
+    def _seed_is_unread(self) -> bool:
+        if self.running is None or self.differs:
+            return False
         changed = [one.changes for one in self.host.comparisons if one.name[0] == "seed" and not one.is_added]
         return any(change.key == "sha256" for changes in changed for change in changes)
 
