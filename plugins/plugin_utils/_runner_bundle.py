@@ -9,13 +9,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import re
 import zlib
-from functools import lru_cache
 from pathlib import Path
 from typing import Iterator
 
-from ansible import module_utils
+from ansible import constants, module_utils
 from ansible.release import __version__
 
 _PLUGINS = Path(__file__).resolve().parents[1]
@@ -32,9 +32,17 @@ def _own() -> Iterator[Path]:
     yield from sorted([*_PLUGINS.glob("module_utils/**/*.py"), *_PLUGINS.glob("modules/*.py")])
 
 
-@lru_cache(maxsize=None)
 def name() -> str:
-    """Return what a bundle is called: it differs where anything in it does."""
+    """Return what a bundle is called: it differs where anything in it does. Looked at once in a run of Ansible."""
+    kept = Path(constants.DEFAULT_LOCAL_TMP, "vmm.qemu-bundle")
+    if not kept.exists():
+        part = kept.with_name(f"{kept.name}-{os.getpid()}")
+        part.write_text(_digest())
+        part.replace(kept)
+    return kept.read_text()
+
+
+def _digest() -> str:
     digest = hashlib.sha256(f"{__version__}\0".encode() + Path(__file__).read_bytes())
     for path in _own():
         digest.update(f"\0{path.relative_to(_PLUGINS)}\0".encode() + path.read_bytes())

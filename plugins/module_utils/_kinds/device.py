@@ -16,6 +16,7 @@ from .._core.vm import PERIPHERAL
 from .._qmp import errors
 from . import references
 from .blockdev_nodes import drive_of
+from .device_node import resolve_node
 from .device_properties import ALIASES, property_name, spelled
 from .device_slot import address, carriers, slot
 from .kind import Change, Kind, State
@@ -102,9 +103,7 @@ class Device(Kind):
         drive = want.get("options", {}).get("drive")
         if drive != f"{self.ident(want)}-node":
             return want
-        from . import device_drive
-
-        return {**want, "options": {**want["options"], "drive": device_drive.resolve_node(vm, self.ident(want), drive)}}
+        return {**want, "options": {**want["options"], "drive": resolve_node(vm, self.ident(want), drive)}}
 
     def wanted(self, vm: VM, want: Want) -> State:
         """Return it with each property's value whole: some are structures."""

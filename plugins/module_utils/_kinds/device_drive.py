@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, List
 from .._core.errors import Refusal
 from .._core.option import Want
 from .._core.step import Step, Wait
-from .._core.vm import PERIPHERAL
 from . import blockdev_graph, blockdev_steps, device_steps
 from .blockdev_nodes import drive_of, held_by, nodes
 from .kind import Change
@@ -78,19 +77,3 @@ def insert(vm: VM, ident: str, node: str, draft: Draft) -> List[Step]:
     medium = {**there, "node-name": node}
     inserting = Step("blockdev-insert-medium", medium, undo=[Step("blockdev-remove-medium", there)])
     return [*([] if is_open else [opening]), inserting, closing]
-
-
-def resolve_node(vm: VM, device: str, node: str) -> str:
-    """Return the node of a disk: this one unless it is only the name that a disk's node has by default, and QEMU made the disk."""
-    there = device in vm.peripherals()
-    if node != f"{device}-node" or (there and drive_property(vm, device) == node) or node in nodes(vm):
-        return node
-    from . import blockdev_graph
-
-    of_qemu = blockdev_graph.drive_id(vm, device) if there else blockdev_graph.held(vm, device)
-    return (blockdev_graph.image(vm, device) if of_qemu else "") or node
-
-
-def drive_property(vm: VM, device: str) -> Any:
-    """Return what a device says that it has; one that hands its disk on (usb-storage) says nothing."""
-    return vm.prop(f"{PERIPHERAL}/{device}", "drive")

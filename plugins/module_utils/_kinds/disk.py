@@ -13,7 +13,7 @@ from .._core.option import Option, Want
 from .blockdev import BLOCKDEV, Blockdev
 from .blockdev_nodes import held_by, nodes
 from .device import DEVICE, Device
-from .device_drive import drive_property, resolve_node
+from .device_node import drive_property, resolve_node
 from .kind import Change, Part, State, properties
 
 if TYPE_CHECKING:
