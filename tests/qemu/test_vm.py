@@ -138,6 +138,34 @@ def test_a_directory_that_is_a_link(vms: Machines) -> None:
     assert [path.name for path in (vms.base / "elsewhere").iterdir()] == ["disk.qcow2"]
 
 
+def test_a_directory_that_is_not_a_machines(vms: Machines) -> None:
+    """A virtual machine that is named as a directory of the host's own, and one whose data alone is left."""
+    other = vms.base / "srv"
+    (other / "run").mkdir(parents=True, mode=0o755)
+    (other / "run" / "their.pid").touch()
+    for state in ("running", "stopped", "absent"):
+        for check in (True, False):
+            said = vms.refused(name="srv", state=state, remove_data=True, check=check)
+            assert f"directory: {other} has run, and nothing of a virtual machine's" in said
+    assert vms.files("srv") == {"run", "run/their.pid"} and other.stat().st_mode & 0o777 == 0o755
+
+    (vms.base / "vm1").mkdir()
+    (vms.base / "vm1" / "kernel").touch()
+    vms.done(True)
+    vms.done(True, state="absent")
+    assert vms.files() == {"kernel"}
+    vms.refused(state="absent", remove_data=True)
+    (vms.base / "vm1" / "sub").mkdir()
+    disks = [{"id": "data", "filename": f"{vms.base}/vm1/sub/data", "size": "1M", "bus": "rp0"}]
+    vms.refused(disks=disks)
+    (vms.base / "vm1" / "sub").rmdir()
+    vms.done(True, disks=[{**disks[0], "filename": f"{vms.base}/vm1/data"}])
+    vms.done(True, state="absent")
+    (vms.base / "vm1" / "sub").mkdir()
+    vms.done(True, state="absent", remove_data=True, disks=[{**disks[0], "filename": f"{vms.base}/vm1/data"}])
+    assert vms.files() == set()
+
+
 @root_only
 @pytest.mark.parametrize("what", ["run", "run/qemu.log", "run/console.log", "run/pid", "data"])
 def test_what_its_user_puts_in_the_place_of_a_file(vms: Machines, what: str) -> None:

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, FrozenSet, List
+import os
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
 
+from .._core.errors import Refusal
 from .._core.option import Option, Want
 from .._core.step import Step
 from .._host import directory
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from .._core.host import Host
     from .._core.plan import Draft
     from .._qmp.deadline import Deadline
+    from .options import Place
 
 
 class Directory(Kind):
@@ -75,3 +78,37 @@ class Directory(Kind):
 
 
 DIRECTORY = Directory()
+
+
+def check_own(place: Place, params: Dict[str, Any], removal: bool) -> None:
+    """Raise Refusal for a directory of somebody else's, such as ``/etc`` for a VM named etc: all in it goes with the VM.
+
+    It is the VM's where one of the files is there by which that is known, or a disk that the task names. Else it must be empty,
+    or, but for a ``removal``, have files only: what a user has put there for its first start.
+    """
+    path = place.directory
+    disks = [params["disk"], *(disk.get("filename") for disk in params["disks"])]
+    own = [str(disk) for disk in disks if disk and str(disk).startswith(f"{path}/")]
+    own += [
+        place.record,
+        place.moving,
+        place.uefi_vars,
+        place.socket,
+        place.log,
+        place.console_log,
+        place.seed,
+        place.sockets,
+    ]
+    if not os.path.isdir(path) or any(os.path.lexists(name) for name in own):
+        return
+    try:
+        with os.scandir(path) as found:
+            others = sorted(entry.name for entry in found if removal or entry.is_dir(follow_symlinks=False))
+        others = [name for name in others if name != "run" or os.listdir(place.run)]
+    except OSError as exc:
+        raise Refusal(f"directory: {path} can't be read: {exc.strerror}") from exc
+    if others:
+        raise Refusal(
+            f"directory: {path} has {', '.join(others[:3])}, and nothing of a virtual machine's: it is not taken for one, with "
+            "which all of it would go. Name another directory, or empty this one"
+        )

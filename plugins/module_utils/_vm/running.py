@@ -26,6 +26,7 @@ from .._qmp import errors
 from . import code, firmware, record, service
 from .arguments import arguments, has_seed, instance_id
 from .console import bound_log
+from .directory import check_own
 from .host_items import base_path, image_paths, image_to_come, items
 from .options import LISTS, Place
 from .process import bring_back, check_not_away, instance, plug, shown
@@ -56,6 +57,7 @@ class Converged:
         self.place = place = Place(params["directory"], params["user"])
         self.firmware = firmware.find(params)
         self.service = service.Service(place, params) if service.is_wanted(params) else None
+        check_own(place, params, removal=False)
         self.record = record.read(place.record)
         self.arguments = arguments(params, place, self.firmware.code if self.firmware else None)
         self.process = instance(
