@@ -22,25 +22,28 @@ _KEPT = 3
 
 
 def install(
-    folder: int, name: str, sources: Dict[str, Tuple[bool, str]], bundle: bytes, importer: Callable[[Any], Any]
+    folder: int, name: str, sources: Dict[str, Tuple[bool, str]], bundle: bytes, importer: Callable[..., Any]
 ) -> None:
     """Put a pack into the directory with that descriptor. It appears when it is whole. Raise OSError.
 
     First all that a task may import is, by the ``importer`` of a pack: what this Python lacks shows before a task is begun.
     """
-    modules = {
-        module: (package, marshal.dumps(compile(shortened(text, module), module, "exec", dont_inherit=True)))
-        for module, (package, text) in sources.items()
-    }
-    modules[""] = False, bundle  # for what is installed on the host for good
-    sys.meta_path.insert(0, importer(modules))
-    for module in [_VALIDATION, *(module for module in modules if module.startswith(_OURS))]:
+    index: Dict[str, Tuple[bool, int, int]] = {}
+    codes = b""
+    for module, (package, text) in {**sources, "": (False, "")}.items():
+        made = compile(shortened(text, module), module, "exec", dont_inherit=True)
+        code = marshal.dumps(made) if module else bundle  # for what is installed on the host for good
+        index[module] = package, len(codes), len(code)
+        codes += code
+    sys.meta_path.insert(0, importer(index, lambda place, length: codes[place : place + length]))
+    for module in [_VALIDATION, *(module for module in index if module.startswith(_OURS))]:
         import_module(module)
     part = f".{name}.{os.getpid()}-{time.time_ns():x}"
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
     try:
         with open(descriptor, "wb") as file:
-            marshal.dump(modules, file)
+            marshal.dump(index, file)
+            file.write(codes)
             file.flush()
             os.fsync(descriptor)
         os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a host is sent with each task, as text on stdin: it finds the pack with the collection's code, and runs the task.
 
-A pack is one file: a marshalled dictionary ``{module: (is it a package, its code)}``, which ``_runner_install.py`` makes.
+A pack is one file, which ``_runner_install.py`` makes: a marshalled dictionary ``{module: (is it a package, where its code
+begins, its length)}``, and then the code of all, marshalled, too. Of that a task reads what it imports.
 It is used only where it and its directory are this user's and nobody else has any rights there.
 """
 # Private to the collection: may change without notice. Python 3.6 can read it, so that an old one can say what it is.
@@ -33,14 +34,15 @@ class Odd(Exception):
 class Pack:
     """Imports the modules of a pack."""
 
-    def __init__(self, modules: "Dict[str, Tuple[bool, bytes]]") -> None:
-        """``modules``: what the file holds."""
-        self._modules = modules
+    def __init__(self, index: "Dict[str, Tuple[bool, int, int]]", read: "Callable[[int, int], bytes]") -> None:
+        """``index``: the file's dictionary. ``read`` gives so many bytes of what follows, from a place on."""
+        self._index = index
+        self._read = read
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         """Return how to import a module, or None where the pack lacks it."""
-        if name in self._modules:
-            return ModuleSpec(name, self, origin=name, is_package=self._modules[name][0])  # type: ignore[arg-type]
+        if name in self._index:
+            return ModuleSpec(name, self, origin=name, is_package=self._index[name][0])  # type: ignore[arg-type]
         return None
 
     def create_module(self, spec: "Any") -> None:
@@ -49,13 +51,13 @@ class Pack:
     def exec_module(self, module: "ModuleType") -> None:
         """Run a module's code."""
         module.__file__ = module.__name__.replace(".", "/") + ("/__init__.py" if hasattr(module, "__path__") else ".py")
-        exec(marshal.loads(self._modules[module.__name__][1]), module.__dict__)
+        exec(marshal.loads(self._read(*self._index[module.__name__][1:])), module.__dict__)
 
     def sources(self) -> "Dict[str, Tuple[bool, str]]":
         """Return what the pack was made of: {module: (is it a package, its text)}."""
         import zlib
 
-        found = json.loads(zlib.decompress(self._modules[""][1]).decode())  # type: Dict[str, Tuple[bool, str]]
+        found = json.loads(zlib.decompress(self._read(*self._index[""][1:])).decode())  # type: Dict[str, Tuple[bool, str]]
         return found
 
 
@@ -80,22 +82,26 @@ def open_own(path: str, flags: int, is_type: "Callable[[int], bool]", dir_fd: "A
 
 
 def load(name: str, folder: int) -> "Any":
-    """Return what is in a pack, or None for one that is broken. Raise Odd and OSError."""
+    """Return a pack, whose file stays open, or None for one that is broken. Raise Odd and OSError."""
     descriptor = open_own(name, 0, stat.S_ISREG, folder)
-    with open(descriptor, "rb") as file:
-        if time.time() - os.fstat(descriptor).st_mtime > _DAY:
-            try:
-                os.utime(descriptor)  # it is in use: see sweep()
-            except OSError:
-                pass
+    found = os.fstat(descriptor)
+    if time.time() - found.st_mtime > _DAY:
         try:
-            return marshal.load(file)
-        except (EOFError, ValueError, TypeError):
-            return None
+            os.utime(descriptor)  # it is in use: see sweep()
+        except OSError:
+            pass
+    with open(descriptor, "rb", closefd=False) as file:
+        try:
+            index = marshal.load(file)
+            begin = file.tell()
+            whole = found.st_size - begin == max(place + length for _package, place, length in index.values())
+        except (EOFError, ValueError, TypeError, AttributeError):
+            whole = False
+    return Pack(index, lambda place, length: os.pread(descriptor, length, begin + place)) if whole else None
 
 
 def find(path: str, pack: str, bundle: bytes) -> "Any":
-    """Return the modules of a pack, made of the bundle if there is one, else None where it is not there."""
+    """Return a pack, made of the bundle if there is one, else None where it is not there."""
     name = f"{pack}.{sys.implementation.cache_tag}-{sys.hexversion:x}"
     sources = {}  # type: Dict[str, Any]
     if bundle:
@@ -132,10 +138,10 @@ def main() -> "NoReturn":
     try:
         if sys.hexversion < 0x3080000:
             raise Odd(f"its Python is {sys.version.split()[0]}, and 3.8 is the oldest that is supported")
-        modules = find(directory(request["remote_tmp"]), request["pack"], sys.stdin.buffer.read())
+        pack = find(directory(request["remote_tmp"]), request["pack"], sys.stdin.buffer.read())
         task = None
-        if modules is not None:
-            sys.meta_path.insert(0, Pack(modules))
+        if pack is not None:
+            sys.meta_path.insert(0, pack)
             task = __import__(_PLACE + "_runner", fromlist=["prepare"]).prepare(request["task"])
     except Exception as exc:
         say("odd", f"{type(exc).__name__}: {exc}")
