@@ -104,6 +104,7 @@ class ActionModule(ActionBase):
             {
                 "module": name,
                 "params": params,
+                "ready": module.prepare(params),
                 "check_mode": self._task.check_mode,
                 "diff_mode": self._task.diff,
                 "environment": environment,

@@ -39,14 +39,17 @@ class Module:
         secrets: Callable[[Dict[str, Any]], List[str]] = lambda params: [],
         monitor: bool = True,
         many: bool = False,
+        prepare: Callable[[Dict[str, Any]], Dict[str, Any]] = lambda params: {},
         **constraints: Any,
     ) -> None:
         """``work`` takes a Task and returns the result. ``constraints`` are AnsibleModule's: ``required_if`` and so on.
 
         ``monitor``: whether it speaks to one, and has the options for that. ``many``: whether it takes ``machines``, too.
 
+        ``prepare`` gives of validated parameters those that another host than the managed one can make ready for it.
         ``secrets`` gives the values in the parameters, not validated yet perhaps, that nothing may show.
         """
+        self.prepare = prepare
         self._of_one = {**CONNECTION, **options} if monitor else options
         self._constraints = constraints
         self._many = many

@@ -38,7 +38,8 @@ def prepare(task: Dict[str, Any]) -> Callable[[], Dict[str, Any]]:
 
     def run() -> Dict[str, Any]:
         _log(task["module"], task["log"])
-        result = call(module, task["module"], params, task["check_mode"], task["diff_mode"])
+        ready = {**params, **task["ready"]}
+        result = call(module, task["module"], ready, task["check_mode"], task["diff_mode"])
         return finish(module, result, params, task["hidden"])
 
     return run

@@ -217,10 +217,11 @@ pending:
   type: bool
 """
 
+from ansible_collections.vmm.qemu.plugins.module_utils._machine.document import prepared
 from ansible_collections.vmm.qemu.plugins.module_utils._machine.machine import MACHINE, run, secrets
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 
-MODULE = Module(MACHINE, run, secrets=secrets, many=True)
+MODULE = Module(MACHINE, run, secrets=secrets, many=True, prepare=prepared)
 main = MODULE.main
 
 if __name__ == "__main__":

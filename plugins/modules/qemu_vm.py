@@ -526,10 +526,10 @@ error:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._vm.module import run, secrets
+from ansible_collections.vmm.qemu.plugins.module_utils._vm.module import prepare, run, secrets
 from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import OPTIONS
 
-MODULE = Module(OPTIONS, run, secrets=secrets, monitor=False, many=True)
+MODULE = Module(OPTIONS, run, secrets=secrets, monitor=False, many=True, prepare=prepare)
 main = MODULE.main
 
 if __name__ == "__main__":

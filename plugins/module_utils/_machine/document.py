@@ -9,7 +9,7 @@ Every entry has exactly the options of the module that does one such thing alone
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, NamedTuple, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Set, Tuple
 
 from .._core.errors import Refusal
 from .._core.option import Option, check_id, given
@@ -45,6 +45,29 @@ def validated(params: Dict[str, Any]) -> Dict[str, Any]:
             if name in SECTIONS and listed is not None
         },
     }
+
+
+def prepared(params: Dict[str, Any], lists: Mapping[str, str] = dict(zip(SECTIONS, SECTIONS))) -> Dict[str, Any]:
+    """Return a document's lists, validated as far as that is the same on every host, so that its own host need not do it.
+
+    ``lists``: what the document calls them, and the sections' names. What is wrong is left to the host to tell.
+    """
+    try:
+        return {
+            own: [
+                entry if _has_path(name, entry) else validated({name: [entry]})[name][0]
+                for entry in params.get(own) or []
+            ]
+            for own, name in lists.items()
+            if params.get(own)
+        }
+    except Refusal:
+        return {}
+
+
+def _has_path(name: str, entry: Any) -> bool:
+    paths = {option for option, declared in SECTIONS[name].options.items() if declared.kind == "path"}
+    return not isinstance(entry, dict) or not paths.isdisjoint(entry)
 
 
 def entries(params: Dict[str, Any]) -> List[Entry]:

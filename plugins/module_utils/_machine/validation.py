@@ -15,8 +15,11 @@ from .._core.option import Option, argument_spec, suggestion
 def validate_options(place: str, options: Dict[str, Option], written: Any, **constraints: Any) -> Dict[str, Any]:
     """Return what was written at ``place`` as Ansible makes a module's parameters of it. Raise Refusal with Ansible's own words.
 
-    ``constraints`` are AnsibleModule's: ``required_if`` and so on.
+    ``constraints`` are AnsibleModule's: ``required_if`` and so on. What has been validated before is returned as it is, without
+    Ansible's library, whose import costs more than a task that changes nothing.
     """
+    if not constraints and _is_validated(options, written):
+        return dict(written)
     from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
     if not isinstance(written, dict):
@@ -30,6 +33,38 @@ def validate_options(place: str, options: Dict[str, Option], written: Any, **con
         raise Refusal(f"{place}: {'; '.join(checked.error_messages)}")
     params: Dict[str, Any] = checked.validated_parameters
     return params
+
+
+_TYPES: Dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "list": list,
+    "dict": dict,
+    "raw": object,
+}
+
+
+def _is_validated(options: Dict[str, Option], written: Any) -> bool:
+    """Tell whether Ansible would leave it as it is: all options are there, each with a value of its type, or with none."""
+    if not isinstance(written, dict) or written.keys() != options.keys():
+        return False
+    return all(_is_fit(option, written[name]) for name, option in options.items())
+
+
+def _is_fit(option: Option, value: Any) -> bool:
+    fields, wanted = option.fields, _TYPES.get(option.kind)
+    if value is None:
+        return not fields.get("required") and fields.get("default") is None
+    if wanted is None or not isinstance(value, wanted) or (isinstance(value, bool) and wanted in (int, float)):
+        return False  # a path is expanded each time
+    if option.kind == "list":
+        members = {"options": fields["options"]} if "options" in fields else {}
+        return all(_is_fit(Option(fields.get("elements", "raw"), **members), item) for item in value)
+    if option.kind == "dict" and "options" in fields:
+        return _is_validated(fields["options"], value)
+    return value in fields.get("choices", [value])
 
 
 def _unknown(options: Dict[str, Option], path: List[str]) -> str:

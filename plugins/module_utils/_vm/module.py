@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Dict, List
 from .._core.secrets import dictionaries
 from .._host import command_line
 from .._kinds.object import OBJECT
+from .._machine.document import prepared
 from .._qmp.deadline import Deadline
 from . import boot, gone, running
-from .options import checked, seconds
+from .options import LISTS, checked, seconds
 
 if TYPE_CHECKING:
     from .._core.task import Task
@@ -29,6 +30,11 @@ def run(task: Task) -> Dict[str, Any]:
     if params["state"] == "running":
         return running.run(task, params)
     return gone.run(task, params)
+
+
+def prepare(params: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the parameters that another host can make ready."""
+    return prepared(params, LISTS)
 
 
 def secrets(params: Dict[str, Any]) -> List[str]:

@@ -26,9 +26,9 @@ _LISTED_CHECKSUM = re.compile(r"[a-z0-9_]+:[a-z0-9]+://")
 _URL = re.compile(r"[a-z0-9]+://")
 # What stays of the time for an image, beside the options for the process.
 _IMAGES_SECONDS = 600
-# The document's lists under the names that they have here.
 MEMORY = "memory_modules"
 LISTS = {MEMORY if name == "memory" else name: name for name in SECTIONS}
+"""The document's lists: under the names that they have here, those there."""
 
 OPTIONS = {
     "name": Option("str", required=True),

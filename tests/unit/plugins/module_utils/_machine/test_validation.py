@@ -1,0 +1,83 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What has been validated on the controller is not validated again on its host, and is what the host would make of it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
+from ansible_collections.vmm.qemu.plugins.module_utils._machine.document import prepared, validated
+from ansible_collections.vmm.qemu.plugins.module_utils._machine.validation import validate_options
+
+DOCUMENT: dict[str, Any] = {
+    "disks": [
+        {"id": "d0", "filename": "/d0", "size": 5, "lun": "3", "cache": {"direct": "yes"}, "options": {"x": None}}
+    ],
+    "nics": [{"id": "n0", "netdev": {"type": "user"}, "bus": "rp0", "state": "absent"}],
+    "objects": [{"id": "o0", "qom_type": "iothread"}],
+    "chardevs": [{"id": "c0", "type": "socket", "path": "/c0", "server": True}],
+    "memory": [{"id": "m0", "size": "1G", "mem_path": "$HOME/huge"}, {"id": "m1", "size": "1G"}],
+    "vcpus": 3,
+    "balloon": None,
+}
+
+
+def test_a_document_that_has_been_validated(monkeypatch: pytest.MonkeyPatch) -> None:
+    once = validated(DOCUMENT)
+    ready = {**DOCUMENT, **prepared(DOCUMENT)}
+    assert ready["memory"][0] == DOCUMENT["memory"][0], "a path is the host's"
+    assert {**ready, "memory": once["memory"]} == once
+    ready["memory"] = ready["memory"][1:]
+    monkeypatch.setitem(sys.modules, "ansible.module_utils.common.arg_spec", None)
+    assert validated(ready) == {**once, "memory": once["memory"][1:]}
+
+
+def test_what_is_wrong_is_left_to_the_host() -> None:
+    wrong = {**DOCUMENT, "objects": [{"id": "o0", "no_such": 1}]}
+    assert prepared(wrong) == {}
+    with pytest.raises(Refusal, match="no_such"):
+        validated(wrong)
+
+
+OPTIONS = {
+    "text": Option("str", choices=["a", "b"]),
+    "number": Option("int"),
+    "list": Option("list", elements="int"),
+    "path": Option("path"),
+    "with": Option("dict", options={"flag": Option("bool", default=True)}),
+    "needed": Option("str", required=True),
+}
+WHOLE: dict[str, Any] = {"text": "a", "number": 1, "list": [1], "path": None, "with": {"flag": False}, "needed": "x"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"text": "c"},
+        {"text": 1},
+        {"number": "1"},
+        {"number": True},
+        {"list": ["1"]},
+        {"list": "1"},
+        {"path": "/x"},
+        {"with": {"flag": None}},
+        {"with": {}},
+        {"needed": None},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_what_has_not_been_is(other: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert validate_options("x", OPTIONS, WHOLE) == WHOLE
+    monkeypatch.setitem(sys.modules, "ansible.module_utils.common.arg_spec", None)
+    assert validate_options("x", OPTIONS, WHOLE) == WHOLE
+    with pytest.raises(ImportError):
+        validate_options("x", OPTIONS, {**WHOLE, **other})
+    with pytest.raises(ImportError):
+        validate_options("x", OPTIONS, {key: value for key, value in WHOLE.items() if key != "text"})
