@@ -13,13 +13,16 @@ from typing import Any
 
 from bench.picture import Curve
 from bench.plays import PING, BenchError, Taken, play
-from bench.table import Row, ratio_of
+from bench.ssh import over
+from bench.table import Bar, Row, ratio_of
 from support.roles import SMALL, ended
+from support.sshd import Sshd
 from support.vm import VERSIONS, qemu_binary
 
 BARE = 50
 WHOLE = 10
 TURNS = 3
+NOTHING_TO_DO, FROM_NOTHING = Bar("<=", 0.6), Bar("<=", 1)
 
 
 def _fleet(home: Path, names: Sequence[str], variables: dict[str, Any]) -> list[str]:
@@ -34,9 +37,9 @@ def _fleet(home: Path, names: Sequence[str], variables: dict[str, Any]) -> list[
     return ["-i", str(path), "-f", "10"]
 
 
-def _run(home: Path, fleet: list[str]) -> tuple[Taken, float, float, int]:
+def _run(home: Path, fleet: list[str], how: dict[str, Any]) -> tuple[Taken, float, float, int]:
     """A ping of all hosts beside the role on all: its seconds by clock and processor, and on how many hosts something changed."""
-    *tasks, ping = play(home, [PING], *fleet, hosts="fleet", roles=["vmm.qemu.vm"], here=True)
+    *tasks, ping = play(home, [PING], *fleet, hosts="fleet", roles=["vmm.qemu.vm"], **how)
     return (
         ping,
         sum(task.wall for task in tasks),
@@ -45,39 +48,51 @@ def _run(home: Path, fleet: list[str]) -> tuple[Taken, float, float, int]:
     )
 
 
-def _life(home: Path, prefix: str, count: int, what: str, variables: dict[str, Any]) -> Iterator[Row]:
+def _life(
+    home: Path, prefix: str, count: int, what: str, variables: dict[str, Any], how: dict[str, Any]
+) -> Iterator[Row]:
+    here = (
+        "here" in how
+    )  # what the host's side takes over SSH is in the wall time alone, and at first its copy of the code
     names = [f"{prefix}{number:03}" for number in range(count)]
     fleet = _fleet(home, names, variables)
     try:
-        ping, wall, processor, changed = _run(home, fleet)
+        ping, wall, processor, changed = _run(home, fleet, how)
         if changed != count:
             raise BenchError(f"the role changed something on {changed} of {count} new virtual machines")
-        yield _row(f"role vm, {what}, from nothing to running, {count} VMs: ping", [(wall, ping.wall)])
+        yield _row(
+            f"role vm, {what}, from nothing to running, {count} VMs: ping",
+            [(wall, ping.wall)],
+            FROM_NOTHING if here else None,
+        )
         yield _row(f"role vm, {what}, from nothing to running, processor time: ping", [(processor, ping.processor)])
-        turns = [_run(home, fleet) for _turn in range(TURNS)]
+        turns = [_run(home, fleet, how) for _turn in range(TURNS)]
         if any(turn[3] for turn in turns):
             raise BenchError("the role changed something where nothing was to be done")
         yield _row(
-            f"role vm, {what}, nothing to do, {count} VMs: ping", [(mine, its.wall) for its, mine, _p, _c in turns]
+            f"role vm, {what}, nothing to do, {count} VMs: ping",
+            [(mine, its.wall) for its, mine, _p, _c in turns],
+            NOTHING_TO_DO,
         )
         yield _row(
             f"role vm, {what}, nothing to do, processor time: ping",
             [(mine, its.processor) for its, _w, mine, _c in turns],
+            NOTHING_TO_DO if here else None,
         )
     finally:
         ended(home)
 
 
-def _row(what: str, pairs: list[tuple[float, float]]) -> Row:
+def _row(what: str, pairs: list[tuple[float, float]], limit: Bar | None = None) -> Row:
     shown = [f"{seconds * 1000:.0f} ms" for seconds in pairs[len(pairs) // 2]]
-    return Row(what, shown, ratio_of([mine for mine, _its in pairs], [its for _mine, its in pairs]))
+    return Row(what, shown, ratio_of([mine for mine, _its in pairs], [its for _mine, its in pairs]), limit)
 
 
 def measure() -> Iterator[Row | Curve]:
     """The tables' rows."""
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as directory:
         home = Path(directory)
-        yield from _life(home, "bare", BARE, "bare", {})
+        yield from _life(home, "bare", BARE, "bare", {}, {"here": True})
         whole = {
             "vm_disk_size": "8M",
             "vm_user_data": {"packages": ["x"]},
@@ -85,4 +100,6 @@ def measure() -> Iterator[Row | Curve]:
                 {"id": "data", "filename": f"{home}/{{{{ inventory_hostname }}}}/data", "size": "1M", "bus": "rp0"}
             ],
         }
-        yield from _life(home, "whole", WHOLE, "disk, seed and data disk", whole)
+        yield from _life(home, "whole", WHOLE, "disk, seed and data disk", whole, {"here": True})
+        with Sshd() as sshd:
+            yield from _life(home, "far", WHOLE, "over SSH, bare", {}, {"variables": over(sshd, True)})

@@ -28,7 +28,8 @@ PYTHON: dict[str, Any] = {"name": "a Python that does nothing", "raw": "/usr/bin
 RUNNER_BAR = Bar("<=", 0.30)
 
 
-def _over(sshd: Sshd, runner: bool) -> dict[str, Any]:
+def over(sshd: Sshd, runner: bool) -> dict[str, Any]:
+    """The variables of a play over a server's connection."""
     python = "/usr/bin/python3"  # the system's, as on another host
     return {
         **sshd.variables,
@@ -52,7 +53,7 @@ def _one_host(home: Path, vm: VM) -> Iterator[Row]:
     disk, machine = disk_task(vm), machine_task(vm)
     with Sshd() as sshd:
         for way, runner in (("by the code that the host keeps", True), ("as a module", False)):
-            took = _rounds(home, [disk, machine, RAW, PYTHON], ROUNDS, variables=_over(sshd, runner))
+            took = _rounds(home, [disk, machine, RAW, PYTHON], ROUNDS, variables=over(sshd, runner))
             for task in (disk, machine, *([RAW, PYTHON] if runner else [])):
                 ours, own = took[task["name"]], task in (disk, machine)
                 if own:
@@ -68,7 +69,7 @@ def _many_hosts(home: Path, vm: VM) -> Iterator[Row]:
         inventory = home / "hosts.json"
         inventory.write_text(json.dumps({"fleet": {"hosts": {f"host{number}": {} for number in range(HOSTS)}}}))
         arguments = ("-i", str(inventory), "-f", "10")
-        took = _rounds(home, [disk], HOST_ROUNDS, *arguments, hosts="fleet", variables=_over(sshd, True))
+        took = _rounds(home, [disk], HOST_ROUNDS, *arguments, hosts="fleet", variables=over(sshd, True))
         ours = [expect(taken, 0) for taken in took[disk["name"]]]
         yield beside(f"over SSH, {HOSTS} hosts, 10 forks: {disk['name']}: ping", ours, took["ping"], "wall")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import shutil
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence
@@ -53,7 +52,7 @@ def check_name(name: str) -> None:
 
 def find_binary(given: str | None) -> str:
     """Return the absolute path of the QEMU to run; without ``given`` the one of this host's architecture. Raise Refusal."""
-    machine = platform.machine()
+    machine = os.uname().machine
     machine = "arm" if machine.startswith("armv") else _ARCHITECTURES.get(machine, machine)
     names = [given] if given else [f"qemu-system-{machine}", *_ELSEWHERE]
     for name in names:

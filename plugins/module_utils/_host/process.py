@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from typing import IO, TYPE_CHECKING, Callable, Dict, Iterator, List, Sequence
 
@@ -136,6 +135,8 @@ def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[
     ``logged()``: what it wrote to its log by then. Raise Refusal with QEMU's own words if it fails, or isn't through by
     the deadline. Whatever is raised, the caller ends what was started with ``kill(mark)``.
     """
+    import tempfile
+
     # A file and no pipe: the end of a pipe would come only when every process that inherited it has ended.
     with tempfile.TemporaryFile() as heard:
         try:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Dict, List
 
 from .options import Place
@@ -117,4 +116,8 @@ def _devices(params: Dict[str, Any]) -> List[Any]:
 def _serial(params: Dict[str, Any]) -> Dict[str, str]:
     """Return the serial number that tells the seed's instance-id, so that another one asks for a restart."""
     ident = instance_id(params)
-    return {} if ident == params["name"] else {"serial": hashlib.sha1(ident.encode()).hexdigest()[:20]}
+    if ident == params["name"]:
+        return {}
+    import hashlib
+
+    return {"serial": hashlib.sha1(ident.encode()).hexdigest()[:20]}

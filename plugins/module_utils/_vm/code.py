@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import compileall
 import contextlib
-import hashlib
 import importlib.util
 import os
 import re
@@ -57,6 +55,8 @@ def install_step(path: str, files: Dict[str, bytes], there: bool) -> Step:
     """
 
     def install(deadline: Deadline) -> None:
+        import compileall
+
         part = f"{path}.{os.getpid()}"
         try:
             if _holds(path, files):  # by another thread's hand
@@ -180,6 +180,8 @@ def _in_directory() -> Iterator[Tuple[str, bytes]]:
 
 
 def _digest(files: Dict[str, bytes]) -> str:
+    import hashlib
+
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(f"{name} {len(files[name])}\n".encode() + files[name])

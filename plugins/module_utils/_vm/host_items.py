@@ -6,11 +6,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from typing import Any, Dict, Iterator, List
-from urllib.parse import urlsplit
 
 from .._core import safe_open
 from .._core.errors import Refusal
@@ -142,11 +140,16 @@ def base_path(params: Dict[str, Any]) -> str:
     image = str(params["image"])
     if not is_url(image):
         return image
+    import hashlib
+    from urllib.parse import urlsplit
+
     known = hashlib.sha256(f"{image} {params['image_checksum'] or ''}".encode()).hexdigest()[:12]
     return f"{params['image_directory']}/{known}-{os.path.basename(urlsplit(image).path)}"
 
 
 def _digest(path: str, kind: str) -> str:
+    import hashlib
+
     try:
         digest = hashlib.new(kind)
         with safe_open.regular(path, links=True) as file:

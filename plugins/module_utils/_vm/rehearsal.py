@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from typing import Any, Dict, Iterator, List
 
 from .._core.task import Task
@@ -31,6 +30,8 @@ _SECONDS = 20.0
 @contextlib.contextmanager
 def rehearsal(task: Task, binary: str, arguments: Dict[str, Any], coming: Dict[str, int | None]) -> Iterator[VM]:
     """Yield the VM. ``coming``: the paths that the task would make. Raise Refusal or QMPError where it does not start."""
+    import tempfile
+
     where = tempfile.mkdtemp(prefix="vmm-qemu-")
     address = parse(f"{where}/qmp")
     deadline = Deadline(min(_SECONDS, task.deadline.remaining() or 0.0), task.deadline.stop)

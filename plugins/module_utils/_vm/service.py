@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from typing import TYPE_CHECKING, Any, Dict, List
 
@@ -151,6 +150,8 @@ WantedBy=multi-user.target
 
 def begin_file(place: Place) -> str:
     """Return the file that tells the unit to start the process alone. A reboot removes it."""
+    import hashlib
+
     return f"/run/{_PREFIX}{place.name}-{hashlib.sha1(place.directory.encode()).hexdigest()[:8]}.begin"
 
 
