@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     Result = dict[str, Any]
 
 
+_MASK = "********"
+"""What Ansible puts in the place of a secret, be it a word in a path: such a path is not known here."""
+
+
 class Image(NamedTuple):
     """An image that is not on the host yet."""
 
@@ -35,7 +39,7 @@ def needed(args: dict[str, Any], result: Result) -> dict[str, Image]:
     """Return the images that a task's result asks for, by the name of the virtual machine in `machines`, or by an empty one."""
     found = {}
     for name, one in (result.get("machines") or {"": result}).items():
-        if "image_needed" in one:
+        if _MASK not in one.get("image_needed", _MASK):
             own = {**args, **(args["machines"][name] or {} if name else {})}
             found[name] = Image(one["image_needed"], own["image"], own.get("image_checksum"))
     return found
