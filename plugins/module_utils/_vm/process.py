@@ -47,21 +47,34 @@ def instance(task: Task, place: Place, service: Service | None, **params: Any) -
         "timeout": task.deadline.seconds,
         **params,
     }
-    return Process(task.part(options), service)
+    return Process(task.part(options), service, place.record)
 
 
 class Process(Instance):
     """QEMU's process, which systemd may start."""
 
-    def __init__(self, task: Task, service: Service | None) -> None:
+    def __init__(self, task: Task, service: Service | None, kept_at: str) -> None:
+        """``kept_at``: where its record is."""
         super().__init__(task)
         self.service = service
+        self._kept_at = kept_at
         self._before_plug: int | None = None
         self.images: List[str] = []
         """The images that were made for it, and ``base``, what its own disk stands on."""
         self.base: str | None = None
+        self.kept: Record | None = None
+        """Its record as it was read."""
         self.found: Running | None = None
         """What somebody else had started before this task could."""
+
+    def _user_option(self, binary: str, user: str) -> List[str]:
+        """Return how this QEMU drops its privileges: as last time, if the program is the same, which then is not asked."""
+        line = self.kept.command_line if self.kept else [""]
+        for option, value in (("-run-with", f"user={user}"), ("-runas", user)):
+            told = line[0] == binary and option in line and line[line.index(option) + 1 :][:1] == [value]
+            if told and _is_older_program(binary, self._kept_at):
+                return [option, value]
+        return super()._user_option(binary, user)
 
     def look(self) -> Running | None:
         """Return the running VM, None if there is none: what was ended since the last look is gone. Raise as ``Instance`` does."""
@@ -140,6 +153,15 @@ class Process(Instance):
 
     def _connected(self) -> VM:
         return self.vm or self._reconnect()
+
+
+def _is_older_program(path: str, record: str) -> bool:
+    """Tell whether a program has been the same since a record was written. What a script starts can't be told."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"\x7fELF" and os.fstat(file.fileno()).st_ctime < os.stat(record).st_mtime
+    except OSError:
+        return False
 
 
 def plug(task: Task, vm: VM, record: Record, power: str | None, check_mode: bool) -> Dict[str, Any]:

@@ -68,6 +68,7 @@ class Converged:
             arguments=self.arguments,
             shutdown_timeout=params["shutdown_timeout"],
         )
+        self.process.kept = self.record
         self.line = self.process.command_line()
         self.running = self.process.look()
         self.differs = self.running is not None and self.process.differs(self.running, self.line)

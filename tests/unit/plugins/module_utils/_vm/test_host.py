@@ -17,8 +17,10 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.account import Acco
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
 from ansible_collections.vmm.qemu.plugins.module_utils._host import directory
+from ansible_collections.vmm.qemu.plugins.module_utils._provision.instance import Instance
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.module_utils._vm import code, console, record, tap
+from ansible_collections.vmm.qemu.plugins.module_utils._vm.process import Process
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
@@ -249,3 +251,33 @@ def test_the_code_is_put_where_only_root_can_write(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(Refusal, match="others than root can write"):
         code.place(base, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "content", "asked"),
+    [
+        (["QEMU", "-run-with", "user=u"], b"\x7fELF", False),
+        (["QEMU", "-runas", "u"], b"\x7fELF", False),
+        (["QEMU", "-runas", "another"], b"\x7fELF", True),
+        (["/bin/another", "-runas", "u"], b"\x7fELF", True),
+        (["QEMU", "-runas", "u"], b"#!/bin/sh", True),
+        (["QEMU"], b"\x7fELF", True),
+        (None, b"\x7fELF", True),
+    ],
+)
+@pytest.mark.parametrize("is_newer", [False, True])
+def test_how_privileges_are_dropped_is_asked_of_a_new_program_only(
+    line: list[str] | None, content: bytes, asked: bool, is_newer: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary, kept_at = tmp_path / "qemu", tmp_path / "vm.json"
+    binary.write_bytes(content)
+    kept_at.touch()
+    written = binary.stat().st_ctime + (-60 if is_newer else 60)
+    os.utime(kept_at, (written, written))
+    monkeypatch.setattr(Instance, "_user_option", lambda self, binary, user: ["asked"])
+    qemu = object.__new__(Process)
+    qemu.kept, qemu._kept_at = None, str(kept_at)
+    if line is not None:
+        qemu.kept = a_record(command_line=[str(binary) if word == "QEMU" else word for word in line])
+    told = qemu._user_option(str(binary), "u")
+    assert told == (["asked"] if asked or is_newer else (line or [])[1:])
