@@ -39,6 +39,7 @@ SILENT = 2.0
 """Seconds after which it is told how many are done."""
 # Each VM has these for itself: what stands beside `machines` is not theirs, and no two may have the same.
 _OWN = ("name", "socket")
+_PATHS = ("directory", "disk")  # nor may these be the same
 
 
 def with_machines(options: Dict[str, Option]) -> Dict[str, Option]:
@@ -84,15 +85,27 @@ def _of(name: str, own: Any, shared: Params, options: Dict[str, Option], constra
 
 
 def _in_each_others_way(machines: Dict[str, Params]) -> Iterator[str]:
-    """Yield a sentence for each VM that has a name or a monitor which is another's too."""
+    """Yield a sentence for each VM that has a name, a monitor, a disk or the like which is another's too."""
     seen: Dict[Any, str] = {}
     for name, params in machines.items():
-        for option in _OWN:
-            value = params.get(option)
-            if value is not None:
-                first = seen.setdefault((option, _place(value) if option == "socket" else value), name)
-                if first != name:
-                    yield f"machines.{name}: {option} {value} is that of machines.{first}, too: each needs one of its own"
+        for option, value, place in _own(params):
+            first = seen.setdefault((option, place), name)
+            if first != name:
+                yield f"machines.{name}: {option} {value} is that of machines.{first}, too: each needs one of its own"
+
+
+def _own(params: Params) -> Iterator[Tuple[str, Any, Any]]:
+    """Yield what is for one VM alone: the option, its value, and the same for all ways to write that."""
+    for option in (*_OWN, *_PATHS):
+        value = params.get(option)
+        if value is not None:
+            yield (
+                option,
+                value,
+                _place(value) if option == "socket" else os.path.realpath(value) if option in _PATHS else value,
+            )
+    for tap in params.get("taps") or []:
+        yield "tap", tap["name"], tap["name"]
 
 
 def _place(socket: str) -> Any:

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.task import CONNECT
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.apply import apply
 from ansible_collections.vmm.qemu.plugins.module_utils._machines import AT_A_TIME, of_each
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import OPTIONS as VM_OPTIONS
 from ansible_collections.vmm.qemu.plugins.modules.qemu_machine import MODULE as QEMU_MACHINE
 from ansible_collections.vmm.qemu.plugins.modules.qemu_vm import MODULE as QEMU_VM
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import line
@@ -223,3 +225,13 @@ def test_a_signal_takes_back_what_each_has_done() -> None:
                 assert sent[1:3] == ["first", "second"] and sent[-2:] == ["undo-second", "undo-first"]
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("option", ["disk", "directory", "taps"])
+def test_no_two_have_the_same(option: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    one: dict[str, Any] = {"disk": f"{tmp_path}/d", "directory": f"{tmp_path}/d", "taps": [{"name": "t0"}]}
+    two: dict[str, Any] = {"disk": f"{tmp_path}/link/d", "directory": f"{tmp_path}/link/d", "taps": [{"name": "t0"}]}
+    with pytest.raises(Refusal, match=f"machines.b: {option.rstrip('s')} .* is that of machines.a, too"):
+        of_each({"machines": {"a": {option: one[option]}, "b": {option: two[option]}}}, VM_OPTIONS, {})
+    of_each({"machines": {"a": {option: one[option]}, "b": {}}}, VM_OPTIONS, {})
