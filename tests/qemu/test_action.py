@@ -52,6 +52,7 @@ def every_module(vm: VM) -> dict[str, dict[str, Any]]:
     here = str(vm.directory)
     return {
         "qemu_balloon": {"size": "128M"},
+        "qemu_bitmap": {"node": "none", "name": "b0"},
         "qemu_block_job": {"id": "j0", "operation": "backup", "device": "none", "target": "none"},
         "qemu_blockdev": {"node_name": "n0", "filename": vm.image("n0.raw"), "read_only": "yes"},
         "qemu_chardev": {"id": "c0", "type": "null"},

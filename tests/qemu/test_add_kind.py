@@ -1,7 +1,10 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What "Adding a kind" in CONTRIBUTING promises: a kind in 75 lines (dirty bitmaps), with all that the engine does for it."""
+"""What "Adding a kind" in CONTRIBUTING promises: a kind in 75 lines, with all that the engine does for it.
+
+It is a plain dirty bitmap, here called a mark. The real one, which guards what it has recorded, is ``_kinds/bitmap.py``.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ from ansible_collections.vmm.qemu.plugins.module_utils._kinds.blockdev_nodes imp
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds.kind import Change, Kind, State
 
 
-class Bitmap(Kind):
+class Mark(Kind):
     """A dirty bitmap: which parts of a block node were written to since it was made."""
 
-    name = "bitmap"
-    section = "bitmaps"
+    name = "mark"
+    section = "marks"
     keys = ("node", "name")
     options = {
         "node": Option("str", required=True),
@@ -86,8 +89,8 @@ def _where(want: Want) -> Dict[str, Any]:
     return {"node": want["node"], "name": want["name"]}
 
 
-BITMAP = Bitmap()
-# -- as a module of its own: modules/qemu_bitmap.py, and as a section: a line in _kinds/sections.py ---------------------------
+MARK = Mark()
+# -- as a module of its own: modules/qemu_mark.py, and as a section: a line in _kinds/sections.py ---------------------------
 
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import sections
 from ansible_collections.vmm.qemu.plugins.module_utils._resource import resource
@@ -100,23 +103,23 @@ REST = ("ansible_collections.vmm.qemu.plugins.module_utils._machine.machine", f"
 
 
 @pytest.fixture
-def bitmap(paused_vm: QEMU, monkeypatch: pytest.MonkeyPatch) -> Lifecycle:
-    module = ModuleType("qemu_bitmap")
-    module.MODULE = resource(BITMAP)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, f"{MODULES}.qemu_bitmap", module)
+def mark(paused_vm: QEMU, monkeypatch: pytest.MonkeyPatch) -> Lifecycle:
+    module = ModuleType("qemu_mark")
+    module.MODULE = resource(MARK)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, f"{MODULES}.qemu_mark", module)
     paused_vm.observer.send("blockdev-add", {"driver": "null-co", "node-name": "n0", "size": 1 << 30})
-    return Lifecycle(paused_vm, "qemu_bitmap")
+    return Lifecycle(paused_vm, "qemu_mark")
 
 
 @pytest.fixture
-def machine(bitmap: Lifecycle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lifecycle]:
+def machine(mark: Lifecycle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lifecycle]:
     """Documents of the whole machine with a section for them."""
     with monkeypatch.context() as patch:
-        for name, section in sections.of_kind(BITMAP).items():
+        for name, section in sections.of_kind(MARK).items():
             patch.setitem(sections.SECTIONS, name, section)
         for module in REST:
             importlib.reload(importlib.import_module(module))
-        yield Lifecycle(bitmap.vm, "qemu_machine")
+        yield Lifecycle(mark.vm, "qemu_machine")
     for module in REST:
         importlib.reload(importlib.import_module(module))
 
@@ -127,34 +130,34 @@ def recorded(vm: QEMU, node: str = "n0") -> dict[str, tuple[int, bool]]:
     return {item["name"]: (item["granularity"], item["recording"]) for item in entry.get("dirty-bitmaps", [])}
 
 
-def test_a_whole_life(bitmap: Lifecycle) -> None:
-    vm = bitmap.vm
+def test_a_whole_life(mark: Lifecycle) -> None:
+    vm = mark.vm
     given: dict[str, Any] = {"node": "n0", "name": "b0", "granularity": 65536}
-    bitmap.refused("node: there is no block node 'n1'", node="n1", name="b0")
-    bitmap.refused("name: '0'", node="n0", name="0")
-    made = bitmap.step(**given, disabled=True)
+    mark.refused("node: there is no block node 'n1'", node="n1", name="b0")
+    mark.refused("name: '0'", node="n0", name="0")
+    made = mark.step(**given, disabled=True)
     assert names(made) == ["block-dirty-bitmap-add"] and recorded(vm) == {"b0": (65536, False)}
-    assert made["bitmap"] == {**given, "persistent": False, "disabled": True}
-    bitmap.same(**given)
+    assert made["mark"] == {**given, "persistent": False, "disabled": True}
+    mark.same(**given)
 
     vm.observer.send("block-dirty-bitmap-enable", {"node": "n0", "name": "b0"})
-    assert names(bitmap.step(**given, disabled=True)) == ["block-dirty-bitmap-disable"], "drift is brought back"
+    assert names(mark.step(**given, disabled=True)) == ["block-dirty-bitmap-disable"], "drift is brought back"
 
-    bitmap.refused("granularity is 65536, wanted 4096", "recreate", node="n0", name="b0", granularity=4096)
-    again = bitmap.step(node="n0", name="b0", granularity=4096, recreate=True)
+    mark.refused("granularity is 65536, wanted 4096", "recreate", node="n0", name="b0", granularity=4096)
+    again = mark.step(node="n0", name="b0", granularity=4096, recreate=True)
     assert names(again) == ["block-dirty-bitmap-remove", "block-dirty-bitmap-add"]
     assert recorded(vm) == {"b0": (4096, False)}, "what was not named stays"
 
-    assert names(bitmap.step(node="n0", name="b0", state="absent")) == ["block-dirty-bitmap-remove"]
+    assert names(mark.step(node="n0", name="b0", state="absent")) == ["block-dirty-bitmap-remove"]
     assert recorded(vm) == {}
-    bitmap.same(node="n0", name="b0", state="absent")
+    mark.same(node="n0", name="b0", state="absent")
 
 
 def test_a_failure_takes_back(machine: Lifecycle) -> None:
     """The second bitmap can't be kept in an image that is none; the first one goes again."""
     vm = machine.vm
-    bitmaps = [{"node": "n0", "name": "b0"}, {"node": "n0", "name": "b1", "persistent": True}]
-    failed = machine.refused("bitmaps[1] n0 b1", foretold=False, bitmaps=bitmaps)
+    marks = [{"node": "n0", "name": "b0"}, {"node": "n0", "name": "b1", "persistent": True}]
+    failed = machine.refused("marks[1] n0 b1", foretold=False, marks=marks)
     assert [command["execute"] for command in failed["rolled_back"]] == ["block-dirty-bitmap-remove"]
     assert recorded(vm) == {}
 
@@ -163,23 +166,23 @@ def test_a_section_of_a_document(machine: Lifecycle) -> None:
     vm = machine.vm
     node = {"node_name": "n1", "driver": "null-co", "options": {"size": 1 << 20}}
     document: dict[str, Any] = {
-        "bitmaps": [{"node": "n1", "name": "b0", "disabled": True}, {"node": "n0", "name": "b0"}],
+        "marks": [{"node": "n1", "name": "b0", "disabled": True}, {"node": "n0", "name": "b0"}],
         "blockdevs": [node],
     }
     done = machine.step(**document)
     assert {(entry["kind"], entry["id"]) for entry in done["plan"]} == {
         ("blockdev", "n1"),
-        ("bitmap", "n1/b0"),
-        ("bitmap", "n0/b0"),
+        ("mark", "n1/b0"),
+        ("mark", "n0/b0"),
     }
     assert names(done)[0] == "blockdev-add", "what it stands on comes first"
-    told = run_module(vm, "qemu_info", gather_subset=["bitmaps"])["vm"]["bitmaps"]
+    told = run_module(vm, "qemu_info", gather_subset=["marks"])["vm"]["marks"]
     assert told.keys() == {"n0/b0", "n1/b0"} and told["n1/b0"]["disabled"] is True
-    machine.refused("bitmaps[1] n0 b0", "already", bitmaps=[{"node": "n0", "name": "b0"}] * 2)
+    machine.refused("marks[1] n0 b0", "already", marks=[{"node": "n0", "name": "b0"}] * 2)
 
     changed = {**node, "driver": "null-aio"}
     again = machine.step(**{**document, "blockdevs": [changed]}, recreate=True)
     assert names(again)[0] == "block-dirty-bitmap-remove" and recorded(vm, "n1")["b0"][1] is False
 
-    purged = machine.step(bitmaps=[{"node": "n0", "name": "b0"}], purge=True)
+    purged = machine.step(marks=[{"node": "n0", "name": "b0"}], purge=True)
     assert [(entry["action"], entry["id"]) for entry in purged["plan"]] == [("remove", "n1/b0")]

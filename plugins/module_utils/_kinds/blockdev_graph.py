@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set
 
-from .blockdev_nodes import drive_of, held_by, nodes
+from .blockdev_nodes import drive_of, held_by, node_meant, nodes
 
 if TYPE_CHECKING:
     from .._core.plan import Draft
@@ -80,6 +80,11 @@ def image(vm: VM, device: str) -> str:
     """Return the first node of a device's disk that is not a filter; empty where it has none."""
     disk = chain(vm, device)
     return next((node for node in disk if nodes(vm)[node]["drv"] not in _FILTERS), disk[0] if disk else "")
+
+
+def meant(vm: VM, name: str) -> str:
+    """Return the node that a user means by its name, or by a device or drive, whose image it is; empty where there is none."""
+    return name if name in nodes(vm) else image(vm, name) or node_meant(vm, name) or ""
 
 
 def held(vm: VM, device: str) -> str:
