@@ -70,7 +70,7 @@ options:
     elements: raw
 seealso:
   - module: vmm.qemu.qemu_block_job
-  - module: vmm.qemu.qemu_info
+  - module: vmm.qemu.qemu_export
 """
 
 EXAMPLES = r"""

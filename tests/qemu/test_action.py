@@ -61,6 +61,7 @@ def every_module(vm: VM) -> dict[str, dict[str, Any]]:
         "qemu_device": {"id": "r0", "driver": "virtio-rng-pci", "bus": "rp0"},
         "qemu_disk": {"id": "d0", "filename": vm.image("d0.raw"), "bus": "rp1", "size": "32M"},
         "qemu_dump": {"path": f"{here}/dump"},
+        "qemu_export": {"id": "x0", "node": "none"},
         "qemu_image": {"path": f"{here}/new.qcow2", "format": "qcow2", "size": "1M"},
         "qemu_info": {"gather_subset": ["status", "devices", "objects"]},
         "qemu_instance": {"name": "bed", "state": "started", "arguments": {"m": 64}},

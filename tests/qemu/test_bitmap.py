@@ -175,7 +175,8 @@ def test_what_can_not_be(bitmap: Lifecycle) -> None:
 
 def test_after_a_kill(bitmap: Lifecycle) -> None:
     """What was being recorded can't be told any more: such a bitmap is no ground for a backup, and only goes."""
-    vm, given = bitmap.vm, {"node": "data", "name": "bk", "persistent": True}
+    vm = bitmap.vm
+    given: dict[str, Any] = {"node": "data", "name": "bk", "persistent": True}
     bitmap.step(**given)
     vm.observer.execute("quit")
     vm.wait_exit()

@@ -12,12 +12,12 @@ disk, though its top node is another one than the task that plugged it had named
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set, Tuple
 
 from .blockdev_nodes import drive_of, held_by, node_meant, nodes
 
 if TYPE_CHECKING:
-    from .._core.plan import Draft
+    from .._core.plan import Draft, Thing
     from .._core.vm import VM
 
 # They show what is below them as it is: a disk's content is the same with them or without.
@@ -127,6 +127,22 @@ def users(vm: VM, node: str) -> List[tuple[str, str]]:
     if len(held) < len(holders):  # an export's hold has no name, nor has that of a device that is about to let go
         held += [("export", export["id"]) for export in vm.ask("query-block-exports") if export["node-name"] == node]
     return [user for user in held if user[1]]
+
+
+def holds(vm: VM, node: str) -> List[Tuple[Thing, List[str], List[str]]]:
+    """Return who holds a block node, and what it may do there and lets others do: ``write``, ``resize`` and more."""
+    graph = vm.ask("x-debug-query-block-graph")
+    known = {item["id"]: item for item in graph["nodes"]}
+    edges = [(known[edge["parent"]], edge) for edge in graph["edges"] if known[edge["child"]]["name"] == node]
+    exports = ", ".join(export["id"] for export in vm.ask("query-block-exports") if export["node-name"] == node)
+    return [
+        (
+            _holder(vm, item["type"], item["name"]) if item["name"] else ("export", exports),
+            edge["perm"],
+            edge["shared-perm"],
+        )
+        for item, edge in edges
+    ]
 
 
 def attached(vm: VM, node: str) -> bool:

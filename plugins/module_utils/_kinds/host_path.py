@@ -14,7 +14,8 @@ import errno
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Iterator, Tuple
 
 from .._core.errors import Refusal
 from .._qmp.address import UNIX_LONGEST
@@ -140,20 +141,41 @@ def _mode(option: str, path: str, seen: str, follow: bool = False) -> int | None
     return None
 
 
+def greeting(vm: VM, option: str, path: str, size: int, seconds: float) -> bytes | None:
+    """Return the first bytes that this QEMU itself says at a UNIX socket; empty: it does not. None where that can't be told."""
+    seen = _seen(vm, option, path)
+    if seen is None or vm.session.process is None:
+        return None
+    try:
+        with _client(seen) as (client, code):
+            if code or peer_process(client) != vm.session.process:
+                return b""
+            client.settimeout(seconds)
+            return client.recv(size)
+    except OSError:
+        return b""
+
+
 def _listener(seen: str) -> int | None:
     """Return the process that listens at a socket, 0 where it can't be told which; None: nobody does. Raise OSError."""
+    with _client(seen) as (client, code):
+        if code in (errno.ECONNREFUSED, errno.ENOENT):
+            return None
+        if code in (errno.EAGAIN, errno.EPROTOTYPE):  # more clients than it takes; a socket of another type
+            return 0
+        if code:
+            raise OSError(code, os.strerror(code))
+        return peer_process(client) or 0
+
+
+@contextmanager
+def _client(seen: str) -> Iterator[Tuple[socket.socket, int]]:
+    """Give a client of the socket at a path of any length, and what became of its connection, as ``connect_ex`` says it."""
     directory = os.open(os.path.dirname(seen) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with socket.socket(socket.AF_UNIX) as client:
             client.setblocking(False)
-            code = client.connect_ex(f"/proc/self/fd/{directory}/{os.path.basename(seen)}")
-            if code in (errno.ECONNREFUSED, errno.ENOENT):
-                return None
-            if code in (errno.EAGAIN, errno.EPROTOTYPE):  # more clients than it takes; a socket of another type
-                return 0
-            if code:
-                raise OSError(code, os.strerror(code))
-            return peer_process(client) or 0
+            yield client, client.connect_ex(f"/proc/self/fd/{directory}/{os.path.basename(seen)}")
     finally:
         os.close(directory)
 

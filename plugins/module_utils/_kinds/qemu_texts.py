@@ -40,6 +40,20 @@ def removal_state(error: CommandError) -> str:
     return "pending" if is_already_unplugging(error) else ""
 
 
+def export_state(error: CommandError) -> str:
+    """Return what a ``block-export-del``'s refusal means: "done" (gone meanwhile), "pending" (clients, or asked before), or ""."""
+    # 5.2 to 10.0: "Export 'e' is not found", "export 'e' still in use", "Export 'e' is already shutting down"
+    if "is not found" in error.desc:
+        return "done"
+    return "pending" if any(text in error.desc for text in ("still in use", "already shutting down")) else ""
+
+
+def is_nbd_server_running(error: CommandError) -> bool | None:
+    """Tell whether the NBD server runs, where a command was refused because it does, or does not; None: for another reason."""
+    # 5.2 to 10.0: "NBD server already running", "NBD server not running"
+    return True if "server already running" in error.desc else False if "server not running" in error.desc else None
+
+
 def is_netdev_without_nic(error: CommandError) -> bool | None:
     """Tell what ``query-rx-filter`` found under a name that is not a NIC's: another net client, or nothing; None: neither."""
     # 5.2 to 10.0: "net client(n0) isn't a NIC", "invalid net client name: n0"

@@ -1,0 +1,148 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+"""QEMU's NBD server: one for all NBD exports, and no query tells of it. Loaded for a change only.
+
+It runs while there is an NBD export. Whether it runs without one is seen at its address, where it is the first to speak.
+"""
+# Private to the collection: may change without notice.
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Dict, List
+
+from .._core.errors import Refusal
+from .._core.option import Want
+from .._core.step import Step, Wait
+from .._qmp import address, errors
+from . import host_path, qemu_texts
+
+if TYPE_CHECKING:
+    from .._core.plan import Draft
+    from .._core.vm import VM
+
+_MAGIC = b"NBDMAGIC"
+_SECONDS = 2.0
+
+
+class _Started(Wait):
+    """It runs. Where nobody could look, it may have been started by a run that was stopped then."""
+
+    no_wait = True
+
+    def __init__(self, looked: bool) -> None:
+        self.looked = looked
+
+    def classify(self, error: errors.CommandError) -> str:
+        """Return "done" where it runs, and may do so at the address that was asked for."""
+        return "done" if qemu_texts.is_nbd_server_running(error) and not self.looked else ""
+
+
+class _Stopped(Wait):
+    """It has ended, now or before."""
+
+    no_wait = True
+
+    def classify(self, error: errors.CommandError) -> str:
+        """Return "done" where it does not run."""
+        return "done" if qemu_texts.is_nbd_server_running(error) is False else ""
+
+
+def exports(vm: VM) -> List[str]:
+    """Return the ids of the NBD exports."""
+    return [export["id"] for export in vm.ask("query-block-exports") if export["type"] == "nbd"]
+
+
+def parse(listen: str) -> address.Address:
+    """Return an address's parts. Raise Refusal for one that can't be listened at, or that means another place to QEMU."""
+    try:
+        parsed = address.parse(listen)
+    except errors.ConnectError:
+        parsed = None
+    if parsed is None or (parsed.path is not None and not os.path.isabs(parsed.path)):
+        raise Refusal(f"listen: {listen!r} is not a valid address: write /path, HOST:PORT or [v6]:PORT")
+    return parsed
+
+
+def check_path(vm: VM, want: Want, draft: Draft) -> None:
+    """Raise Refusal where QEMU would take a UNIX socket's path away from what is there."""
+    host_path.check_socket(vm, "listen", parse(want["listen"]).path or "", ("export", want["id"]), draft)
+
+
+def start(vm: VM, want: Want, draft: Draft) -> List[Step]:
+    """Return the ``nbd-server-start`` that a new export needs; none where the server runs.
+
+    Raise Refusal where it runs at another address, or where its address is taken.
+    """
+    running = exports(vm)
+    if "listen" not in want:
+        if not running:
+            raise Refusal(
+                "listen: there is no NBD export yet, so that the NBD server must be started: give its address"
+            )
+        return []
+    listen = want["listen"]
+    said = _said(vm, listen)
+    if running:
+        if said not in (None, _MAGIC):
+            raise Refusal(
+                f"listen: QEMU has one NBD server, which serves {', '.join(running)} at another address than {listen}: "
+                "give that one's, or leave it out"
+            )
+        return []
+    if said == _MAGIC:
+        return []
+    if parse(listen).path is not None:
+        check_path(vm, want, draft)
+    elif said:
+        raise Refusal(f"listen: somebody else listens at {listen}: give another address")
+    arguments: Dict[str, Any] = {"addr": _addr(parse(listen))}
+    if "tls_creds" in want:
+        arguments["tls-creds"] = want["tls_creds"]
+    return [Step("nbd-server-start", arguments, undo=[stop()], wait=_Started(said is not None), hint=_elsewhere)]
+
+
+def stop() -> Step:
+    """Return the ``nbd-server-stop`` for when no NBD export is left: it would end them all."""
+    return Step(
+        "nbd-server-stop",
+        condition=lambda vm: not exports(vm),
+        removes=True,
+        still_needed=lambda vm: not exports(vm),
+        wait=_Stopped(),
+        last=True,
+    )
+
+
+def _addr(parsed: address.Address) -> Dict[str, Any]:
+    """Return the old, nested form of an address, which is what ``nbd-server-start`` takes."""
+    if parsed.path is not None:
+        return {"type": "unix", "data": {"path": parsed.path}}
+    return {"type": "inet", "data": {"host": parsed.host, "port": str(parsed.port)}}
+
+
+def _said(vm: VM, listen: str) -> bytes | None:
+    """Return what somebody says at the address who may be this QEMU; empty: nobody is there. None where that can't be told."""
+    parsed = parse(listen)
+    if parsed.path is not None:
+        return host_path.greeting(vm, "listen", parsed.path, len(_MAGIC), _SECONDS)
+    if not vm.local:
+        return None
+    try:
+        with socket.create_connection((parsed.host, parsed.port), _SECONDS) as client:
+            try:
+                return client.recv(len(_MAGIC)) or b"-"
+            except OSError:
+                return b"-"
+    except ConnectionRefusedError:
+        return b""
+    except OSError:
+        return None
+
+
+def _elsewhere(error: errors.CommandError) -> str:
+    if qemu_texts.is_nbd_server_running(error):
+        return "it has no export, and listens at another address: end it first (qemu_command, nbd-server-stop)"
+    return ""
