@@ -78,6 +78,9 @@ def test_a_whole_life(bitmap: Lifecycle) -> None:
     vm.observer.send("block-dirty-bitmap-enable", {"node": "data-node", "name": "1 bk/ü"})
     assert names(bitmap.step(**given, enabled=False)) == ["block-dirty-bitmap-disable"], "drift is brought back"
 
+    document: dict[str, Any] = {"disks": [{"id": "data"}], "blockdevs": [], "purge": True}
+    assert not run_module(vm, "qemu_machine", **document)["changed"], "what a document does not name is not its bitmaps"
+
     for options in ({"granularity": "64k"}, {"persistent": False}):
         for recreate in (False, True):
             bitmap.refused("its bits would be lost", "state=absent", **{**given, **options}, recreate=recreate)

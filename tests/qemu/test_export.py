@@ -16,6 +16,7 @@ import pytest
 from support import nbd
 from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
+from support.proxy import Proxy
 from support.timing import until
 from support.vm import OLDEST, VERSIONS, VM
 
@@ -78,6 +79,8 @@ def test_a_whole_life(export: Lifecycle, at: str) -> None:
     assert names(second) == ["block-export-add"] and "export: 'spare'" in nbd.listed("--socket", at)
     with pytest.raises(ModuleFailed, match="in use by export second"):
         run_module(vm, "qemu_blockdev", check=True, node_name="spare", state="absent")
+    with pytest.raises(ModuleFailed, match="in use by export backup"):
+        run_module(vm, "qemu_disk", check=True, id="data", state="absent")
     other: dict[str, Any] = {"id": "third", "node": "spare", "name": "x", "listen": f"{at}-2"}
     export.refused("QEMU has one NBD server, which serves", "second", **other)
     assert names(export.step(**{**other, "listen": at})) == ["block-export-add"]
@@ -133,10 +136,40 @@ def test_half_done(export: Lifecycle, at: str) -> None:
     vm.observer.send("nbd-server-start", {"addr": {"type": "unix", "data": {"path": at}}})
     export.refused("listens at another address: end it first", foretold=False, id="e0", node="spare", listen=f"{at}-2")
     assert names(export.step(id="e0", node="spare", listen=at)) == ["block-export-add"]
-    # another client adds one while ours goes: the server stays for it
+    again: dict[str, Any] = {**bad, "node": "data-node", "recreate": True}
+    export.refused("none", "taken back: block-export-add", foretold=False, **again)
+    assert there(vm) == {"e0": "spare"}
+    # another client has one when ours goes: the server stays for it
     vm.observer.send("block-export-add", {"type": "nbd", "id": "other", "node-name": "spare", "name": "o"})
     export.step(id="e0", state="absent")
     assert "'o'" in nbd.listed("--socket", at)
+
+
+@pytest.mark.parametrize("fault", ["lose", "cut"])
+def test_a_connection_that_breaks(vm: VM, at: str, fault: str) -> None:
+    """What was begun is taken back, or seen through where that can be told; the next run does the rest."""
+    given: dict[str, Any] = {"id": "e0", "node": "spare", "listen": at}
+    gone: dict[str, Any] = {"id": "e0", "state": "absent"}
+    for command in ("nbd-server-start", "block-export-add"):
+        with Proxy(vm.qmp, fault, command) as proxy, pytest.raises(ModuleFailed, match=command):
+            run_module(proxy.address, "qemu_export", **given)
+        assert proxy.struck and there(vm) == {} and not Path(at).exists()
+    run_module(vm, "qemu_export", **given)
+    with Proxy(vm.qmp, fault, "block-export-del") as proxy:
+        if fault == "cut":
+            run_module(proxy.address, "qemu_export", **gone)
+        else:
+            with pytest.raises(ModuleFailed, match="block-export-del"):
+                run_module(proxy.address, "qemu_export", **gone)
+    assert proxy.struck and there(vm) == ({} if fault == "cut" else {"e0": "spare"})
+    run_module(vm, "qemu_export", **given)
+    with Proxy(vm.qmp, fault, "nbd-server-stop") as proxy, pytest.raises(ModuleFailed, match="nbd-server-stop"):
+        run_module(proxy.address, "qemu_export", **gone)
+    assert proxy.struck and there(vm) == {}
+    run_module(vm, "qemu_export", **given)
+    assert "'spare'" in nbd.listed("--socket", at)
+    run_module(vm, "qemu_export", **gone)
+    assert there(vm) == {} and not Path(at).exists()
 
 
 def test_on_tcp_with_tls(export: Lifecycle) -> None:
@@ -202,6 +235,17 @@ def test_who_may_write(export: Lifecycle, at: str) -> None:
     vm.observer.send("migrate", {"uri": "exec:cat >/dev/null"})
     until(lambda: vm.observer.status() == "postmigrate")
     export.refused("can't be exported now: the virtual machine is postmigrate", id="e2", node="spare", listen=f"{at}2")
+
+
+def test_a_disk_that_is_migrated_here(start_vm: Any) -> None:
+    """The source's mirror writes to it before the guest arrives."""
+    vm = start_vm(args=["-incoming", "defer"])
+    add(vm, "n0", vm.image("a.qcow2", "16M", "qcow2"), "qcow2")
+    at = str(vm.directory / "nbd")
+    Lifecycle(vm, "qemu_export").step(id="e0", node="n0", writable=True, listen=at)
+    assert "readonly" not in nbd.listed("--socket", at)
+    with nbd.Client(at, "n0"):
+        run_module(vm, "qemu_export", id="e0", state="absent", force=True)
 
 
 def test_paths_that_are_taken(export: Lifecycle, at: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support import nbd
 from support.modules import ModuleFailed, run_module
 
 
@@ -54,3 +55,33 @@ def test_its_life(daemon: tuple[str, subprocess.Popen[bytes]], tmp_path: Path) -
             run_module(monitor, "qemu_power", check=True, state=state)
     assert run_module(monitor, "qemu_power", state="off")["changed"]
     assert process.wait(timeout=30) == 0
+
+
+def test_it_serves_a_disk(daemon: tuple[str, subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    """An image without a virtual machine, written to by its clients, and what they wrote to in a bitmap."""
+    monitor, _process = daemon
+    image, at = tmp_path / "a.qcow2", tmp_path / "nbd"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
+    run_module(monitor, "qemu_blockdev", node_name="n0", driver="qcow2", filename=str(image))
+    life: list[tuple[str, dict[str, Any]]] = [
+        ("qemu_bitmap", {"node": "n0", "name": "b0", "persistent": True}),
+        ("qemu_export", {"id": "e0", "node": "n0", "writable": True, "bitmaps": ["b0"], "listen": str(at)}),
+        ("qemu_export", {"id": "v0", "node": "n0", "type": "vhost-user-blk", "listen": str(tmp_path / "v0")}),
+    ]
+    for module, options in life:
+        foretold = run_module(monitor, module, check=True, **options)
+        done = run_module(monitor, module, **options)
+        assert done["changed"] and done["commands"] == foretold["commands"]
+        assert not run_module(monitor, module, **options)["changed"]
+    assert "qemu:dirty-bitmap:b0" in nbd.listed("--socket", str(at)) and (tmp_path / "v0").is_socket()
+    uri = f"nbd+unix:///n0?socket={at}"
+    subprocess.run(["qemu-io", "-f", "raw", "-c", "write -P 0x5a 0 64k", uri], check=True, capture_output=True)
+    for ident, gone in (("v0", tmp_path / "v0"), ("e0", at)):
+        assert run_module(monitor, "qemu_export", id=ident, state="absent")["changed"]
+        assert not gone.exists()
+        assert not run_module(monitor, "qemu_export", id=ident, state="absent")["changed"]
+    assert run_module(monitor, "qemu_bitmap", **life[0][1])["bitmap"]["count"] == 65536
+    with pytest.raises(ModuleFailed, match="there is no block node 'none'; there are: n0"):
+        run_module(monitor, "qemu_export", id="e1", device="none", listen=str(at))
+    assert run_module(monitor, "qemu_power", state="off")["changed"]
+    assert nbd.first_bytes(str(image), 0x5A, "qcow2")

@@ -117,7 +117,8 @@ class Export(Kind):
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Return the ``block-export-del``, and after the last NBD export the ``nbd-server-stop``.
 
-        What takes it back makes a read-only one under the node's name: nothing tells how it was made.
+        An NBD export that is to be made again is given back as a read-only one under the node's name if that fails: nothing
+        tells how it was made.
         """
         from . import export_server
 
@@ -125,10 +126,10 @@ class Export(Kind):
         step = _removing(want["id"], want.get("force", False))
         if have["type"] != _NBD:
             return [step]
-        again = {"type": _NBD, "id": want["id"], "node-name": have["node-name"]}
-        step = step.replace(undo=[Step("block-export-add", again)])
-        stays = ("node" in want or "type" in want) and want.get("type", _NBD) == _NBD
-        return [step] if stays or export_server.exports(vm) != [want["id"]] else [step, export_server.stop()]
+        if ("node" in want or "type" in want) and want.get("type", _NBD) == _NBD:
+            again = {"type": _NBD, "id": want["id"], "node-name": have["node-name"]}
+            return [step.replace(undo=[Step("block-export-add", again)])]
+        return [step, export_server.stop()] if export_server.exports(vm) == [want["id"]] else [step]
 
 
 class _Gone(Wait):
@@ -153,6 +154,8 @@ class _Gone(Wait):
 
     def timeout_error(self, vm: VM) -> Exception:
         """Return what to do about its clients."""
+        if _told(vm, self.ident).get("shutting-down"):
+            return Pending(f"export {self.ident} is going, and has not gone in time: run this task again")
         return Pending(
             f"export {self.ident} is still there: it has clients that are connected. Let them go, and run this task again; "
             "or set force=true, which ends their connections"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .._core.vm import VM
 
 _MAGIC = b"NBDMAGIC"
-_SECONDS = 2.0
+_SECONDS = 1.0
 
 
 class _Started(Wait):
@@ -127,7 +127,8 @@ def _said(vm: VM, listen: str) -> bytes | None:
     """Return what somebody says at the address who may be this QEMU; empty: nobody is there. None where that can't be told."""
     parsed = parse(listen)
     if parsed.path is not None:
-        return host_path.greeting(vm, "listen", parsed.path, len(_MAGIC), _SECONDS)
+        told = host_path.greeting(vm, "listen", parsed.path, len(_MAGIC), _SECONDS)
+        return None if told in (None, (_MAGIC, False)) else told[0]
     if not vm.local:
         return None
     try:

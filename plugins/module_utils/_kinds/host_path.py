@@ -141,19 +141,22 @@ def _mode(option: str, path: str, seen: str, follow: bool = False) -> int | None
     return None
 
 
-def greeting(vm: VM, option: str, path: str, size: int, seconds: float) -> bytes | None:
-    """Return the first bytes that this QEMU itself says at a UNIX socket; empty: it does not. None where that can't be told."""
+def greeting(vm: VM, option: str, path: str, size: int, seconds: float) -> Tuple[bytes, bool] | None:
+    """Return the first bytes that are said at a UNIX socket, and whether the monitor's process says them; None: it can't be seen.
+
+    That process is QEMU, or a relay before its monitor.
+    """
     seen = _seen(vm, option, path)
-    if seen is None or vm.session.process is None:
+    if seen is None:
         return None
     try:
         with _client(seen) as (client, code):
-            if code or peer_process(client) != vm.session.process:
-                return b""
+            if code:
+                return b"", False
             client.settimeout(seconds)
-            return client.recv(size)
+            return client.recv(size), peer_process(client) == vm.session.process
     except OSError:
-        return b""
+        return b"", False
 
 
 def _listener(seen: str) -> int | None:
