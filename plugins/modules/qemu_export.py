@@ -70,7 +70,7 @@ options:
   tls_creds:
     description:
       - The id of an object with the server's TLS credentials, for the NBD server that is started. Without them everybody who
-        reaches its address can read the disk.
+        reaches its address can read the disk. If the server runs already and has no TLS, a new export is refused.
       - With a UNIX socket this takes QEMU 7.0 or later.
     type: str
   mountpoint:

@@ -189,9 +189,16 @@ def test_on_tcp_with_tls(export: Lifecycle) -> None:
     assert names(export.step(**given, tls_creds="server")) == ["nbd-server-start", "block-export-add"]
     where = ["--bind", "127.0.0.1", "--port", address.rpartition(":")[2]]
     assert "export: 'spare'" not in nbd.listed(*where)
+    assert names(export.step(id="e1", node="data-node", listen=address, tls_creds="server")) == ["block-export-add"]
+    told = run_module(vm, "qemu_export", check=True, id="e2", node="data-node", name="x", tls_creds="server")
+    assert told["warnings"] == ["tls_creds: the NBD server runs already, and whether it has TLS can't be told"]
+    export.step(id="e1", state="absent")
     keys = f"tls-creds-psk,id=t,dir={vm.directory},endpoint=client"
     assert "export: 'spare'" in nbd.listed(*where, "--object", keys, "--tls-creds", "t")
     assert names(export.step(id="e0", state="absent")) == ["block-export-del", "nbd-server-stop"]
+    export.step(**given)
+    export.refused("runs already, without TLS", id="e1", node="data-node", listen=address, tls_creds="server")
+    export.step(id="e0", state="absent")
     unix = {**given, "listen": str(vm.directory / "nbd"), "tls_creds": "server"}
     if vm.version == OLDEST:
         export.refused("TLS is only supported with IPv4/IPv6", foretold=False, **unix)

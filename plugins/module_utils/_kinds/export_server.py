@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """QEMU's NBD server: one for all NBD exports, and no query tells of it. Loaded for a change only.
 
-It runs while there is an NBD export. Whether it runs without one is seen at its address, where it is the first to speak.
+It runs while there is an NBD export. Whether it runs without one, and whether it has TLS, is seen at its address.
 """
 # Private to the collection: may change without notice.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from typing import TYPE_CHECKING, Any, Dict, List
 
 from .._core.errors import Refusal
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
     from .._core.plan import Draft
     from .._core.vm import VM
 
-_MAGIC = b"NBDMAGIC"
 _SECONDS = 1.0
+_GREETING = struct.Struct(">8s8sH")
+_LIST = struct.pack(">I8sII", 1, b"IHAVEOPT", 3, 0)
+_REPLY = struct.Struct(">QIII")
+_TLS_REQUIRED = 0x80000005
+# What is at an address: an NBD server, one that asks for TLS, or something else.
+_PLAIN, _TLS, _OTHER = "nbd", "nbd with TLS", "other"
 
 
 class _Started(Wait):
@@ -77,31 +83,35 @@ def start(vm: VM, want: Want, draft: Draft) -> List[Step]:
     Raise Refusal where it runs at another address, or where its address is taken.
     """
     running = exports(vm)
-    if "listen" not in want:
-        if not running:
-            raise Refusal(
-                "listen: there is no NBD export yet, so that the NBD server must be started: give its address"
-            )
+    listen = want.get("listen")
+    if listen is None and not running:
+        raise Refusal("listen: there is no NBD export yet, so that the NBD server must be started: give its address")
+    found = None if listen is None else _found(vm, listen)
+    if running and found in ("", _OTHER):
+        raise Refusal(
+            f"listen: QEMU has one NBD server, which serves {', '.join(running)} at another address than {listen}: "
+            "give that one's, or leave it out"
+        )
+    if running or found in (_PLAIN, _TLS):
+        _check_tls(want, found, draft)
         return []
-    listen = want["listen"]
-    said = _said(vm, listen)
-    if running:
-        if said not in (None, _MAGIC):
-            raise Refusal(
-                f"listen: QEMU has one NBD server, which serves {', '.join(running)} at another address than {listen}: "
-                "give that one's, or leave it out"
-            )
-        return []
-    if said == _MAGIC:
-        return []
-    if parse(listen).path is not None:
+    if parse(want["listen"]).path is not None:
         check_path(vm, want, draft)
-    elif said:
+    elif found:
         raise Refusal(f"listen: somebody else listens at {listen}: give another address")
-    arguments: Dict[str, Any] = {"addr": _addr(parse(listen))}
+    arguments: Dict[str, Any] = {"addr": _addr(parse(want["listen"]))}
     if "tls_creds" in want:
         arguments["tls-creds"] = want["tls_creds"]
-    return [Step("nbd-server-start", arguments, undo=[stop()], wait=_Started(said is not None), hint=_elsewhere)]
+    return [Step("nbd-server-start", arguments, undo=[stop()], wait=_Started(found is not None), hint=_elsewhere)]
+
+
+def _check_tls(want: Want, found: str | None, draft: Draft) -> None:
+    """Raise Refusal where an export shall have TLS and the server that runs has none; warn where that can't be told."""
+    if "tls_creds" not in want or found == _TLS:
+        return
+    if found == _PLAIN:
+        raise Refusal(f"tls_creds: the NBD server at {want['listen']} runs already, without TLS: end its exports first")
+    draft.warnings.append("tls_creds: the NBD server runs already, and whether it has TLS can't be told")
 
 
 def stop() -> Step:
@@ -123,24 +133,35 @@ def _addr(parsed: address.Address) -> Dict[str, Any]:
     return {"type": "inet", "data": {"host": parsed.host, "port": str(parsed.port)}}
 
 
-def _said(vm: VM, listen: str) -> bytes | None:
-    """Return what somebody says at the address who may be this QEMU; empty: nobody is there. None where that can't be told."""
+def _found(vm: VM, listen: str) -> str | None:
+    """Return what is at an address and may be this QEMU's; empty: nothing is. None where that can't be told."""
     parsed = parse(listen)
     if parsed.path is not None:
-        told = host_path.greeting(vm, "listen", parsed.path, len(_MAGIC), _SECONDS)
-        return None if told in (None, (_MAGIC, False)) else told[0]
+        told = host_path.ask(vm, "listen", parsed.path, _talk)
+        return None if told is None or (told[0] in (_PLAIN, _TLS) and not told[1]) else told[0]
     if not vm.local:
         return None
     try:
         with socket.create_connection((parsed.host, parsed.port), _SECONDS) as client:
-            try:
-                return client.recv(len(_MAGIC)) or b"-"
-            except OSError:
-                return b"-"
+            return _talk(client)
     except ConnectionRefusedError:
-        return b""
+        return ""
     except OSError:
         return None
+
+
+def _talk(client: socket.socket) -> str:
+    """Return what answers a client. An NBD server speaks first, and one with TLS then answers nothing but the wish for it."""
+    try:
+        client.settimeout(_SECONDS)
+        said = client.recv(_GREETING.size, socket.MSG_WAITALL)
+        if not said.startswith(b"NBDMAGICIHAVEOPT"):
+            return _OTHER
+        client.sendall(_LIST)
+        reply = client.recv(_REPLY.size, socket.MSG_WAITALL)
+        return _TLS if len(reply) == _REPLY.size and _REPLY.unpack(reply)[2] == _TLS_REQUIRED else _PLAIN
+    except OSError:
+        return _OTHER
 
 
 def _elsewhere(error: errors.CommandError) -> str:

@@ -15,7 +15,7 @@ import os
 import socket
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Iterator, Tuple
+from typing import TYPE_CHECKING, Callable, Iterator, Tuple
 
 from .._core.errors import Refusal
 from .._qmp.address import UNIX_LONGEST
@@ -141,22 +141,19 @@ def _mode(option: str, path: str, seen: str, follow: bool = False) -> int | None
     return None
 
 
-def greeting(vm: VM, option: str, path: str, size: int, seconds: float) -> Tuple[bytes, bool] | None:
-    """Return the first bytes that are said at a UNIX socket, and whether the monitor's process says them; None: it can't be seen.
+def ask(vm: VM, option: str, path: str, talk: Callable[[socket.socket], str]) -> Tuple[str, bool] | None:
+    """Return what ``talk`` finds out as a client of a UNIX socket, and whether the monitor's own process has answered it.
 
-    That process is QEMU, or a relay before its monitor.
+    That process is QEMU, or a relay before its monitor. An empty text where nobody listens; None where it can't be seen.
     """
     seen = _seen(vm, option, path)
     if seen is None:
         return None
     try:
         with _client(seen) as (client, code):
-            if code:
-                return b"", False
-            client.settimeout(seconds)
-            return client.recv(size), peer_process(client) == vm.session.process
+            return ("", False) if code else (talk(client), peer_process(client) == vm.session.process)
     except OSError:
-        return b"", False
+        return "", False
 
 
 def _listener(seen: str) -> int | None:
