@@ -63,6 +63,8 @@ class Bitmap(Kind):
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
         """Return it with the node of a device or drive that was named instead: the image that is written to."""
+        if want["node"] in nodes(vm):
+            return want
         from . import blockdev_graph
 
         return {**want, "node": blockdev_graph.meant(vm, want["node"]) or want["node"]}

@@ -15,6 +15,7 @@ from .._core.errors import Pending, Refusal
 from .._core.option import Option, Want
 from .._core.step import Step, Wait
 from . import qemu_texts
+from .blockdev_nodes import nodes, unknown_node
 from .kind import Kind, State, flatten
 
 if TYPE_CHECKING:
@@ -62,14 +63,12 @@ class Export(Kind):
     def resolve_name(self, vm: VM, want: Want) -> Want:
         """Return it with the node that a device, a drive or its own name stands for."""
         named = want.get("device", want.get("node"))
-        if named is None:
+        if named is None or (named == want.get("node") and named in nodes(vm)):
             return want
         from . import blockdev_graph
 
         node = (blockdev_graph.image(vm, named) if "device" in want else "") or blockdev_graph.meant(vm, named)
         if not node:
-            from .blockdev_nodes import nodes, unknown_node
-
             raise unknown_node("device" if "device" in want else "node", named, nodes(vm))
         return {**{key: value for key, value in want.items() if key != "device"}, "node": node}
 
