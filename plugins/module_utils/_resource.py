@@ -50,7 +50,7 @@ def setting(options: Dict[str, Option], parts: Callable[[Want], List[Part]], **c
 
 def _run_resource(task: Task, parts: List[Part], present: bool, recreate: bool) -> Dict[str, Any]:
     """Converge and tell: the result of every resource."""
-    items = [Item(part.kind, part.want if present else part.kind.identity(part.want), present) for part in parts]
+    items = [Item(*part.item(present)) for part in parts]
     for item in items:
         item.kind.check(item.want)
     outcome = converge(task.connect(), items, recreate=recreate, check_mode=task.check_mode)

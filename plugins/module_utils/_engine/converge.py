@@ -267,7 +267,7 @@ def _states(comparisons: List[Comparison], vm: VM, check_mode: bool) -> Dict[str
         foretold = check_mode and (comparison.is_added or comparison.is_removed)
         if not kind.returned:
             continue
-        state = (want if comparison.is_added else {}) if foretold else kind.describe(vm, want)
+        state = (nest(comparison.want) if comparison.is_added else {}) if foretold else kind.describe(vm, want)
         states.setdefault(kind.name, {})[kind.ident(want)] = state
     return states
 

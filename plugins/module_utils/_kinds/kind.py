@@ -201,6 +201,13 @@ class Part(NamedTuple):
 
     kind: Kind
     want: Want
+    present: bool = True
+    """Whether it is there when the whole is: the medium of a drive that is wanted empty is not."""
+
+    def item(self, present: bool) -> Tuple[Kind, Want, bool]:
+        """Return kind, options and whether it is to be there, of a whole that is to be there or not."""
+        present = present and self.present
+        return self.kind, self.want if present else self.kind.identity(self.want), present
 
 
 def properties(want: Want, names: Dict[str, str]) -> Dict[str, Any]:

@@ -116,7 +116,8 @@ def _verdict(comparisons: List[Comparison]) -> tuple[str, Dict[str, Any]]:
         return "change", {**changes, "recreated": {"before": False, "after": True}}
     if any(comparison.is_added for comparison in comparisons):
         return "add", changes
-    if any(comparison.is_removed for comparison in comparisons):
+    wanted = any(comparison.item.present for comparison in comparisons)  # a drive whose medium alone goes
+    if any(comparison.is_removed for comparison in comparisons) and not wanted:
         return "remove", {}
     return ("change" if any(comparison.steps for comparison in comparisons) else "unchanged"), changes
 
