@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: qemu_disk
-short_description: Plug, grow and unplug disks of a running QEMU virtual machine
+short_description: Plug, grow, limit and unplug disks of a running QEMU virtual machine, and change their media
 version_added: 0.1.0
 author:
   - The vmm.qemu contributors (@vmm-qemu)
@@ -16,7 +16,8 @@ description:
   - Adds and removes a disk of a running virtual machine, over QMP. Its block node and its device are made, and undone, together.
   - A removal waits until the guest has given the device back, then removes the node.
   - The image itself is neither made nor deleted.
-  - A drive with nothing in it, such as a CD drive that the guest has emptied, is given its medium again.
+  - A CD drive that a task names an image for has that image in it and its tray closed. Another image is put in while the guest runs.
+    The new one is opened before the drive is touched. If something fails, the old one is back in the drive.
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
@@ -34,7 +35,9 @@ options:
       - The node is the disk's also where it lies below others, such as the overlay of a snapshot or a job's filter.
     type: str
   filename:
-    description: The image, or a block device. Which of both it is, the module sees for itself.
+    description:
+      - The image, or a block device. Which of both it is, the module sees for itself.
+      - The empty string is O(medium=absent).
     type: str
   format:
     description:
@@ -99,6 +102,108 @@ options:
       - A smaller size than the current one is an error. QEMU is asked for that right before it is sent.
       - A new disk grows before anything uses it. Its image stays as large where what follows fails.
     type: str
+  medium:
+    description:
+      - V(absent) for a drive with nothing in it, a new one too. The medium's node is deleted. What else is said of the medium, such as
+        O(filename), counts once it is V(present).
+      - Only a drive whose medium can be taken out, such as V(scsi-cd) or V(ide-cd), can be empty.
+    type: str
+    choices: [present, absent]
+    version_added: 0.4.0
+  tray:
+    description:
+      - Whether the drive's tray shall be open. A task that names a medium closes it if this is not set.
+    type: str
+    choices: [open, closed]
+    version_added: 0.4.0
+  force:
+    description:
+      - Open a tray that the guest has locked. If this is not set, the guest is asked, and has O(timeout) seconds to open it.
+      - What the guest reads of the medium at that time fails.
+    type: bool
+    version_added: 0.4.0
+  limits:
+    description:
+      - How fast the disk may be. Limits that are not named stay as they are, so that an empty dictionary changes nothing. V(0) is no limit.
+      - A limit of both directions and one of a single direction exclude each other.
+      - A new disk has its limits right after it was plugged in. A guest that runs may be faster for that moment.
+      - An empty drive can't be limited. A drive that was keeps its limits when it is emptied, and for the next medium.
+    type: dict
+    version_added: 0.4.0
+    suboptions:
+      bps:
+        description: The bytes a second in both directions, such as V(10M). V(0) for no limit.
+        type: str
+      bps_max:
+        description: What O(limits.bps) may be for O(limits.bps_max_length) seconds.
+        type: str
+      bps_max_length:
+        description: How many seconds a burst may last.
+        type: int
+      bps_rd:
+        description: The bytes a second that the guest reads. V(0) for no limit.
+        type: str
+      bps_rd_max:
+        description: What O(limits.bps_rd) may be for O(limits.bps_rd_max_length) seconds.
+        type: str
+      bps_rd_max_length:
+        description: How many seconds a burst may last.
+        type: int
+      bps_wr:
+        description: The bytes a second that the guest writes. V(0) for no limit.
+        type: str
+      bps_wr_max:
+        description: What O(limits.bps_wr) may be for O(limits.bps_wr_max_length) seconds.
+        type: str
+      bps_wr_max_length:
+        description: How many seconds a burst may last.
+        type: int
+      iops:
+        description: The operations a second in both directions. V(0) for no limit.
+        type: str
+      iops_max:
+        description: What O(limits.iops) may be for O(limits.iops_max_length) seconds.
+        type: str
+      iops_max_length:
+        description: How many seconds a burst may last.
+        type: int
+      iops_rd:
+        description: The operations a second that read. V(0) for no limit.
+        type: str
+      iops_rd_max:
+        description: What O(limits.iops_rd) may be for O(limits.iops_rd_max_length) seconds.
+        type: str
+      iops_rd_max_length:
+        description: How many seconds a burst may last.
+        type: int
+      iops_wr:
+        description: The operations a second that write. V(0) for no limit.
+        type: str
+      iops_wr_max:
+        description: What O(limits.iops_wr) may be for O(limits.iops_wr_max_length) seconds.
+        type: str
+      iops_wr_max_length:
+        description: How many seconds a burst may last.
+        type: int
+      iops_size:
+        description: The size up to which one operation counts as one. A larger one counts as several.
+        type: str
+  limit_group:
+    description:
+      - The group of disks that O(limits) are for. They share them, so that together they are as fast. By default each disk is in its own group.
+      - A group has one set of limits. A disk that joins it without naming limits takes that. The limits of the last task count for all of
+        the group, which it warns of. In one document of M(vmm.qemu.qemu_machine), all of a group must have the same.
+      - To leave a group, name another one, such as the disk's O(id).
+    type: str
+    version_added: 0.4.0
+  write_threshold:
+    description:
+      - The offset in the image's file, such as V(8G). When a write goes beyond it, QEMU sends the event C(BLOCK_WRITE_THRESHOLD) once, and
+        there is no threshold any more. Run again, the task sets it anew. V(0) for none.
+      - The event names the node that stores the image. That of a disk that is made with a threshold is the name of the disk's node followed by
+        C(-file), unless O(blockdev) names it.
+    type: str
+    version_added: 0.4.0
   options:
     description: Further properties of the device, with QEMU's own names.
     type: dict
@@ -140,6 +245,32 @@ EXAMPLES = r"""
     blockdev:
       aio: native
 
+- name: Another CD, while the guest runs
+  vmm.qemu.qemu_disk:
+    socket: /run/vm1.qmp
+    id: cd
+    driver: scsi-cd
+    bus: scsi0.0
+    filename: /srv/iso/drivers.iso
+    read_only: true
+
+- name: Nothing in the drive, whether the guest has locked the tray or not
+  vmm.qemu.qemu_disk:
+    socket: /run/vm1.qmp
+    id: cd
+    filename: ''
+    force: true
+
+- name: At most 50 MiB a second, 200 for 10 seconds, and 1000 operations
+  vmm.qemu.qemu_disk:
+    socket: /run/vm1.qmp
+    id: data
+    limits:
+      bps: 50M
+      bps_max: 200M
+      bps_max_length: 10
+      iops: 1000
+
 - name: Take it out
   vmm.qemu.qemu_disk:
     socket: /run/vm1.qmp
@@ -164,6 +295,32 @@ device:
     options:
       drive: data-node
       serial: DATA01
+drive:
+  description: What QEMU tells of the drive that the device has its disk in, empty limits being 0.
+  returned: when an empty drive, O(tray), O(limits) or O(limit_group) was asked for
+  type: dict
+  contains:
+    removable:
+      description: Whether the medium can be taken out.
+      type: bool
+    medium:
+      description: V(present) or V(absent).
+      returned: when the medium can be taken out
+      type: str
+    tray:
+      description: V(open) or V(closed).
+      returned: when the medium can be taken out
+      type: str
+    locked:
+      description: Whether the guest has locked the tray.
+      returned: when the medium can be taken out
+      type: bool
+    limits:
+      description: All limits, by the names of the options.
+      type: dict
+    limit_group:
+      description: The group, by default the drive's own, whatever name QEMU gives it. Empty where there is no limit.
+      type: str
 pending:
   description: The guest has not given the device back yet. Run the task again to finish the removal.
   returned: when a removal was requested and is not over

@@ -54,6 +54,24 @@ def test_a_disk_behind_scsi(live_vm: VM) -> None:
     life.step(id="s0", state="absent")
 
 
+def test_media_and_limits(live_vm: VM) -> None:
+    """This QEMU can all of it; how a medium is cached, which others change where it is, takes it out and puts it in again."""
+    vm, life, clean = live_vm, Lifecycle(live_vm, "qemu_disk"), live_vm.fingerprint()
+    given: dict[str, Any] = {"id": "cd", "driver": "scsi-cd", "bus": "scsi0.0", "read_only": True}
+    for name in ("1.iso", "2.iso"):
+        life.step(**given, filename=vm.image(name, "1M"), limits={"iops": 100}, limit_group="g")
+        found = next(entry for entry in vm.observer.execute("query-block") if entry.get("qdev") == "cd")
+        told = [found["inserted"][key] for key in ("file", "ro", "iops", "group")]
+        assert told == [f"{vm.directory}/{name}", True, 100, "g"] and not found["tray_open"]
+    assert "blockdev-remove-medium" in names(life.step(**given, cache={"no_flush": True}))
+    life.step(id="cd", filename="")
+    life.refused("no medium", id="cd", limits={"iops": 5})
+    life.step(id="cd", state="absent")
+    life.step(id="d0", filename=vm.image("d.img"), bus="pci.0", limits={"bps": "1M"}, write_threshold="8M")
+    life.step(id="d0", state="absent")
+    assert vm.fingerprint() == clean
+
+
 def test_a_nic(live_vm: VM) -> None:
     vm, life, clean = live_vm, Lifecycle(live_vm, "qemu_nic"), live_vm.fingerprint()
     given: dict[str, Any] = {"id": "n0", "mac": "52:54:00:ab:cd:01", "netdev": {"type": "user"}}

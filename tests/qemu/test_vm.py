@@ -110,6 +110,34 @@ def test_a_disk_for_a_machine_that_runs_without_or_with_another(vms: Machines) -
     vms.done(False, disk_size="8M")
 
 
+def test_an_installers_medium_that_the_next_run_takes_out_and_limits(vms: Machines) -> None:
+    installer = vms.base / "installer.iso"
+    installer.write_bytes(bytes(MIB))
+    cd: dict[str, Any] = {
+        "id": "cd",
+        "driver": "scsi-cd",
+        "bus": "scsi0.0",
+        "filename": str(installer),
+        "read_only": True,
+    }
+    data = {"id": "data", "filename": f"{vms.base}/vm1/data", "size": "1M", "bus": "rp0", "limits": {"iops": 50}}
+    has: dict[str, Any] = {"disk_size": "1M", "devices": [{"id": "scsi0", "driver": "virtio-scsi", "bus": "rp1"}]}
+    for medium in ("present", "absent"):
+        disks = [{**cd, "medium": medium}, data]
+        vms.done(True, check=True, disks=disks, **has)
+        vms.done(True, disks=disks, **has)
+        for check in (True, False):
+            vms.done(False, check=check, disks=disks, **has)
+        with vms.observer() as observer:
+            drives = {drive["qdev"]: drive for drive in observer.execute("query-block")}
+        assert ("inserted" in drives["cd"]) == (medium == "present")
+        assert drives["/machine/peripheral/data/virtio-backend"]["inserted"]["iops"] == 50
+    pid = vms.processes()["vm1"]
+    vms.done(True, state="stopped", **has)
+    vms.done(True, disks=disks, **has)
+    assert vms.processes()["vm1"] != pid
+
+
 def test_a_data_disk_that_is_named_present_and_values_that_are_empty(vms: Machines) -> None:
     data = {"id": "data", "filename": f"{vms.base}/vm1/data", "size": "1M", "bus": "rp0", "state": "present"}
     empty = dict.fromkeys(("user_data", "network_config", "image", "image_checksum", "disk_size"))

@@ -38,6 +38,11 @@ def drive_of(vm: VM, device: str) -> Dict[str, Any] | None:
     return None
 
 
+def is_removable(vm: VM, device: str) -> bool:
+    """Tell whether a device has a drive whose medium can be taken out."""
+    return device in vm.peripherals() and bool((drive_of(vm, device) or {}).get("removable"))
+
+
 def node_of(vm: VM, device: str) -> str | None:
     """Return the node that a device has, by ``query-block``; None where that does not tell."""
     drive = drive_of(vm, device) or {}

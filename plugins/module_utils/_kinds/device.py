@@ -15,7 +15,7 @@ from .._core.option import Option, Want
 from .._core.vm import PERIPHERAL
 from .._qmp import errors
 from . import references
-from .blockdev_nodes import drive_of
+from .blockdev_nodes import drive_of, is_removable, node_of
 from .device_node import resolve_node
 from .device_properties import ALIASES, property_name, spelled
 from .device_slot import address, carriers, slot
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from .._core.plan import Draft, Thing
     from .._core.step import Step, Wait
     from .._core.vm import VM
+
+
+# What a disk's device is told of its drive, beside its own options.
+_OF_THE_DRIVE = ("tray", "force", "medium", "bare")
 
 
 class Device(Kind):
@@ -81,8 +85,8 @@ class Device(Kind):
                 from . import netdev
 
                 value = value if netdev.wired(vm, value, ident) else ""
-            if name == "drive" and value != want["options"][name]:
-                value = drive_as(vm, ident, value, want["options"][name])
+            if name == "drive" and (value != want["options"][name] or driver.endswith("-cd")):
+                value = drive_as(vm, ident, value, want)
             if value is not None:
                 have[f"options.{name}"] = value
         return have
@@ -99,15 +103,21 @@ class Device(Kind):
         return vm.prop(path, property_name(known, driver, name))
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
-        """Return it with the disk's own node in place of a default name, where QEMU was started with the disk."""
-        drive = want.get("options", {}).get("drive")
-        if drive != f"{self.ident(want)}-node":
+        """Return it with the disk's own node in place of a default name, where QEMU was started with the disk.
+
+        Without a node for a drive that is empty, of which nothing tells what to put in.
+        """
+        drive, ident = want.get("options", {}).get("drive"), self.ident(want)
+        if drive != f"{ident}-node":
             return want
-        return {**want, "options": {**want["options"], "drive": resolve_node(vm, self.ident(want), drive)}}
+        options = {**want["options"], "drive": resolve_node(vm, ident, drive)}
+        if want.get("bare") and is_removable(vm, ident) and node_of(vm, ident) is None:
+            del options["drive"]
+        return {**want, "options": options}
 
     def wanted(self, vm: VM, want: Want) -> State:
         """Return it with each property's value whole: some are structures."""
-        flat = {key: value for key, value in want.items() if key not in ("options", "wait")}
+        flat = {key: value for key, value in want.items() if key not in ("options", "wait", *_OF_THE_DRIVE)}
         flat.update({f"options.{name}": value for name, value in want.get("options", {}).items()})
         return flat
 
@@ -132,6 +142,8 @@ class Device(Kind):
         ident = self.ident(want)
         path, known = f"{PERIPHERAL}/{ident}", vm.device_properties(vm.peripherals()[ident])
         values = {name: vm.prop(path, name) for name in references.PROPERTIES if name in known}
+        if want.get("medium") == "absent":  # taken out, and not with the device
+            values.pop("drive", None)
         below = references.named(
             {name: os.path.basename(value) for name, value in values.items() if isinstance(value, str)}
         )
@@ -148,14 +160,15 @@ class Device(Kind):
         return below | {("device", name) for name in beside}
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """Return the medium of an empty drive."""
-        return frozenset(["options.drive"]) if have.get("options.drive") == "" else frozenset()
+        """Return the medium of a drive that can be emptied."""
+        live = "options.drive" in have and is_removable(vm, have["id"])
+        return frozenset(["options.drive"]) if live else frozenset()
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
-        """Return the steps that put a medium into an empty drive."""
+        """Return the steps that put a medium into its drive."""
         from . import device_drive
 
-        return device_drive.insert(vm, self.ident(want), want["options"]["drive"], draft)
+        return device_drive.insert(vm, want, draft)
 
     def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
         """Return it for a device that can't be unplugged, a disk that QEMU would delete, and one whose data is elsewhere now."""
@@ -204,15 +217,19 @@ class Device(Kind):
         return Unplugged(ident)
 
 
-def drive_as(vm: VM, ident: str, value: Any, wanted: Any) -> Any:
+def drive_as(vm: VM, ident: str, value: Any, want: Want) -> Any:
     """Return what a device's disk is, beside the node that is wanted: that one where it is the disk, on top or below.
 
-    Empty for a drive with nothing in it, None where it can't be told, else QEMU's own word (usb-storage has none, since
-    it hands its drive on to a disk of its own).
+    Empty for a drive with nothing in it, or whose tray is open and is not to be; None where it can't be told, else QEMU's
+    own word (usb-storage has none, since it hands its drive on to a disk of its own).
     """
-    drive = drive_of(vm, ident)
+    drive, wanted = drive_of(vm, ident), want["options"]["drive"]
     if drive is None:
         return value or None
+    if drive.get("tray_open") and want.get("tray") != "open":
+        return ""
+    if value == wanted:
+        return value
     from . import blockdev_graph
 
     node = blockdev_graph.top(vm, ident)

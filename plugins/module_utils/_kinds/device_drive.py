@@ -8,23 +8,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, List
 
-from .._core.errors import Refusal
+from .._core.errors import NotDoneInTime, Refusal
 from .._core.option import Want
 from .._core.step import Step, Wait
-from . import blockdev_graph, blockdev_steps, device_steps
-from .blockdev_nodes import drive_of, held_by, nodes
+from . import blockdev_graph, blockdev_steps, device_steps, drive_limits
+from .blockdev_nodes import drive_of, held_by, node_of, nodes
 from .kind import Change
 
 if TYPE_CHECKING:
     from .._core.plan import Draft
     from .._core.vm import VM
+    from .._qmp.events import Event
+
+
+class TrayOpened(Wait):
+    """The end of a ``blockdev-open-tray``: at once, unless the guest has locked the tray; then it is asked, and opens it itself."""
+
+    def __init__(self, ident: str, qdev: str, asks_guest: bool) -> None:
+        self.ident, self.qdev, self.needs_guest = ident, qdev, asks_guest
+
+    def is_end(self, event: Event) -> bool:
+        """Tell whether it is the word that the tray is open now."""
+        data = event.data
+        return event.name == "DEVICE_TRAY_MOVED" and data.get("id") == self.qdev and bool(data.get("tray-open"))
+
+    def is_done(self, vm: VM) -> bool:
+        """Tell whether the tray is open."""
+        return bool((drive_of(vm, self.ident) or {}).get("tray_open"))
+
+    def timeout_error(self, vm: VM) -> Exception:
+        """Return who keeps the tray closed, and what can be done."""
+        return NotDoneInTime(
+            f"tray: the guest has locked the tray of {self.ident}, was asked to open it, and has not done so within the timeout: "
+            "let it eject the medium and run the task again, or set force=true, which opens the tray whatever the guest does"
+        )
 
 
 def add_steps(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> List[Step]:
     """Return the ``device_add``; of a disk that a stopped run has left held, with its top node, which then is let go."""
     ident, drive = str(want["id"]), want.get("options", {}).get("drive")
     if not drive or not blockdev_graph.held(vm, ident) or drive not in blockdev_graph.chain(vm, ident):
-        return [device_steps.add(vm, want, usual, ending, draft)]
+        added = device_steps.add(vm, want, usual, ending, draft)
+        again = (
+            drive_limits.again(vm, ident, str(added.arguments["driver"])) if drive and ident in vm.peripherals() else []
+        )
+        return [added, *again]
     want = {**want, "options": {**want["options"], "drive": blockdev_graph.top(vm, ident)}}
     return [device_steps.add(vm, want, usual, ending, draft), blockdev_steps.release(held_by(ident))]
 
@@ -64,16 +92,73 @@ def moved(vm: VM, ident: str, wanted: Any) -> str:
     )
 
 
-def insert(vm: VM, ident: str, node: str, draft: Draft) -> List[Step]:
-    """Return the steps that put a medium into an empty drive."""
-    drive = drive_of(vm, ident) or {}
+def insert(vm: VM, want: Want, draft: Draft) -> List[Step]:
+    """Return the steps that put the wanted node into a drive, whatever is in it now, and close its tray."""
+    ident, node = str(want["id"]), want["options"]["drive"]
+    if ("medium", ident) in draft.removing:  # the node's part has changed it
+        return []
+    if node == node_of(vm, ident):
+        return close(vm, ident, want)
     blockdev_steps.check_free(vm, node, ident, draft, shared=True)
-    there = {"id": drive.get("qdev") or ident}
-    is_open = bool(drive.get("tray_open"))
-    if drive.get("locked") and not is_open:
-        raise Refusal(f"device {ident} is empty, and the guest has locked its tray: it must open it first")
-    opening = Step("blockdev-open-tray", there, undo=[Step("blockdev-close-tray", there)])
-    closing = Step("blockdev-close-tray", there, undo=[Step("blockdev-open-tray", there)])
-    medium = {**there, "node-name": node}
-    inserting = Step("blockdev-insert-medium", medium, undo=[Step("blockdev-remove-medium", there)])
-    return [*([] if is_open else [opening]), inserting, closing]
+    empty = node_of(vm, ident) is None
+    opening = open_tray(vm, ident, want) if empty else take_out(vm, ident, want, draft)
+    return [*opening, *put_in(vm, ident, node, draft), *close(vm, ident, want), *let_go(vm, ident, draft)]
+
+
+def open_tray(vm: VM, ident: str, want: Want) -> List[Step]:
+    """Return the step that opens a drive's tray; none where it is open."""
+    drive = drive_of(vm, ident) or {}
+    if drive.get("tray_open"):
+        return []
+    forced = {"force": True} if want.get("force") else {}
+    ending = TrayOpened(ident, drive["qdev"], bool(drive.get("locked")) and not forced)
+    closing = Step("blockdev-close-tray", {"id": drive["qdev"]})
+    return [Step("blockdev-open-tray", {"id": drive["qdev"], **forced}, wait=ending, undo=[closing])]
+
+
+def take_out(vm: VM, ident: str, want: Want, draft: Draft) -> List[Step]:
+    """Return the steps that open a drive and take its medium out; the tray is left open.
+
+    A node that QEMU itself has made goes when nothing uses it: it is held until ``let_go``, so that it can be put back.
+    """
+    drive, steps = drive_of(vm, ident) or {}, []
+    node, where = drive["inserted"]["node-name"], {"id": drive["qdev"]}
+    draft.removing.add(("medium", ident))
+    if node.startswith("#"):
+        steps = [*drop_left(vm, ident, draft), blockdev_steps.hold(held_by(ident), node)]
+        draft.adding[("blockdev", held_by(ident))] = {}
+    back = Step("blockdev-insert-medium", {**where, "node-name": node})
+    return [*steps, *open_tray(vm, ident, want), Step("blockdev-remove-medium", where, undo=[back])]
+
+
+def put_in(vm: VM, ident: str, node: str, draft: Draft) -> List[Step]:
+    """Return the step that puts a medium into a drive that is open and empty then."""
+    where = {"id": (drive_of(vm, ident) or {})["qdev"]}
+    draft.adding[("medium", ident)] = {}
+    undo = [Step("blockdev-remove-medium", where)]
+    return [Step("blockdev-insert-medium", {**where, "node-name": node}, undo=undo)]
+
+
+def close(vm: VM, ident: str, want: Want) -> List[Step]:
+    """Return the step that closes a tray which is open then, unless it is wanted open.
+
+    Taken back by force: the guest may have locked it at once.
+    """
+    if want.get("tray") == "open":
+        return []
+    where = {"id": (drive_of(vm, ident) or {})["qdev"]}
+    return [Step("blockdev-close-tray", where, undo=[Step("blockdev-open-tray", {**where, "force": True})])]
+
+
+def drop_left(vm: VM, ident: str, draft: Draft) -> List[Step]:
+    """Return the step that deletes a holding node which a stopped run has left, before this one makes its own."""
+    if held_by(ident) not in nodes(vm):
+        return []
+    draft.removing.add(("blockdev", held_by(ident)))
+    return [blockdev_steps.drop_hold(held_by(ident))]
+
+
+def let_go(vm: VM, ident: str, draft: Draft) -> List[Step]:
+    """Return the step that deletes the holding node, at the end of the plan; none where the plan makes none."""
+    made = ("blockdev", held_by(ident)) in draft.adding
+    return [blockdev_steps.release(held_by(ident))] if made else []

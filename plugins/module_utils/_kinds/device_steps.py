@@ -15,7 +15,7 @@ from .._core.option import Want
 from .._core.step import Step, Wait
 from .._core.vm import PERIPHERAL
 from .._qmp import errors
-from . import blockdev_graph, blockdev_steps, chardev, netdev, qemu_texts
+from . import blockdev_graph, blockdev_steps, chardev, drive_limits, netdev, qemu_texts
 from .blockdev_nodes import held_by, nodes
 from .device_bus import check_bus, hotpluggable
 from .device_properties import ALIASES, Properties, property_name
@@ -181,7 +181,7 @@ def delete(vm: VM, want: Want, ending: Wait, draft: Draft) -> List[Step]:
         "device_del",
         {"id": ident},
         wait=end,
-        capture_undo=lambda vm: [step for name in names for step in _recreate_steps(vm, name)],
+        capture_undo=lambda vm: [step for name in names for step in _given_back(vm, name)],
         removes=True,
         still_needed=lambda vm: not vm.peripherals().keys().isdisjoint(names),
     )
@@ -346,6 +346,14 @@ def _recreate_steps(vm: VM, ident: str) -> List[Step]:
     if bus:
         have["bus"] = os.path.basename(bus)
     return [Step("device_add", have, retry=qemu_texts.is_taken)]
+
+
+def _given_back(vm: VM, ident: str) -> List[Step]:
+    """Return the steps that give a device back as it now is, a disk with its limits."""
+    again = _recreate_steps(vm, ident)
+    return again + (
+        drive_limits.again(vm, ident, again[0].arguments["driver"]) if "drive" in again[0].arguments else []
+    )
 
 
 def _settable(known: Dict[str, Any]) -> bool:

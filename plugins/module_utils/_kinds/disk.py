@@ -6,19 +6,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, List
+from typing import TYPE_CHECKING, Any, FrozenSet, List
 
 from .._core.errors import Refusal
 from .._core.option import Option, Want
+from .._core.step import Step
+from .._qmp.values import human_size
 from .blockdev import BLOCKDEV, Blockdev
-from .blockdev_nodes import held_by, nodes
+from .blockdev_nodes import held_by, is_removable, node_of, nodes
 from .device import DEVICE, Device
 from .device_node import drive_property, resolve_node
+from .drive import DRIVE
+from .drive import OPTIONS as OF_THE_DRIVE
 from .kind import Change, Part, State, properties
 
 if TYPE_CHECKING:
     from .._core.plan import Draft, Thing
-    from .._core.step import Step
     from .._core.vm import VM
 
 DISK = {
@@ -35,6 +38,8 @@ DISK = {
     "romfile": Option("str"),
     "disable_modern": Option("bool"),
     "blockdev": Option("dict"),
+    "write_threshold": Option("str"),
+    **OF_THE_DRIVE,
 }
 _PROPERTIES = {
     "scsi_id": "scsi-id",
@@ -48,12 +53,24 @@ _PROPERTIES = {
 }
 _DEVICE = Device(usual="virtio-blk", mark="drive")
 _OF_THE_TOP = ("size", "read_only")
+_OF_THE_NODE = ("filename", "read_only", "cache", "discard", "size", "write_threshold")
+_MOVES = ("tray", "force", "medium")
+_BESIDE = ("device", "bare", *_MOVES)
+"""What a disk's node is told beside a node's own options."""
 
 
 class DiskNode(Blockdev):
     """The node of a disk. It is the disk's wherever it lies in what the device has: on top, or below overlays and filters."""
 
-    kept_for_removal = ("device",)
+    kept_for_removal = ("device", *_MOVES)
+
+    def check(self, want: Want) -> None:
+        """Raise Refusal also for a threshold that is not a size."""
+        super().check(want)
+        try:
+            human_size(want.get("write_threshold", 0))
+        except ValueError as exc:
+            raise Refusal(f"write_threshold: {exc}") from exc
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
         """Return it with the device's own node in place of a default name, where QEMU was started with the disk."""
@@ -61,22 +78,53 @@ class DiskNode(Blockdev):
         return want if name == self.ident(want) else {**want, "node_name": name}
 
     def read(self, vm: VM, want: Want) -> State | None:
-        """Return of the top node what the guest has: its size, and whether it may write."""
-        have = super().read(vm, want)
+        """Return of the top node what the guest has: its size, and whether it may write.
+
+        The name alone for an empty drive of which the task asks nothing that a node has.
+        """
+        have, name, device = super().read(vm, want), self.ident(want), want["device"]
+        if have is None:
+            bare = want.get("bare") and is_removable(vm, device) and node_of(vm, device) is None
+            return {"node_name": name} if bare else None
         top = _top(vm, want)
-        if have is not None and top != self.ident(want):
+        if top != name:
             node = nodes(vm)[top]
             have.update({"size": node["image"]["virtual-size"], "read_only": node["ro"]})
-        return have
+        if "write_threshold" in want:
+            have["write_threshold"] = nodes(vm)[_storage(vm, want)]["write_threshold"]
+        return {**have, "device": device}
 
     def wanted(self, vm: VM, want: Want) -> State:
         """Return it without whose disk it is, which nothing tells."""
-        return super().wanted(vm, {key: value for key, value in want.items() if key != "device"})
+        flat = super().wanted(vm, _alone(want))
+        if "write_threshold" in want:
+            flat["write_threshold"] = human_size(want["write_threshold"])
+        return flat
+
+    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
+        """Return all of a medium that can be taken out, unless it lies below another node."""
+        device, live = have.get("device", ""), super().changeable(vm, have) | {"write_threshold"}
+        if not is_removable(vm, device):
+            return live
+        from . import blockdev_graph
+
+        return live if have["node_name"] in blockdev_graph.chain(vm, device)[1:] else live | set(have)
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
+        """Return steps for the node as it is open where they do, and for another medium else."""
+        live = super().changeable(vm, have) | {"write_threshold"}
+        if any(change.key not in live for change in changes) and is_removable(vm, want["device"]):
+            from . import disk_medium
+
+            return disk_medium.replaced(self, vm, want, have, draft)
+        of_node = [change for change in changes if change.key != "write_threshold"]
+        watched = [change for change in changes if change.key == "write_threshold"]
+        steps = self._change_open(vm, want, have, of_node, draft) if of_node else []
+        return steps + [_threshold(_storage(vm, want), change.after, change.before) for change in watched]
+
+    def _change_open(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return steps for the top node where the guest sees the change, for its own where the image is opened in another way."""
-        mine = {key: value for key, value in want.items() if key != "device"}
-        top = _top(vm, want)
+        mine, top = _alone(want), _top(vm, want)
         if top == self.ident(want):
             return super().change(vm, mine, have, changes, draft)
         above = {key: mine.pop(key) for key in _OF_THE_TOP if key in mine}
@@ -101,12 +149,23 @@ class DiskNode(Blockdev):
         )
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """Pass on what is of the node alone."""
-        return super().create(vm, {key: value for key, value in want.items() if key != "device"}, draft)
+        """Return the steps that make it, with a threshold for the node that its image is stored by, which has a name then."""
+        steps = super().create(vm, _alone(want), draft)
+        limit = human_size(want.get("write_threshold", 0))
+        if not limit:
+            return steps
+        added, name = steps[0], self.ident(want)
+        below = added.arguments.get("file", name)
+        if isinstance(below, dict):
+            below = {"node-name": f"{name[:26]}-file", **below}
+            steps[0] = added.replace(arguments={**added.arguments, "file": below})
+            below = below["node-name"]
+        return [*steps, _threshold(below, limit, 0)]
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Pass on what is of the node alone."""
-        return super().complete(vm, {key: value for key, value in want.items() if key != "device"}, have)
+        kept: Want = {key: want[key] for key in ("device", "write_threshold") if key in want}
+        return {**super().complete(vm, _alone(want), have), **kept}
 
     def unconditional_steps(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Return the step that lets go what a stopped run has held beside the device."""
@@ -118,10 +177,15 @@ class DiskNode(Blockdev):
         return [blockdev_steps.release(name)]
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """Remove all that lies above it in what its device has, and then the node. QEMU deletes by itself what it has made."""
-        from . import blockdev_graph, blockdev_steps
+        """Remove all that lies above it in what its device has, and then the node. QEMU deletes by itself what it has made.
+
+        Where the device stays, the node is a medium, and is taken out.
+        """
+        from . import blockdev_graph, blockdev_steps, disk_medium
 
         name, device = self.ident(want), want["device"]
+        if device in vm.peripherals() and ("device", device) not in draft.removing:
+            return disk_medium.ejected(self, vm, want, draft)
         disk = [*blockdev_graph.above(vm, device, name), name]
         if blockdev_graph.held(vm, device) and name in blockdev_graph.chain(vm, device):
             disk.insert(0, held_by(device))
@@ -139,8 +203,33 @@ class DiskNode(Blockdev):
 
         return blockdev_graph.outside(vm, want["device"], self.ident(want))
 
+    def describe(self, vm: VM, want: Want) -> Any:
+        """Return its state; that of the node of the usual name where the medium's own was QEMU's, and has gone with it."""
+        names = (self.ident(want), f"{want['device']}-node")
+        name = next((name for name in names if name in nodes(vm)), "")
+        found = super().describe(vm, {**want, "node_name": name}) if name else {}
+        return {key: value for key, value in found.items() if key != "device"}
+
 
 DISK_NODE = DiskNode()
+
+
+def _alone(want: Want) -> Want:
+    """Return what is of the node alone."""
+    return {key: value for key, value in want.items() if key not in (*_BESIDE, "write_threshold")}
+
+
+def _storage(vm: VM, want: Want) -> str:
+    """Return the node by which the disk's image is stored: below the format, where a write has its place in the file."""
+    from . import blockdev_graph
+
+    image = blockdev_graph.image(vm, want["device"]) or str(want["node_name"])
+    return blockdev_graph.children(vm, image).get("file", image)
+
+
+def _threshold(node: str, size: int, now: int) -> Step:
+    back = Step("block-set-write-threshold", {"node-name": node, "write-threshold": now})
+    return Step("block-set-write-threshold", {"node-name": node, "write-threshold": size}, undo=[back])
 
 
 def _top(vm: VM, want: Want) -> str:
@@ -154,10 +243,14 @@ def _top(vm: VM, want: Want) -> str:
 
 
 def disk(want: Want, present: bool) -> List[Part]:
-    """Return the two halves of a disk: first the node, then the device that stands on it."""
+    """Return the parts of a disk: the node, the device that stands on it, and its drive where the task says something of that."""
+    if want.get("filename") == "":
+        if want.get("medium") == "present":
+            raise Refusal("filename: it is empty, and medium is present: give the image that shall be in the drive")
+        want = {**{key: value for key, value in want.items() if key != "filename"}, "medium": "absent"}
+    empty = want.get("medium") == "absent"
     name = want.get("node_name", f"{want['id']}-node")
-    node: Want = {key: want[key] for key in ("filename", "read_only", "cache", "discard", "size") if key in want}
-    node.update({"node_name": name, "device": want["id"]})
+    node: Want = {key: want[key] for key in _OF_THE_NODE if key in want}
     if "format" in want:
         node["driver"] = want["format"]
     for key, value in want.get("blockdev", {}).items():
@@ -168,6 +261,14 @@ def disk(want: Want, present: bool) -> List[Part]:
             node[option] = BLOCKDEV.options[option].fit(f"blockdev: {key}", value)
         else:
             node.setdefault("options", {})[key] = value
-    device: Want = {key: want[key] for key in ("id", "driver", "bus", "addr") if key in want}
-    device["options"] = {"drive": name, **properties(want, _PROPERTIES), **want.get("options", {})}
-    return [Part(DISK_NODE, node), Part(_DEVICE, device)]
+    moves: Want = {key: want[key] for key in _MOVES if key in want}
+    if not node and "node_name" not in want and want.get("medium") != "present":
+        moves["bare"] = True
+    node.update({"node_name": name, "device": want["id"], **moves})
+    device: Want = {**{key: want[key] for key in ("id", "driver", "bus", "addr") if key in want}, **moves}
+    medium = {} if empty else {"drive": name}
+    device["options"] = {**medium, **properties(want, _PROPERTIES), **want.get("options", {})}
+    drive: Want = {key: want[key] for key in OF_THE_DRIVE if key in want}
+    parts = [Part(DISK_NODE, node, not empty), Part(_DEVICE, device)]
+    asked = empty or any(key not in ("medium", "force") for key in drive)
+    return [*parts, Part(DRIVE, {**drive, "id": want["id"]})] if asked and present else parts

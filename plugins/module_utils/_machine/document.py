@@ -16,6 +16,7 @@ from .._core.option import Option, check_id, given
 from .._engine.comparison import Item, named
 from .._kinds.balloon import BALLOON
 from .._kinds.cpu import VCPUS
+from .._kinds.drive import DRIVE, check_groups
 from .._kinds.kind import Part
 from .._kinds.sections import SECTIONS
 from .validation import validate_options
@@ -87,6 +88,7 @@ def entries(params: Dict[str, Any]) -> List[Entry]:
             with named(item):
                 item.kind.check(item.want)
     _check_unique(found)
+    check_groups((item.place, item.want) for entry in found for item in entry.items if item.kind is DRIVE)
     return found
 
 
@@ -116,7 +118,7 @@ def _entry(name: str, number: int, params: Dict[str, Any]) -> Entry:
         parts = section.parts(want, present)
     except Refusal as exc:
         raise Refusal(f"{place}: {exc}") from exc
-    items = [Item(part.kind, part.want if present else part.kind.identity(part.want), present, place) for part in parts]
+    items = [Item(*part.item(present), place) for part in parts]
     return Entry(section.name, "/".join(want[key] for key in section.keys), place, items)
 
 

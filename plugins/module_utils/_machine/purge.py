@@ -18,7 +18,7 @@ from .._core.vm import PERIPHERAL
 from .._engine.comparison import Item
 from .._host.process import command_line
 from .._kinds import blockdev_graph
-from .._kinds.blockdev_nodes import held_by
+from .._kinds.blockdev_nodes import held_by, is_removable
 from .._kinds.device import DEVICE, Device
 from .._kinds.device_steps import beside
 from .._kinds.sections import SECTIONS
@@ -81,7 +81,7 @@ def _free(vm: VM, item: Item, leaving: Set[Thing], named: Dict[Thing, Item]) -> 
 def _parts_with(vm: VM, user: Item, used: Thing) -> bool:
     """Tell whether what is asked of a user takes it off what it uses now: another one in its place, or another thing itself."""
     needs = user.kind.wanted_dependencies(user.want)
-    if used in needs or (used[0] == "blockdev" and _is_its_disk(vm, user, needs)):
+    if used in needs or (used[0] == "blockdev" and _keeps_disk(vm, user, needs)):
         return False
     if any(kind == used[0] for kind, _name in needs):
         return True
@@ -90,11 +90,15 @@ def _parts_with(vm: VM, user: Item, used: Thing) -> bool:
     return any(change.key in ("driver", "type", "qom_type", "bus") for change in changes)
 
 
-def _is_its_disk(vm: VM, user: Item, needs: Set[Thing]) -> bool:
-    """Tell whether a device is to have the disk that it has, though that is named by a node below the one it uses."""
+def _keeps_disk(vm: VM, user: Item, needs: Set[Thing]) -> bool:
+    """Tell whether a device is to have the disk that it has, though that is named by a node below the one it uses.
+
+    A medium is taken out after all else has been removed, so that the next run purges it.
+    """
     if not isinstance(user.kind, Device):
         return False
-    return any(("blockdev", node) in needs for node in blockdev_graph.chain(vm, user.kind.ident(user.want)))
+    ident = user.kind.ident(user.want)
+    return is_removable(vm, ident) or any(("blockdev", node) in needs for node in blockdev_graph.chain(vm, ident))
 
 
 def _takes(vm: VM, item: Item) -> Set[Thing]:
@@ -160,6 +164,8 @@ def _section(vm: VM, ident: str, driver: str) -> Tuple[str, str]:
         if prop == "drive" and backend not in (None, f"{ident}-node"):
             disk = blockdev_graph.chain(vm, ident)
             backend = next((node for node in disk if node == f"{ident}-node"), disk[0] if disk else "")
+        if prop == "drive" and backend == "" and driver.endswith("-cd"):
+            return name, f"{ident}-node"  # empty
         if isinstance(backend, str) and backend:
             return name, backend
     return "devices", ""

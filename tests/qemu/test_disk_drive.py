@@ -1,0 +1,488 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_disk: the medium of a drive, its tray, limits and thresholds."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.lifecycle import Lifecycle, names
+from support.modules import ModuleFailed, run_module
+from support.vm import VM
+
+CD: dict[str, Any] = {"id": "cd", "driver": "scsi-cd", "bus": "scsi0.0", "read_only": True}
+SWAP = [
+    *("blockdev-add", "blockdev-open-tray", "blockdev-remove-medium", "blockdev-del", "blockdev-add"),
+    *("blockdev-insert-medium", "blockdev-close-tray", "blockdev-del"),
+]
+
+
+@pytest.fixture
+def disk(start_vm: Any) -> Lifecycle:
+    return Lifecycle(start_vm(scsi=True), "qemu_disk")
+
+
+def drive(vm: VM, device: str) -> dict[str, Any]:
+    """What query-block tells of a device's drive."""
+    listed: dict[str, Any] = {
+        entry.get("qdev", "").replace("/machine/peripheral/", "").split("/")[0]: entry
+        for entry in vm.observer.execute("query-block")
+    }
+    found: dict[str, Any] = listed[device]
+    return found
+
+
+def holds(vm: VM, device: str) -> tuple[bool, str]:
+    """Whether a drive's tray is open, and the image in it."""
+    found = drive(vm, device)
+    return found["tray_open"], found.get("inserted", {}).get("file", "")
+
+
+def iso(vm: VM, name: str, mark: str = "") -> str:
+    path = vm.image(name, "1M")
+    with Path(path).open("r+b") as file:
+        file.write((mark or name).encode())
+    return path
+
+
+# -- the medium ---------------------------------------------------------------
+
+
+def test_the_life_of_a_drive_and_its_media(disk: Lifecycle) -> None:
+    vm, clean = disk.vm, disk.vm.fingerprint()
+    one, two = iso(vm, "1.iso"), iso(vm, "2.iso")
+    empty = disk.step(**CD, medium="absent")
+    assert names(empty) == ["device_add"] and empty["blockdev"] == {}
+    assert holds(vm, "cd") == (False, "")
+    disk.same(**{**CD, "filename": ""})
+    disk.same(id="cd")
+    disk.step(**CD, filename=one)
+    assert holds(vm, "cd") == (False, one)
+    changed = disk.step(**CD, filename=two)
+    assert names(changed) == SWAP
+    assert changed["diff"]["before"]["blockdev"]["cd-node"]["filename"] == one
+    assert changed["diff"]["after"]["blockdev"]["cd-node"]["filename"] == two
+    assert changed["blockdev"]["filename"] == two
+    assert holds(vm, "cd") == (False, two)
+    assert vm.observer.qom_get("/machine/peripheral/cd", "drive") == "cd-node"
+
+    opened = disk.step(id="cd", tray="open")
+    assert names(opened) == ["blockdev-open-tray"] and opened["drive"]["tray"] == "open"
+    assert names(disk.step(**CD, filename=one, tray="open")) == [
+        name for name in SWAP if name not in ("blockdev-open-tray", "blockdev-close-tray")
+    ]
+    assert holds(vm, "cd") == (True, one)
+    assert names(disk.step(**CD, filename=one)) == ["blockdev-close-tray"]  # a guest can't read it in an open tray
+
+    gone = disk.step(**{**CD, "filename": ""})
+    assert names(gone) == ["blockdev-open-tray", "blockdev-remove-medium", "blockdev-close-tray", "blockdev-del"]
+    assert (gone["blockdev"], gone["drive"]["medium"]) == ({}, "absent")
+    assert holds(vm, "cd") == (False, "")
+    disk.same(**CD, filename=one, medium="absent")
+    disk.step(id="cd", tray="open")
+    disk.step(id="cd", tray="closed")
+    disk.step(id="cd", state="absent")
+    assert vm.fingerprint() == clean
+
+
+def test_another_way_to_open_a_medium_is_another_medium(disk: Lifecycle) -> None:
+    vm = disk.vm
+    disk.step(**CD, filename=iso(vm, "1.iso"))
+    path = vm.image("q.qcow2", "4M", "qcow2")
+    disk.step(**CD, filename=path, format="qcow2")
+    assert vm.observer.node("cd-node")["drv"] == "qcow2" and holds(vm, "cd") == (False, path)
+    if vm.version != "5.2":
+        assert names(disk.step(**CD, cache={"no_flush": True})) == ["blockdev-reopen"]
+
+
+def test_what_can_not_be_put_in_leaves_the_guest_alone(disk: Lifecycle) -> None:
+    vm = disk.vm
+    one = iso(vm, "1.iso")
+    disk.step(**CD, filename=one)
+    disk.refused("filename: cannot use /nonexistent.iso", **CD, filename="/nonexistent.iso")
+    vm.observer.forget_events()
+    text = iso(vm, "2.iso")
+    disk.refused("blockdev-add", foretold=False, **CD, filename=text, format="qcow2")
+    vm.observer.forget_events()
+    assert holds(vm, "cd") == (False, one)
+    for wrong, words in (
+        ({"id": "hd", "filename": one, "driver": "scsi-hd", "bus": "scsi0.0", "tray": "open"}, "hd (scsi-hd)"),
+        ({"id": "hd", "filename": "", "driver": "scsi-hd", "bus": "scsi0.0"}, "hd (scsi-hd)"),
+        ({"id": "hd", "medium": "absent", "bus": "rp0"}, "hd (virtio-blk)"),
+        ({"id": "cd", "filename": "", "medium": "present"}, "filename: it is empty"),
+        ({"id": "ce", "driver": "scsi-cd", "bus": "scsi0.0", "medium": "present"}, "its filename must be given"),
+        ({"id": "cd", "medium": "absent", "limits": {"bps": 1}}, "limits: drive cd has no medium"),
+    ):
+        disk.refused(words, **wrong)
+    disk.step(id="hd", driver="scsi-hd", bus="scsi0.0", filename=vm.image("hd.img"))
+    disk.refused("medium: device hd (scsi-hd) has no medium", id="hd", medium="absent")
+    disk.refused("filename is", "recreate", id="hd", filename=vm.image("other.img"))
+
+
+@pytest.mark.parametrize("wanted", ["2.iso", ""])
+def test_a_failure_after_it_puts_the_old_medium_back(disk: Lifecycle, wanted: str) -> None:
+    vm = disk.vm
+    one = iso(vm, "1.iso")
+    disk.step(**CD, filename=one)
+    before = vm.fingerprint()
+    bad: dict[str, Any] = {"id": "bad", "driver": "scsi-hd", "bus": "scsi0.0", "filename": vm.image("bad.img")}
+    document = [{**CD, "filename": wanted and iso(vm, wanted)}, {**bad, "options": {"werror": "bogus"}}]
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(vm, "qemu_machine", disks=document)
+    assert "not_rolled_back" not in failed.value.result
+    assert holds(vm, "cd") == (False, one) and vm.fingerprint() == before
+
+
+@pytest.mark.parametrize("done", range(1, len(SWAP)))
+def test_a_run_that_was_killed_is_finished_by_the_next(disk: Lifecycle, done: int) -> None:
+    vm = disk.vm
+    one, two = iso(vm, "1.iso"), iso(vm, "2.iso")
+    run_module(vm, "qemu_disk", **CD, filename=one)
+    whole = vm.fingerprint()
+    plan = run_module(vm, "qemu_disk", check=True, **CD, filename=two)["commands"]
+    for command in plan[:done]:
+        vm.observer.send(command["execute"], command["arguments"])
+    for _run in range(2):
+        last = run_module(vm, "qemu_disk", **CD, filename=two if done % 2 or done > 4 else one)
+    assert not last["changed"]
+    assert vm.fingerprint() == whole and holds(vm, "cd")[0] is False
+
+
+def test_media_of_the_command_line(start_vm: Any, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("c.iso", "d.iso")]
+    for image in paths:
+        image.write_bytes(bytes(1 << 20))
+    args = [
+        "-drive",
+        f"file={paths[0]},if=none,id=drive3,media=cdrom",
+        "-device",
+        "ide-cd,id=cd3,drive=drive3,bus=ide.0",
+    ]
+    args += [
+        "-drive",
+        f"file={paths[1]},if=none,id=drive4,media=cdrom,node-name=nn",
+        "-device",
+        "ide-cd,id=cd4,drive=drive4,bus=ide.1",
+    ]
+    vm = start_vm(args=args)
+    disk, two = Lifecycle(vm, "qemu_disk"), iso(vm, "2.iso")
+    bad: dict[str, Any] = {"id": "bad", "driver": "virtio-blk-pci", "bus": "rp0", "filename": vm.image("bad.img")}
+    for device, path in (("cd3", str(paths[0])), ("cd4", str(paths[1]))):
+        before = vm.fingerprint()
+        for wanted in ("", two):
+            with pytest.raises(ModuleFailed) as failed:
+                run_module(
+                    vm,
+                    "qemu_machine",
+                    disks=[{"id": device, "filename": wanted}, {**bad, "options": {"werror": "bogus"}}],
+                )
+            assert "not_rolled_back" not in failed.value.result
+            assert holds(vm, device) == (False, path) and vm.fingerprint() == before
+        disk.same(id=device, filename=path)
+        assert disk.step(id=device, filename=two)["blockdev"]["filename"] == two
+        assert holds(vm, device) == (False, two)
+        disk.step(id=device, filename="")
+        disk.step(id=device, filename=path, read_only=True)
+        disk.step(id=device, medium="absent")
+        assert holds(vm, device) == (False, "")
+    assert vm.observer.nodes() == set()
+
+
+def test_media_of_a_document(disk: Lifecycle) -> None:
+    vm, clean, machine = disk.vm, disk.vm.fingerprint(), Lifecycle(disk.vm, "qemu_machine")
+    one, two = iso(vm, "1.iso"), iso(vm, "2.iso")
+    data: dict[str, Any] = {"id": "data", "driver": "scsi-hd", "bus": "scsi0.0", "filename": vm.image("data.img")}
+    machine.step(disks=[{**CD, "filename": one}, {**data, "limits": {"bps": "1M"}}])
+    changed = machine.step(disks=[{**CD, "filename": two}, {**data, "limits": {"bps": "2M"}}], purge=True)
+    assert changed["summary"]["change"] == 2
+    assert holds(vm, "cd") == (False, two) and limits(vm, "data")["bps"] == 2 << 20
+    gone = machine.step(disks=[{**CD, "filename": two, "medium": "absent"}, data], purge=True)
+    assert [(entry["action"], entry["id"]) for entry in gone["plan"]] == [("change", "cd")]
+    assert gone["plan"][0]["changes"]["medium"] == {"before": "present", "after": "absent"}
+    machine.step(disks=[], purge=True)
+    assert vm.fingerprint() == clean
+
+
+def test_a_drive_of_the_command_line_is_removed_with_its_new_medium(start_vm: Any) -> None:
+    args = ["-drive", "file=null-co://,if=none,id=dr,media=cdrom,format=raw", "-device", "scsi-cd,id=cd,drive=dr"]
+    vm = start_vm(scsi=True, args=args)
+    disk = Lifecycle(vm, "qemu_disk")
+    disk.step(id="cd", filename=iso(vm, "1.iso"))
+    bad = {
+        "id": "bad",
+        "driver": "scsi-hd",
+        "bus": "scsi0.0",
+        "filename": vm.image("bad.img"),
+        "options": {"werror": "no"},
+    }
+    with pytest.raises(ModuleFailed):
+        run_module(vm, "qemu_machine", disks=[{"id": "cd", "state": "absent"}, bad])
+    assert holds(vm, "cd") == (False, f"{vm.directory}/1.iso")
+    disk.step(id="cd", state="absent")
+    assert "cd" not in vm.observer.devices() and vm.observer.nodes() == set()
+
+
+# -- a guest that locks its tray ----------------------------------------------
+
+
+class Guest:
+    """What an operating system does to a CD drive: ATAPI packets, by the ports of the secondary IDE channel."""
+
+    def __init__(self, vm: VM) -> None:
+        self.look = vm.observer
+
+    def _send(self, *packet: int) -> bool:
+        for port, value in ((0x176, 0xA0), (0x171, 0), (0x174, 0), (0x175, 8), (0x177, 0xA0)):
+            self.look.hmp(f"o /b {port} {value}")
+        words = bytes([*packet, *bytes(12 - len(packet))])
+        for place in range(0, 12, 2):
+            self.look.hmp(f"o /h 0x170 {int.from_bytes(words[place : place + 2], 'little')}")
+        return not self._status() & 1
+
+    def _status(self) -> int:
+        return int(self.look.hmp("i /b 0x177").split("=")[1], 16)
+
+    def packet(self, *packet: int) -> None:
+        """Send it, again while the drive has news first (another medium)."""
+        while not self._send(*packet):
+            assert self._send(0x03, 0, 0, 0, 18)
+            self._receive(18)
+
+    def _receive(self, length: int) -> bytes:
+        words = (int(self.look.hmp("i /h 0x170").split("=")[1], 16) for _word in range(0, length, 2))
+        return b"".join(word.to_bytes(2, "little") for word in words)
+
+    def lock(self, locked: bool) -> None:
+        self.packet(0x1E, 0, 0, 0, int(locked))
+
+    def eject(self) -> None:
+        self.packet(0x1B, 0, 0, 0, 2)
+
+    def is_asked(self) -> bool:
+        """Whether somebody wants it to open the tray."""
+        self.packet(0x4A, 1, 0, 0, 0x10, 0, 0, 0, 8)
+        return self._receive(8)[4] & 0xF == 1
+
+    def reads(self, length: int) -> str:
+        """The first bytes of the medium."""
+        self.packet(0x28, 0, 0, 0, 0, 0, 0, 0, 1)
+        while not self._status() & 8:
+            pass
+        return self._receive(2048)[:length].decode()
+
+
+@pytest.fixture
+def ide(start_vm: Any, tmp_path: Path) -> VM:
+    rom = tmp_path / "rom"  # whose processor does nothing, since the test does what it would
+    rom.write_bytes(bytes(0xFFF0) + b"\xf4\xeb\xfd".ljust(16, b"\0"))
+    vm: VM = start_vm(machine="pc", args=["-device", "ide-cd,id=cd,bus=ide.1", "-bios", str(rom)])
+    return vm
+
+
+def test_a_guest_reads_the_other_medium(ide: VM) -> None:
+    disk, guest = Lifecycle(ide, "qemu_disk"), Guest(ide)
+    for name in ("1.iso", "2.iso"):
+        disk.step(id="cd", driver="ide-cd", filename=iso(ide, name), read_only=True)
+        assert guest.reads(5) == name
+    guest.eject()  # the medium stays in the open tray
+    assert holds(ide, "cd") == (True, f"{ide.directory}/2.iso")
+    assert names(disk.step(id="cd", filename=f"{ide.directory}/2.iso")) == ["blockdev-close-tray"]
+    assert guest.reads(5) == "2.iso"
+
+
+def test_a_locked_tray_waits_for_its_guest(ide: VM) -> None:
+    disk, guest = Lifecycle(ide, "qemu_disk"), Guest(ide)
+    one, two = iso(ide, "1.iso"), iso(ide, "2.iso")
+    given: dict[str, Any] = {"id": "cd", "driver": "ide-cd", "read_only": True}
+    disk.step(**given, filename=one)
+    guest.lock(True)
+    disk.refused("takes a guest that answers", "prelaunch", **given, filename=two)
+    ide.observer.execute("cont")
+    before = ide.fingerprint()
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(ide, "qemu_disk", **given, filename=two, timeout=1.5)
+    assert "the guest has locked the tray of cd" in failed.value.result["msg"]
+    assert "force=true" in failed.value.result["msg"] and "not_rolled_back" not in failed.value.result
+    assert holds(ide, "cd") == (False, one) and ide.fingerprint() == before
+    forced = run_module(ide, "qemu_disk", **given, filename=two, force=True)
+    assert forced["commands"][1]["arguments"] == {"id": "cd", "force": True}
+    assert holds(ide, "cd") == (False, two)
+    assert guest.reads(5) == "2.iso"
+
+    guest.lock(True)
+    guest.is_asked()
+    foretold = run_module(ide, "qemu_disk", check=True, **given, filename=one)
+    with ThreadPoolExecutor() as pool:
+        changing = pool.submit(run_module, ide, "qemu_disk", **given, filename=one)
+        while not guest.is_asked():
+            assert not changing.done()
+        guest.lock(False)
+        guest.eject()
+        assert changing.result()["commands"] == foretold["commands"]
+    assert holds(ide, "cd") == (False, one)
+    assert guest.reads(5) == "1.iso"
+
+
+# -- limits -------------------------------------------------------------------
+
+ZERO = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
+
+
+def limits(vm: VM, device: str) -> dict[str, Any]:
+    """The limits that are there, and the group."""
+    found = drive(vm, device)["inserted"]
+    return {key: value for key, value in found.items() if value and (key.startswith(("bps", "iops")) or key == "group")}
+
+
+@pytest.mark.parametrize(("driver", "group"), [("virtio-blk-pci", "/virtio-backend"), ("scsi-hd", "d0")])
+def test_the_life_of_limits(disk: Lifecycle, driver: str, group: str) -> None:
+    vm, clean = disk.vm, disk.vm.fingerprint()
+    group = f"/machine/peripheral/d0{group}" if group.startswith("/") else group
+    given: dict[str, Any] = {
+        "id": "d0",
+        "driver": driver,
+        "bus": "rp0" if "pci" in driver else "scsi0.0",
+        "filename": vm.image("a.img"),
+    }
+    first = disk.step(**given, limits={"bps": "10M", "iops_rd": "100"})
+    assert names(first) == ["blockdev-add", "device_add", "block_set_io_throttle"]
+    assert limits(vm, "d0") == {"bps": 10 << 20, "iops_rd": 100, "group": group}
+    assert first["drive"]["limits"]["bps"] == 10 << 20
+    vm.observer.send("block_set_io_throttle", {"id": group, **ZERO, "bps": 5, "iops_wr": 7})  # drift
+    back = disk.step(id="d0", limits={"bps": "10M", "bps_max": "20M", "bps_max_length": 3, "iops_size": "4k"})
+    assert names(back) == ["block_set_io_throttle"]
+    kept = {"bps": 10 << 20, "bps_max": 20 << 20, "bps_max_length": 3, "iops_size": 4096, "iops_wr": 7}
+    assert limits(vm, "d0") == {**kept, "group": group}
+    assert back["diff"]["before"]["drive"]["d0"]["limits"]["bps"] == 5
+    disk.same(id="d0", limits={})
+    disk.same(**given)
+    for wrong, words in (
+        ({"bps_rd": "1M"}, "bps is 10485760 and bps_rd is 1048576"),
+        ({"bps_max": "9M"}, "bps_max: 9437184 is lower than bps (10485760)"),
+        ({"iops_max": 5}, "a burst takes iops"),
+        ({"iops_wr_max_length": 5}, "takes iops_wr_max"),
+        ({"iops_wr_max_length": 0}, "is not between 1 and"),
+        ({"bps": "fast"}, "limits: bps: 'fast' is not a valid size"),
+        ({"bps": "1000000000000001"}, "is not between 0 and"),
+        ({"iops_wr": 0, "iops_size": 5}, "iops_size"),
+        ({"bps_max": "900T", "bps_max_length": 5}, "5 seconds at"),
+    ):
+        disk.refused(words, id="d0", limits=wrong)
+    bad: dict[str, Any] = {"id": "bad", "driver": "scsi-hd", "bus": "scsi0.0", "filename": vm.image("bad.img")}
+    document = [{"id": "d0", "limits": {"bps": 0}}, {**bad, "options": {"werror": "bogus"}}]
+    with pytest.raises(ModuleFailed) as failed:
+        run_module(vm, "qemu_machine", disks=document)
+    assert "not_rolled_back" not in failed.value.result
+    assert limits(vm, "d0") == {**kept, "group": group}
+    disk.step(id="d0", limits={"bps": 0})  # and its burst
+    assert limits(vm, "d0") == {"iops_size": 4096, "iops_wr": 7, "group": group}
+    disk.step(id="d0", limits={"iops_wr": 0})
+    assert limits(vm, "d0") == {}
+    if driver == "scsi-hd":
+        disk.step(id="d0", state="absent")
+        assert vm.fingerprint() == clean
+
+
+def test_limits_outlive_what_is_done_to_a_disk(disk: Lifecycle) -> None:
+    """Made again it has them again; so has a disk that is given back, and another medium."""
+    vm = disk.vm
+    given: dict[str, Any] = {"id": "d0", "driver": "scsi-hd", "bus": "scsi0.0", "filename": vm.image("a.img")}
+    disk.step(**given, limits={"bps": "10M"}, limit_group="g")
+    disk.step(**given, serial="S1", recreate=True)
+    assert limits(vm, "d0") == {"bps": 10 << 20, "group": "g"}
+    disk.step(**given, serial="S2", recreate=True, limits={"bps": "20M"})
+    assert limits(vm, "d0") == {"bps": 20 << 20, "group": "g"}
+    bad: dict[str, Any] = {**given, "serial": "S3", "options": {"logical_block_size": 3000}, "recreate": True}
+    disk.refused("logical_block_size", foretold=False, **bad)
+    assert limits(vm, "d0") == {"bps": 20 << 20, "group": "g"}
+    disk.step(**CD, filename=iso(vm, "1.iso"), limits={"iops": 10})
+    disk.step(**CD, filename=iso(vm, "2.iso"))
+    disk.same(id="cd", limits={"iops": 10})
+    disk.step(**CD, filename="")
+    disk.refused("limits: drive cd has no medium", id="cd", limits={"iops": 20})
+    disk.step(**CD, filename=iso(vm, "1.iso"), limits={"iops": 20})
+    assert limits(vm, "cd") == {"iops": 20, "group": "cd"}
+
+
+def test_a_group_has_one_set_of_limits(disk: Lifecycle) -> None:
+    vm = disk.vm
+    ways = [("d0", "scsi-hd", "scsi0.0"), ("d1", "virtio-blk-pci", "rp0"), ("d2", "scsi-hd", "scsi0.0")]
+    disks: list[dict[str, Any]] = [
+        {"id": ident, "driver": driver, "bus": bus, "filename": vm.image(ident), "limit_group": "g"}
+        for ident, driver, bus in ways
+    ]
+    machine = Lifecycle(vm, "qemu_machine")
+    machine.refused(
+        "disks[1] d1: limit_group: g has one set of limits",
+        "disks[0] d0 differ",
+        disks=[{**disks[0], "limits": {"bps": "1M"}}, {**disks[1], "limits": {"bps": "2M"}}],
+    )
+    disk.refused("limit_group: g has no limits yet", **disks[0])
+    made = machine.step(disks=[{**entry, "limits": {"bps": "1M"}} for entry in disks[:2]])
+    assert made["warnings"] == []
+    disk.step(**disks[2])
+    assert [limits(vm, ident) for ident in ("d0", "d1", "d2")] == [{"bps": 1 << 20, "group": "g"}] * 3
+
+    more = disk.step(id="d2", limits={"iops": 50})
+    assert more["warnings"] == ["limit_group: d0, d1 of group g get the limits of d2, too"]
+    assert limits(vm, "d1") == {"bps": 1 << 20, "iops": 50, "group": "g"}
+    disk.step(id="d2", limit_group="own")
+    assert (limits(vm, "d2")["group"], limits(vm, "d2")["iops"]) == ("own", 50)
+    bad: dict[str, Any] = {
+        "id": "bad",
+        "driver": "scsi-hd",
+        "bus": "scsi0.0",
+        "filename": vm.image("bad.img"),
+        "options": {"werror": "no"},
+    }
+    with pytest.raises(ModuleFailed):
+        run_module(vm, "qemu_machine", disks=[{"id": "d2", "limit_group": "g", "limits": {"bps": "5M"}}, bad])
+    assert limits(vm, "d2") == {"bps": 1 << 20, "iops": 50, "group": "own"}
+    assert limits(vm, "d0") == {"bps": 1 << 20, "iops": 50, "group": "g"}
+    vm.observer.send("object-add", {"qom-type": "throttle-group", "id": "tg", "limits": {"bps-read": 4096}})
+    disk.step(id="d2", limit_group="tg", limits={"iops": 7})
+    assert limits(vm, "d2") == {"bps_rd": 4096, "iops": 7, "group": "tg"}
+
+
+def test_limits_of_disks_of_the_command_line(start_vm: Any) -> None:
+    args = ["-drive", "file=/dev/null,if=none,id=a,format=raw,read-only=on", "-device", "virtio-blk-pci,id=v,drive=a"]
+    args += ["-drive", "file=null-co://,if=none,id=b,format=raw", "-device", "ide-hd,id=i,drive=b"]
+    vm = start_vm(machine="pc", args=args)
+    for ident in ("v", "i"):
+        Lifecycle(vm, "qemu_disk").step(id=ident, limits={"iops": 9})
+        assert limits(vm, ident)["iops"] == 9
+
+
+# -- thresholds ---------------------------------------------------------------
+
+
+def test_a_threshold_is_set_again_once_it_was_passed(disk: Lifecycle) -> None:
+    vm = disk.vm
+    given: dict[str, Any] = {
+        "id": "d0",
+        "driver": "scsi-hd",
+        "bus": "scsi0.0",
+        "filename": vm.image("a.qcow2", "1G", "qcow2"),
+    }
+    made = disk.step(**given, format="qcow2", write_threshold="10M")
+    assert names(made) == ["blockdev-add", "block-set-write-threshold", "device_add"]
+    assert made["blockdev"]["write_threshold"] == 10 << 20
+    vm.observer.hmp('qemu-io -d d0 "write 500M 1M"')
+    assert vm.observer.node("d0-node-file")["write_threshold"] == 10 << 20
+    vm.observer.hmp('qemu-io -d d0 "write 0 16M"')
+    vm.observer.wait_event("BLOCK_WRITE_THRESHOLD", node_name="d0-node-file")
+    again = disk.step(id="d0", write_threshold="100M")
+    assert names(again) == ["block-set-write-threshold"]
+    assert vm.observer.node("d0-node-file")["write_threshold"] == 100 << 20
+    disk.step(id="d0", write_threshold="0")
+    disk.refused("write_threshold: 'much'", id="d0", write_threshold="much")
+    disk.step(id="d1", driver="scsi-hd", bus="scsi0.0", filename=vm.image("b.img"))
+    disk.step(id="d1", write_threshold="1M")
+    for ident in ("d0", "d1"):
+        disk.step(id=ident, state="absent")
+    assert vm.observer.nodes() == set()
