@@ -27,7 +27,8 @@ attributes:
   idempotent:
     support: partial
     details:
-      - What a finished V(mirror), V(commit) or V(stream) has left can be read, so that it runs once. A V(backup) runs every time.
+      - What a finished V(mirror), V(commit) or V(stream) has left can be read, so that it runs once. A V(backup) runs every time,
+        and so does a V(mirror) with O(complete=copy), since nothing tells of a target what it is a copy of.
 options:
   id:
     description: The job's id.
@@ -45,10 +46,11 @@ options:
   state:
     description:
       - V(finished) waits for the end. When the task is out of time the job goes on, and the next run joins it.
-      - V(running) only begins it.
-      - V(cancelled) cancels it. A mirror's target is then left as it is, and the device keeps its source.
+      - V(running) only begins it, or lets one that is paused go on, as V(finished) does.
+      - V(paused) pauses it, and where there is none begins it paused. That is possible since version 0.4.0.
+      - V(cancelled) cancels it. A mirror's target is then left as it is, half written perhaps, and the device keeps its source.
     type: str
-    choices: [finished, running, cancelled]
+    choices: [finished, running, paused, cancelled]
     default: finished
   device:
     description: The block node to work on, or the id of the device or drive that has it. Needed to begin a job.
@@ -77,10 +79,14 @@ options:
     type: str
   complete:
     description:
-      - Whether a V(mirror), or a V(commit) of what the guest writes to, is completed when it is ready. The device then changes over.
-      - If V(false), O(state=finished) waits until it is ready, and leaves it so.
-    type: bool
-    default: true
+      - What is done with a V(mirror), or a V(commit) of what the guest writes to, when it is ready.
+      - V(pivot) completes it. The device then changes over.
+      - V(copy) ends a V(mirror) so that the device keeps its source, and the target is a copy of it at that moment. It is for
+        no other operation. Added in version 0.4.0.
+      - V(false) leaves it ready, once it is, with O(state=finished).
+      - As before version 0.4.0 it may be a boolean, of which V(true) means V(pivot).
+    type: str
+    default: pivot
   options:
     description: Further arguments of the QMP command (C(blockdev-mirror), C(blockdev-backup), C(block-commit), C(block-stream)).
     type: dict
@@ -122,7 +128,23 @@ EXAMPLES = r"""
     device: data
     target: new-node
 
-- name: Stop that
+- name: Copy a disk as it is at the end of the copy, and leave the guest where it is
+  vmm.qemu.qemu_block_job:
+    socket: /run/vm1.qmp
+    id: clone-data
+    operation: mirror
+    device: data
+    target: clone-node
+    complete: copy
+    timeout: 3600
+
+- name: Let a job wait until the night
+  vmm.qemu.qemu_block_job:
+    socket: /run/vm1.qmp
+    id: move-data
+    state: paused
+
+- name: Cancel a job
   vmm.qemu.qemu_block_job:
     socket: /run/vm1.qmp
     id: move-data

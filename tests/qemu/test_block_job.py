@@ -120,6 +120,40 @@ def test_a_mirror_that_is_left_ready(vm: VM) -> None:
     assert of_device(vm) == "target"
 
 
+def test_a_copy_of_what_is_written_meanwhile(vm: VM) -> None:
+    """As fast as a guest can write: when the copy ends, all that was written before is in it, and the device stays."""
+    path = target(vm)
+    options: dict[str, Any] = {"operation": "mirror", "device": "data", "target": "target"}
+    step(vm, "blockdev-mirror", complete=False, **options)
+    job(vm, state="running", speed="64k")  # so that there is something left to copy at the end
+    vm.observer.hmp('qemu-io -d data "write -P 77 0 2M"')
+    vm.observer.hmp('qemu-io -d data "write -P 78 3M 512k"')
+    done = step(vm, "block-job-set-speed", "block-job-cancel", "job-dismiss", speed=0, complete="copy")
+    assert done["job"]["status"] == "concluded" and "error" not in done["job"]
+    assert of_device(vm) == "source" and jobs(vm) == {}
+    compared = ["qemu-img", "compare", "-U", "-f", "raw", "-F", "raw", str(vm.directory / "source.raw"), str(path)]
+    assert subprocess.run(compared, stdout=subprocess.PIPE, text=True).stdout.startswith("Images are identical")
+    assert path.read_bytes()[:2] == b"MM"
+    step(vm, "blockdev-mirror", "block-job-cancel", "job-dismiss", complete="copy", **options)  # always another one
+    step(vm, "blockdev-mirror", "job-complete", "job-dismiss", **options)
+    assert of_device(vm) == "target"
+    refused(vm, "target is the source itself", complete="copy", **options)
+
+
+def test_paused_and_running_again(vm: VM) -> None:
+    target(vm)
+    options: dict[str, Any] = {"operation": "mirror", "device": "data", "target": "target", "speed": "64k"}
+    step(vm, "blockdev-mirror", "job-pause", state="paused", **options)
+    assert jobs(vm)["j0"]["status"] == "paused"
+    same(vm, state="paused")
+    step(vm, "job-resume", state="running")
+    assert jobs(vm)["j0"]["status"] == "running"
+    same(vm, state="running")
+    step(vm, "block-job-set-speed", "job-pause", state="paused", speed=0)
+    step(vm, "job-resume", "job-complete", "job-dismiss")
+    assert of_device(vm) == "target"
+
+
 def test_begun_joined_hurried_and_cancelled(vm: VM) -> None:
     target(vm)
     options: dict[str, Any] = {"operation": "backup", "device": "source", "target": "target"}

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, NamedTuple, Sequence, Tuple
 
 from .._core.errors import Refusal
 from .._core.option import Option, check_id
@@ -15,7 +15,7 @@ from .._core.step import Step
 from .._kinds.blockdev_active import check_active
 from .._kinds.blockdev_graph import attached, chain_from, job_roles, users
 from .._kinds.blockdev_nodes import inserted, node_meant, nodes, unknown_node
-from .._qmp.values import human_size
+from .._qmp.values import human_size, parse_bool
 from . import jobs
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ _OWN = ("job-id", "device", "target", "sync", "speed", "base-node", "top-node", 
 # QEMU must not keep it once it is over: versions up to 10.0 at least crash when they list their block nodes beside such a
 # job. Whether it is done is read from the chain, and why it failed from the event that ends it.
 _FORGOTTEN = ("stream",)
-# The roles of the nodes that a job works on which ends only when it is told to, and then gives the device its target.
 # The roles of a job that ends only when it is told to, and then gives the device its target.
 _PIVOTS = {"source", "target", "main node"}
 _MOST = (1 << 63) - 1
@@ -69,21 +68,24 @@ class BlockJob(jobs.JobOperation):
     options = {
         "id": Option("str", required=True),
         "operation": Option("str", choices=["mirror", "backup", "commit", "stream"]),
-        "state": Option("str", choices=["finished", "running", "cancelled"], default="finished"),
+        "state": Option("str", choices=["finished", "running", "paused", "cancelled"], default="finished"),
         "device": Option("str", aliases=["node"]),
         "target": Option("str"),
         "base_node": Option("str"),
         "top_node": Option("str"),
         "sync": Option("str"),
         "speed": Option("str"),
-        "complete": Option("bool", default=True),
+        "complete": Option("str", default="pivot"),
         "options": Option("dict", default={}),
     }
 
     def check(self, params: Params) -> Params:
-        """Return the parameters, ``speed`` as a number. Raise Refusal for options that mean nothing for the operation."""
+        """Return the parameters, ``speed`` as a number, ``complete`` as "pivot", "copy" or "false".
+
+        Raise Refusal for options that mean nothing for the operation.
+        """
         check_id("job", "id", params["id"])
-        operation, speed = params["operation"], params["speed"]
+        operation, speed, complete = params["operation"], params["speed"], _completion(params["complete"])
         if speed is not None:
             try:
                 speed = human_size(speed)
@@ -94,6 +96,8 @@ class BlockJob(jobs.JobOperation):
         for name, takers in _TAKERS.items():
             if operation and params[name] is not None and operation not in takers:
                 raise Refusal(f"{name}: means nothing for {operation}; it is for {' and '.join(takers)}")
+        if complete == "copy" and operation:
+            _check_copies(operation)
         for name in params["options"]:
             if not isinstance(name, str):
                 raise Refusal(f"options: {name!r} is not a valid name of an option")
@@ -101,7 +105,7 @@ class BlockJob(jobs.JobOperation):
                 own = name.replace("-", "_")
                 why = f"has an option of its own: {own}" if own in self.options else "is set by the module"
                 raise Refusal(f"options: {name} {why}")
-        return {**params, "speed": speed}
+        return {**params, "speed": speed, "complete": complete}
 
     def read(self, vm: VM, params: Params) -> Current:
         """Return the job or, where one is to begin, the nodes. Raise Refusal where the disk is not this QEMU's to write to."""
@@ -127,38 +131,20 @@ class BlockJob(jobs.JobOperation):
         return current._replace(coerce=vm.schema.coerce)
 
     def plan(self, current: Current, params: Params) -> Plan:
-        """Return what leads to ``finished``, ``running`` or ``cancelled``. Raise Refusal for what QEMU would refuse."""
+        """Return what leads to the state. Raise Refusal for what QEMU would refuse."""
         job, ident, finishes = current.job, params["id"], params["state"] == "finished"
         if job is None:
             return _unchanged("absent") if params["state"] == "cancelled" else _begin(current, params)
         _check_same(job, params)
-        what, stage = f"{job['type']} {ident}", {"status": "concluded" if jobs.has_concluded(job) else "running"}
-        # none for a job that somebody began who let it dismiss itself
-        dismisses = jobs.has_concluded(job) or not job.get("auto-dismiss")
+        what = f"{job['type']} {ident}"
+        if not jobs.has_concluded(job):
+            return _join(current, job, what, params)
+        stage = {"status": "concluded"}
         if params["state"] == "cancelled":
-            cancel = [] if jobs.has_concluded(job) else [Step("job-cancel", {"id": ident})]
-            return jobs.JobPlan(
-                what, ident, cancel, dismisses=dismisses, may_fail=True, before=stage, after={"status": "absent"}
-            )
-        if jobs.has_concluded(job):
-            if not finishes and "error" not in job:
-                return _unchanged("concluded")
-            return jobs.JobPlan(what, ident, before=stage, after={"status": "finished"})
-        before: Dict[str, Any] = dict(stage)
-        after, begin = dict(before), []
-        if params["speed"] is not None and params["speed"] != job.get("speed"):
-            begin.append(Step("block-job-set-speed", {"device": ident, "speed": params["speed"]}))
-            before["speed"], after["speed"] = job.get("speed"), params["speed"]
-        if not finishes or (current.pivots and not params["complete"]):
-            until = jobs.READY if finishes else jobs.STARTED
-            waits = bool(begin) or (finishes and job["status"] not in jobs.READY)
-            return jobs.JobPlan(
-                what, ident, begin, until=until if waits else (), dismisses=False, before=before, after=after
-            )
-        after["status"] = "finished"
-        return jobs.JobPlan(
-            what, ident, begin, completes=current.pivots, dismisses=dismisses, before=before, after=after
-        )
+            return jobs.JobPlan(what, ident, may_fail=True, before=stage, after={"status": "absent"})
+        if not finishes and "error" not in job:
+            return _unchanged("concluded")
+        return jobs.JobPlan(what, ident, before=stage, after={"status": "finished"})
 
     def describe(self, current: Current, params: Params, plan: Plan, end: jobs.Job | None) -> Dict[str, Any]:
         """Return ``job`` as it was seen last. In check mode raise OperationFailed for one that failed while nobody watched."""
@@ -188,6 +174,75 @@ def _check_same(job: jobs.Job, params: Params) -> None:
             f"id: there is a job {ident} already, and it is a {kind}, not {'a ' + wanted if wanted else 'a block job'} "
             f"({jobs.progress_text(job)}); take another id, or end that one first"
         )
+    if params["complete"] == "copy":
+        _check_copies(kind)
+
+
+def _join(current: Current, job: jobs.Job, what: str, params: Params) -> Plan:
+    """Return the plan that pauses, resumes, hurries, ends or cancels a job that goes on, or only watches it."""
+    ident, state, paused = params["id"], params["state"], job["status"] in jobs.PAUSED
+    before: Dict[str, Any] = {"status": "paused" if paused else "running"}
+    # none for a job that somebody began who let it dismiss itself
+    dismisses = not job.get("auto-dismiss")
+    if state == "cancelled":
+        cancel = [Step("job-cancel", {"id": ident})]
+        after: Dict[str, Any] = {"status": "absent"}
+        return jobs.JobPlan(what, ident, cancel, dismisses=dismisses, may_fail=True, before=before, after=after)
+    begin, after = _changes(job, params), {"status": {"finished": "running"}.get(state, state)}
+    if params["speed"] is not None:
+        before["speed"], after["speed"] = job.get("speed"), params["speed"]
+    if state != "finished" or (current.pivots and params["complete"] == "false"):
+        waits = bool(begin) or (state == "finished" and job["status"] not in jobs.READY)
+        until = _until(params, resumed=paused) if waits else ()
+        return jobs.JobPlan(what, ident, begin, until=until, dismisses=False, before=before, after=after)
+    return jobs.JobPlan(
+        what,
+        ident,
+        begin,
+        completed_by=_ending(ident, params) if current.pivots else (),
+        dismisses=dismisses,
+        before=before,
+        after={**after, "status": "finished"},
+    )
+
+
+def _completion(given: str) -> str:
+    """Return what is done with a job that is ready: "pivot", "copy" or "false". Raise Refusal."""
+    text = given.lower()
+    if text in ("pivot", "copy"):
+        return text
+    try:
+        return "pivot" if parse_bool(text) else "false"
+    except ValueError:
+        raise Refusal(f"complete: {given!r} is not one of pivot, copy, false") from None
+
+
+def _check_copies(operation: str) -> None:
+    """Raise Refusal for an operation that leaves no copy when it is ended."""
+    if operation != "mirror":
+        raise Refusal(f"complete: copy means nothing for {operation}; it is for mirror")
+
+
+def _ending(ident: str, params: Params) -> List[Step]:
+    """Return what ends a job that is ready. Without force, ``block-job-cancel`` first brings the target up to date."""
+    return [Step("block-job-cancel", {"device": ident}) if params["complete"] == "copy" else jobs.complete(ident)]
+
+
+def _changes(job: jobs.Job, params: Params) -> List[Step]:
+    """Return what gives a job that goes on the speed that it shall have, and pauses it or lets it go on."""
+    ident, paused, pauses = params["id"], job["status"] in jobs.PAUSED, params["state"] == "paused"
+    steps = []
+    if params["speed"] is not None and params["speed"] != job.get("speed"):
+        steps.append(Step("block-job-set-speed", {"device": ident, "speed": params["speed"]}))
+    if pauses != paused:
+        steps.append(Step("job-pause" if pauses else "job-resume", {"id": ident}))
+    return steps
+
+
+def _until(params: Params, resumed: bool = False) -> Tuple[str, ...]:
+    """Return the statuses of a job that the task leaves to itself."""
+    started = jobs.GOING if resumed else jobs.STARTED
+    return {"finished": jobs.READY, "paused": jobs.PAUSED}.get(params["state"], started)
 
 
 def _unchanged(status: str) -> Plan:
@@ -203,31 +258,33 @@ def _begin(current: Current, params: Params) -> Plan:
     if _is_done(current, params):
         return _unchanged("finished" if finishes else "not needed")
     pivots = operation == "mirror" or (operation == "commit" and params["top_node"] in (None, params["device"]))
-    stays = not finishes or (pivots and not params["complete"])
+    stays = not finishes or (pivots and params["complete"] == "false")
+    pauses = [Step("job-pause", {"id": ident})] if params["state"] == "paused" else []
     return jobs.JobPlan(
         f"{operation} {ident}",
         ident,
-        [Step(_COMMANDS[operation], _arguments(current, params))],
-        until=jobs.CONCLUDED if not stays else jobs.READY if finishes else jobs.STARTED,
-        completes=pivots and not stays,
+        [Step(_COMMANDS[operation], _arguments(current, params)), *pauses],
+        until=_until(params) if stays else jobs.CONCLUDED,
+        completed_by=_ending(ident, params) if pivots and not stays else (),
         dismisses=not stays and operation not in _FORGOTTEN,
         before={"status": "absent"},
-        after={"status": "running" if stays else "finished"},
+        after={"status": "paused" if pauses else "running" if stays else "finished"},
     )
 
 
 def _is_done(current: Current, params: Params) -> bool:
-    """Tell whether nothing is left to do by what can be read. A backup is always another one."""
+    """Tell whether nothing is left to do by what can be read. A backup or a copy is always another one."""
     operation, device, top = params["operation"], params["device"], params["top_node"]
     source, chain, tops = current.source, current.chain, current.tops
     end = params["target"] if operation == "mirror" else params["base_node"]
     at_top = operation in ("mirror", "commit") and top in (None, device)
-    if at_top and end in tops and device not in current.nodes:
+    copies = operation == "backup" or params["complete"] == "copy"
+    if at_top and end in tops and device not in current.nodes and not copies:
         # the source has gone with its device's change to the target, or it is the device that is named
         return source in (None, end)
     if source is None:
         raise unknown_node("device", device, current.nodes)
-    if operation == "backup":
+    if copies:
         return False
     if operation == "mirror":
         return source not in current.attached and end in tops and source != end

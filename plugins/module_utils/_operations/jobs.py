@@ -26,7 +26,9 @@ Job = Dict[str, Any]
 """A job as ``query-jobs`` has it, and ``speed``, ``io-status`` and ``auto-dismiss`` where it is a block job."""
 CONCLUDED = ("concluded",)
 READY = ("ready",)
-STARTED = ("running", "ready", "paused", "standby")
+GOING = ("running", "ready")
+PAUSED = ("paused", "standby")
+STARTED = (*GOING, *PAUSED)
 """What is waited for. Every wait ends with a concluded job, too."""
 BEGIN_ANEW = "run the task again to begin anew"
 _ENDS = ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED")
@@ -82,6 +84,11 @@ def dismiss(ident: str) -> Step:
     return Step("job-dismiss", {"id": ident})
 
 
+def complete(ident: str) -> Step:
+    """Return the step that ends a job which is ready: its device then has what was copied to."""
+    return Step("job-complete", {"id": ident})
+
+
 def wait_for_job(run: Run, ident: str, what: str, until: Tuple[str, ...] = CONCLUDED) -> Job:
     """Watch a job until its status is one of ``until``, or it has concluded, and return it.
 
@@ -124,7 +131,7 @@ class JobPlan(Plan):
         begin: Sequence[Step] = (),
         *,
         until: Tuple[str, ...] = CONCLUDED,
-        completes: bool = False,
+        completed_by: Sequence[Step] = (),
         dismisses: bool = True,
         then: Sequence[Step] = (),
         may_fail: bool = False,
@@ -135,13 +142,13 @@ class JobPlan(Plan):
     ) -> None:
         """Take the plan of a job. ``what``: the job in the user's words. ``begin``: none where one that goes on is joined.
 
-        ``until``: the statuses that are waited for; none: nothing is. ``completes``: whether it is told to complete when it
-        is ready, ``dismisses``: to be forgotten when it has concluded; ``then`` follows where it did not fail.
+        ``until``: the statuses that are waited for; none: nothing is. ``completed_by``: what ends it when it is ready,
+        ``dismisses``: whether it is forgotten when it has concluded; ``then`` follows where it did not fail.
         ``may_fail``: its error is not the task's (it was cancelled).
         """
         self.what, self.ident, self.until, self.may_fail = what, ident, until, may_fail
         self.begin, self.then = list(begin), list(then)
-        self.complete = [Step("job-complete", {"id": ident})] if completes else []
+        self.complete = list(completed_by)
         self.dismiss = [dismiss(ident)] if dismisses else []
         super().__init__(
             later=[*self.begin, *self.complete, *self.dismiss, *self.then],

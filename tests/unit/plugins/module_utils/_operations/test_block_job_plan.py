@@ -55,7 +55,9 @@ STREAM: dict[str, Any] = {"operation": "stream", "device": "top"}
     [
         (CHAIN, BACKUP, "blockdev-backup job-dismiss", "blockdev-backup"),
         (CHAIN, MIRROR, "blockdev-mirror job-complete job-dismiss", "blockdev-mirror"),
-        (CHAIN, {**MIRROR, "complete": False}, "blockdev-mirror", "blockdev-mirror"),
+        (CHAIN, {**MIRROR, "complete": "False"}, "blockdev-mirror", "blockdev-mirror"),
+        (CHAIN, {**MIRROR, "complete": "yes"}, "blockdev-mirror job-complete job-dismiss", "blockdev-mirror"),
+        (CHAIN, {**MIRROR, "complete": "copy"}, "blockdev-mirror block-job-cancel job-dismiss", "blockdev-mirror"),
         (CHAIN, COMMIT, "block-commit job-complete job-dismiss", "block-commit"),
         (CHAIN, {**COMMIT, "top_node": "middle"}, "block-commit job-dismiss", "block-commit"),
         (CHAIN, STREAM, "block-stream", "block-stream"),  # which QEMU must not keep
@@ -72,6 +74,7 @@ STREAM: dict[str, Any] = {"operation": "stream", "device": "top"}
 def test_what_is_begun(current: Current, options: dict[str, Any], finished: str, running: str) -> None:
     assert commands(plan(current, **options)) == finished
     assert commands(plan(current, state="running", **options)) == running
+    assert commands(plan(current, state="paused", **options)) == (running and f"{running} job-pause")
     assert commands(plan(current, state="cancelled", **options)) == ""
 
 
@@ -81,6 +84,13 @@ def test_what_is_begun(current: Current, options: dict[str, Any], finished: str,
         (Current(job()), "job-dismiss", "", "job-cancel job-dismiss"),
         (Current({**job(), "auto-dismiss": True}), "", "", "job-cancel"),
         (Current(job("mirror", "ready"), pivots=True), "job-complete job-dismiss", "", "job-cancel job-dismiss"),
+        (Current(job(status="paused")), "job-resume job-dismiss", "job-resume", "job-cancel job-dismiss"),
+        (
+            Current(job("mirror", "standby"), pivots=True),
+            "job-resume job-complete job-dismiss",
+            "job-resume",
+            "job-cancel job-dismiss",
+        ),
         (Current(job(status="concluded")), "job-dismiss", "", "job-dismiss"),
         (Current(job(status="concluded", error="no")), "job-dismiss", "job-dismiss", "job-dismiss"),
     ],
@@ -95,11 +105,15 @@ def test_what_is_joined(current: Current, finished: str, running: str, cancelled
     [
         (CHAIN, BACKUP, jobs.CONCLUDED),
         (CHAIN, {**BACKUP, "state": "running"}, jobs.STARTED),
-        (CHAIN, {**MIRROR, "complete": False}, jobs.READY),
+        (CHAIN, {**MIRROR, "complete": "no"}, jobs.READY),
         (Current(job()), {"state": "running"}, ()),
+        (Current(job(status="paused")), {"state": "running"}, jobs.GOING),
+        (Current(job(status="paused")), {"state": "paused"}, ()),
+        (Current(job()), {"state": "paused"}, jobs.PAUSED),
+        (CHAIN, {**BACKUP, "state": "paused"}, jobs.PAUSED),
         (Current(job()), {"state": "running", "speed": "1k"}, jobs.STARTED),
-        (Current(job("mirror"), pivots=True), {"complete": False}, jobs.READY),
-        (Current(job("mirror", "ready"), pivots=True), {"complete": False}, ()),
+        (Current(job("mirror"), pivots=True), {"complete": "no"}, jobs.READY),
+        (Current(job("mirror", "ready"), pivots=True), {"complete": "no"}, ()),
         (Current({**job(), "auto-dismiss": True}), {}, jobs.CONCLUDED),
     ],
 )
@@ -150,6 +164,9 @@ def test_arguments() -> None:
         (CHAIN, {"id": "0j", **BACKUP}, "must start with a letter"),
         (Current(job()), MIRROR, "there is a job j0 already, and it is a backup, not a mirror"),
         (Current(job("create")), {}, "not a block job"),
+        (CHAIN, {**COMMIT, "complete": "copy"}, "complete: copy means nothing for commit; it is for mirror"),
+        (Current(job("commit")), {"complete": "copy"}, "complete: copy means nothing for commit"),
+        (CHAIN, {**MIRROR, "complete": "maybe"}, "complete: 'maybe' is not one of pivot, copy, false"),
     ],
 )
 def test_what_is_refused(current: Current, options: dict[str, Any], words: str) -> None:
