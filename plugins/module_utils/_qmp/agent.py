@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 
 from . import errors
@@ -16,6 +18,7 @@ from .deadline import Limit
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from typing import Any
 
     from .address import Address
     from .deadline import Deadline
@@ -23,25 +26,117 @@ if TYPE_CHECKING:
 # QEMU accepts for the agent whether or not one runs, and a request made too early may be lost.
 _ASK_EVERY = 1.0
 _PAUSE = 0.05
+_LOOK = 0.25
+# No JSON holds this byte. It resets the agent's parser from what a client before may have left in it, and goes before its answer.
+_RESET = b"\xff"
+_SYNC = "guest-sync-delimited"
+# Of an answer: what a guest may cost the host's memory.
+_LONGEST = 64 << 20
 
 
 def wait_for_agent(address: str, deadline: Deadline) -> None:
-    """Return when the agent behind ``address`` answers.
+    """Return when the agent behind ``address`` answers. Raise what `Agent` raises."""
+    Agent(address, deadline).close()
 
-    Raise `errors.CommandTimeout` at the deadline: no agent runs in the guest yet, or another client holds its socket; and
-    `errors.ConnectError` if nobody has come to listen there by then, or at once for an address that is not valid.
+
+class Agent:
+    """A client of the agent, which answers to whoever is there what anybody has asked.
+
+    So each command goes out behind a token of its own, and all that comes before that is dropped: answers to other clients, and
+    to a command that this one has given up.
     """
-    limit = Limit(None, deadline, 60.0)
-    with _open(parse(address), limit) as sock:
-        while True:
-            token = int.from_bytes(os.urandom(4), "big")
-            # The byte 0xFF, which no JSON holds, resets the agent's parser from what a client before may have left in it.
-            question = b'\xff{"execute":"guest-sync-delimited","arguments":{"id":%d}}\n' % token
-            _send(sock, question, min(_ASK_EVERY, limit.remaining()))
-            if _answered(sock, b'"return": %d' % token, min(_ASK_EVERY, limit.remaining())):
+
+    def __init__(self, address: str, deadline: Deadline) -> None:
+        """Connect, and return when the agent behind ``address`` answers.
+
+        Raise `errors.CommandTimeout` at the deadline: no agent runs in the guest yet, or another client holds its socket; and
+        `errors.ConnectError` if nobody has come to listen there by then, or at once for an address that is not valid.
+        """
+        limit = Limit(None, deadline, 60.0)
+        self._unread = b""
+        self._socket = _open(parse(address), limit)
+        try:
+            self._meet(limit)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._socket.close()
+
+    def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
+        """Return what the agent returns for a command. The names of arguments get hyphens for their underscores.
+
+        It is written at once and whole, so that an agent which answers too late still carries it out. Raise
+        `errors.CommandError`, `errors.CommandTimeout`, `errors.ProtocolError`, `errors.Disconnected`, `errors.Cancelled`.
+        """
+        limit, token = Limit(None, deadline, 60.0), _new_token()
+        request: dict[str, Any] = {"execute": command}
+        if arguments:
+            request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
+        _send(self._socket, _question(token) + json.dumps(request).encode() + b"\n", max(limit.remaining(), _PAUSE))
+        reply: dict[str, Any] = {}
+        while reply.get("return") != token:
+            reply = self._reply(limit, command)
+        reply = self._reply(limit, command)
+        if "error" in reply:
+            raise errors.command_error(command, reply["error"])
+        if "return" not in reply:
+            raise errors.ProtocolError(f"{command}: the agent has answered with what is not a reply")
+        return reply["return"]
+
+    def _meet(self, limit: Limit) -> None:
+        tokens = []
+        while not limit.expired:
+            tokens.append(_new_token())
+            _send(self._socket, _question(tokens[-1]), min(_ASK_EVERY, limit.remaining()))
+            again = Limit(min(_ASK_EVERY, limit.remaining()), limit.deadline, 0.0)
+            with contextlib.suppress(errors.CommandTimeout):
+                while self._reply(again).get("return") not in tokens:
+                    pass
                 return
+        raise errors.CommandTimeout(_SYNC, "reply", limit.seconds)
+
+    def _reply(self, limit: Limit, command: str = _SYNC) -> dict[str, Any]:
+        """Return the next reply, empty for a line that is not one. Raise as ``execute`` does."""
+        while b"\n" not in self._unread:
+            if limit.cancelled:
+                raise errors.Cancelled(command, "reply")
             if limit.expired:
-                raise errors.CommandTimeout("guest-sync-delimited", "reply", limit.seconds)
+                raise errors.CommandTimeout(command, "reply", limit.seconds)
+            self._socket.settimeout(max(limit.remaining(_LOOK), 0.001))
+            try:
+                data = self._socket.recv(1 << 16)
+            except OSError as exc:
+                if _later(exc):
+                    continue
+                raise _broken(exc) from None
+            if not data:
+                raise errors.Disconnected("the agent's socket was closed: the VM has ended, or another client came")
+            self._unread += data
+            if len(self._unread) > _LONGEST:
+                raise errors.ProtocolError(f"the agent has sent more than {_LONGEST} bytes without an end")
+        line, self._unread = self._unread.split(b"\n", 1)
+        try:
+            reply = json.loads(line.rpartition(_RESET)[2].decode())
+        except (ValueError, RecursionError):
+            return {}
+        return reply if isinstance(reply, dict) else {}
+
+
+def _new_token() -> int:
+    return int.from_bytes(os.urandom(4), "big")
+
+
+def _question(token: int) -> bytes:
+    return _RESET + b'{"execute":"guest-sync-delimited","arguments":{"id":%d}}\n' % token
 
 
 def _open(where: Address, limit: Limit) -> socket.socket:
@@ -57,7 +152,7 @@ def _open(where: Address, limit: Limit) -> socket.socket:
             pause(limit, where, _PAUSE)
             continue
         if limit.expired:
-            raise errors.CommandTimeout("guest-sync-delimited", "queue", limit.seconds)
+            raise errors.CommandTimeout(_SYNC, "queue", limit.seconds)
 
 
 def _send(sock: socket.socket, data: bytes, seconds: float) -> None:
@@ -73,26 +168,6 @@ def _send(sock: socket.socket, data: bytes, seconds: float) -> None:
 def _later(exc: OSError) -> bool:
     # Python 3.8 has a class of its own for a time-out
     return isinstance(exc, (BlockingIOError, TimeoutError)) or "timed out" in str(exc)
-
-
-def _answered(sock: socket.socket, token: bytes, seconds: float) -> bool:
-    """Tell whether the token comes back within so many seconds. Raise `errors.Disconnected` when the other end leaves."""
-    until = Limit(seconds, None, seconds)
-    seen = b""
-    while not until.expired:
-        sock.settimeout(max(until.remaining(), 0.001))
-        try:
-            data = sock.recv(1 << 12)
-        except OSError as exc:
-            if _later(exc):
-                return False
-            raise _broken(exc) from None
-        if not data:
-            raise errors.Disconnected("the agent's socket was closed: the VM has ended, or another client came")
-        seen += data
-        if token in seen or token.replace(b" ", b"") in seen:
-            return True
-    return False
 
 
 def _broken(exc: OSError) -> errors.Disconnected:

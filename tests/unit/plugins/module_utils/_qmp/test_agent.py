@@ -1,11 +1,15 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Waiting for a guest's agent that is not there yet."""
+"""The client of a guest's agent: one that is not there yet, and answers that are somebody else's."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,3 +26,63 @@ def test_a_socket_full_of_questions_is_a_time_out(tmp_path: Path, monkeypatch: p
         server.listen(1)
         with pytest.raises(errors.CommandTimeout):
             agent.wait_for_agent(str(tmp_path / "qga"), Deadline(3.0))
+
+
+def agent_that(answers: Callable[[bytes], bytes], path: Path) -> None:
+    """One that takes a client, answers each line that is asked, and ends with it."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen(1)
+
+    def serve() -> None:
+        with server, server.accept()[0] as client, contextlib.suppress(ConnectionError):
+            for line in client.makefile("rb"):
+                client.sendall(answers(line))
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def test_an_answer_to_a_command_that_was_given_up_is_dropped(tmp_path: Path) -> None:
+    late: list[bytes] = []
+
+    def answers(line: bytes) -> bytes:
+        asked = json.loads(line.lstrip(b"\xff"))
+        if asked["execute"] == "guest-sync-delimited":
+            before, late[:] = b"".join(late), []
+            return before + b"\xff" + json.dumps({"return": asked["arguments"]["id"]}).encode() + b"\n"
+        if asked["execute"] == "slow":
+            late.append(b'{"return": "late"}\n')
+            return b""
+        if asked["execute"] == "bad":
+            return b'{"error": {"class": "GenericError", "desc": "not allowed"}}\n'
+        if asked["execute"] == "garbage":
+            return b"{[\n"
+        return json.dumps({"return": asked["arguments"]}).encode() + b"\n"
+
+    agent_that(answers, tmp_path / "qga")
+    with agent.Agent(str(tmp_path / "qga"), Deadline(10.0)) as client:
+        assert client.execute("echo", Deadline(10.0), one_two=3) == {"one-two": 3}
+        with pytest.raises(errors.CommandTimeout, match="slow"):
+            client.execute("slow", Deadline(0.3))
+        with pytest.raises(errors.CommandError, match="bad failed: not allowed"):
+            client.execute("bad", Deadline(10.0))
+        with pytest.raises(errors.ProtocolError, match="garbage"):
+            client.execute("garbage", Deadline(10.0))
+        cancelled = Deadline(10.0)
+        cancelled.cancel()
+        with pytest.raises(errors.Cancelled):
+            client.execute("slow", cancelled)
+
+
+def test_the_late_answer_comes_before_the_token(tmp_path: Path) -> None:
+    """What a client before had asked for is answered to the next one, which takes it for nothing of its own."""
+
+    def answers(line: bytes) -> bytes:
+        asked = json.loads(line.lstrip(b"\xff"))
+        if asked["execute"] == "guest-sync-delimited":
+            return b'{"return": 7}\n' + b"\xff" + json.dumps({"return": asked["arguments"]["id"]}).encode() + b"\n"
+        return b'{"return": "thawed"}\n'
+
+    agent_that(answers, tmp_path / "qga")
+    with agent.Agent(str(tmp_path / "qga"), Deadline(10.0)) as client:
+        assert client.execute("guest-fsfreeze-status", Deadline(10.0)) == "thawed"
