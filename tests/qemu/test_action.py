@@ -60,6 +60,7 @@ def every_module(vm: VM) -> dict[str, dict[str, Any]]:
         "qemu_cpu_hotplug": {"vcpus": 9},
         "qemu_device": {"id": "r0", "driver": "virtio-rng-pci", "bus": "rp0"},
         "qemu_disk": {"id": "d0", "filename": vm.image("d0.raw"), "bus": "rp1", "size": "32M"},
+        "qemu_disk_snapshot": {"name": "s1", "disks": ["none"]},
         "qemu_dump": {"path": f"{here}/dump"},
         "qemu_export": {"id": "x0", "node": "none"},
         "qemu_image": {"path": f"{here}/new.qcow2", "format": "qcow2", "size": "1M"},

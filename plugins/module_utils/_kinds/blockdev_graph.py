@@ -70,6 +70,11 @@ def chain_from(vm: VM, node: str) -> List[str]:
     return found
 
 
+def images_from(vm: VM, node: str) -> List[str]:
+    """Return the nodes of that chain which are images, and no filters over one."""
+    return [name for name in chain_from(vm, node) if nodes(vm)[name]["drv"] not in _FILTERS]
+
+
 def above(vm: VM, device: str, node: str) -> List[str]:
     """Return the nodes of a device's disk that lie over this one, from the top one down; none where it is not its disk."""
     disk = chain(vm, device)

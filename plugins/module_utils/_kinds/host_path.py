@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, Tuple
 from .._core.errors import Refusal
 from .._qmp.address import UNIX_LONGEST
 from .._qmp.connection import peer_process
+from .blockdev_nodes import same_file
 
 if TYPE_CHECKING:
     from .._core.plan import Draft, Thing
@@ -105,6 +106,12 @@ def exists(vm: VM, option: str, path: str) -> bool | None:
     """Tell whether QEMU finds something there; None where that can't be told."""
     seen = _seen(vm, option, path)
     return None if seen is None else os.path.lexists(seen)
+
+
+def is_seen(vm: VM, option: str, path: str) -> bool:
+    """Tell whether what this process finds at a path is what QEMU finds there."""
+    seen = _seen(vm, option, path)
+    return seen is not None and (seen == path or same_file(seen, path))
 
 
 def _claimed(vm: VM, option: str, path: str, owner: Thing, draft: Draft | None) -> str | None:

@@ -132,6 +132,7 @@ class JobPlan(Plan):
         *,
         until: Tuple[str, ...] = CONCLUDED,
         completed_by: Sequence[Step] = (),
+        on_success: Sequence[Step] = (),
         dismisses: bool = True,
         then: Sequence[Step] = (),
         may_fail: bool = False,
@@ -143,15 +144,17 @@ class JobPlan(Plan):
         """Take the plan of a job. ``what``: the job in the user's words. ``begin``: none where one that goes on is joined.
 
         ``until``: the statuses that are waited for; none: nothing is. ``completed_by``: what ends it when it is ready,
+        ``on_success``: what follows while QEMU still keeps it, as the proof that it is done;
         ``dismisses``: whether it is forgotten when it has concluded; ``then`` follows where it did not fail.
         ``may_fail``: its error is not the task's (it was cancelled).
         """
         self.what, self.ident, self.until, self.may_fail = what, ident, until, may_fail
         self.begin, self.then = list(begin), list(then)
         self.complete = list(completed_by)
+        self.on_success = list(on_success)
         self.dismiss = [dismiss(ident)] if dismisses else []
         super().__init__(
-            later=[*self.begin, *self.complete, *self.dismiss, *self.then],
+            later=[*self.begin, *self.complete, *self.on_success, *self.dismiss, *self.then],
             before=before,
             after=after,
             warnings=warnings,
@@ -168,9 +171,13 @@ class JobOperation(Operation):
 
         Raise NotDoneInTime when it goes on, and OperationFailed when it failed.
         """
-        plan, job = run.plan, None
-        if not isinstance(plan, JobPlan):
-            raise TypeError(f"{type(plan).__name__} is not a JobPlan")
+        if not isinstance(run.plan, JobPlan):
+            raise TypeError(f"{type(run.plan).__name__} is not a JobPlan")
+        return self.follow_job(run, run.plan, current, params)
+
+    def follow_job(self, run: Run, plan: JobPlan, current: Any, params: Params) -> Any:
+        """Do the same for a plan that is a part of the task's."""
+        job = None
         try:
             for step in plan.begin:
                 run.send(step)
@@ -180,6 +187,8 @@ class JobOperation(Operation):
                     run.send(step)
             if plan.until:
                 job = wait_for_job(run, plan.ident, plan.what, plan.until)
+            for step in plan.on_success if job is not None and "error" not in job else ():
+                run.send(step)
             for step in plan.dismiss if has_concluded(job) else ():
                 run.send(step)
         except NotDoneInTime as exc:

@@ -1,0 +1,63 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+"""The file of an overlay: a qcow2 image that begins with nothing of its own, over another image."""
+# Private to the collection: may change without notice.
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from typing import TYPE_CHECKING, Callable, Sequence
+
+from .._core import safe_open
+from .._core.step import Step
+from . import part_file
+from .ownership import Ownership
+from .qemu_img import QemuImg
+
+if TYPE_CHECKING:
+    from .._core.vm import VM
+    from .._qmp.deadline import Deadline
+
+# qcow2's header, as QEMU's docs/interop/qcow2 has it: magic, version, backing file's offset and length, cluster bits, size,
+# encryption, entries and offset of the L1 table, offset and clusters of the refcount table, internal snapshots.
+_QCOW2 = struct.Struct(">4sIQIIQIIQQII")
+_MOST_ENTRIES = 1 << 20
+
+
+def make_step(path: str, base: Sequence[str], size: int, uid: int, binary: str, unused: Callable[[VM], bool]) -> Step:
+    """Return the step that makes an overlay which only its user can open; nothing that is there is written over.
+
+    ``base``: the name and the format of the image below, as its header will have them. ``unused``: tells whether it
+    may be removed where a later step has failed.
+    """
+    part, whose = part_file.part_path(path), Ownership(str(uid), uid if uid != os.geteuid() else None)
+    line = [binary, "create", "-q", "-f", "qcow2", "-u", "-b", base[0], "-F", base[1], part, str(size)]
+    shown = [line, ["mv", "--no-clobber", part, path], *(whose.command_lines(path) if whose.uid is not None else [])]
+    new = part_file.NewFile(path, 0o600)
+
+    def make(deadline: Deadline) -> None:
+        def fill(file: int) -> None:
+            QemuImg(binary, deadline).run(line, f"{path} could not be made", (part, file))
+            whose.apply(file, path)
+
+        new.make(fill)
+
+    remove = Step(do=lambda deadline: new.remove(), command_lines=[["rm", path]], removes=True, still_needed=unused)
+    return Step(do=make, command_lines=shown, undo=[remove])
+
+
+def is_empty(path: str, base: str) -> bool:
+    """Tell whether the file is an overlay of this image in which nothing has been written."""
+    with contextlib.suppress(OSError, struct.error), safe_open.regular(path) as image:
+        head = _QCOW2.unpack(image.read(_QCOW2.size))
+        (magic, backing_at, length, entries, table_at, snapshots) = (head[part] for part in (0, 2, 3, 7, 8, 11))
+        if magic != b"QFI\xfb" or snapshots or not 0 < entries <= _MOST_ENTRIES:
+            return False
+        image.seek(backing_at)
+        named = image.read(min(length, 1023))
+        image.seek(table_at)
+        return named == os.fsencode(base) and not any(image.read(8 * entries))
+    return False

@@ -1,0 +1,394 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_disk_snapshot: what the guest's disks hold after each state, and what is left where one is not reached."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply
+from support.fake_agent import FakeAgent
+from support.lifecycle import Lifecycle
+from support.modules import ModuleFailed, run_module
+from support.vm import REPO, VM
+
+SIZE = 8 << 20
+
+
+@pytest.fixture
+def vm(start_vm: Callable[..., VM]) -> VM:
+    """No guest, not started. `a` is a raw scsi-hd, `b` a qcow2 virtio-blk; both are full of 1."""
+    machine = start_vm(scsi=True)
+    for name, driver, fmt, bus in (("a", "scsi-hd", "raw", "scsi0.0"), ("b", "virtio-blk-pci", "qcow2", "rp0")):
+        path = machine.image(f"{name}.img", str(SIZE), fmt)
+        run_module(machine, "qemu_disk", id=name, driver=driver, filename=path, format=fmt, bus=bus)
+        write(machine, name, 1)
+    return machine
+
+
+def write(vm: VM, disk: str, pattern: int) -> None:
+    """As the guest would, through the device."""
+    said = vm.observer.hmp(f'qemu-io -d {device(disk)} "write -P {pattern} 0 1M"')
+    assert "wrote" in said or said == "", said
+    holds(vm, disk, pattern)
+
+
+def holds(vm: VM, disk: str, pattern: int) -> None:
+    """What the guest would read is this."""
+    said = vm.observer.hmp(f'qemu-io -d {device(disk)} "read -P {pattern} 0 1M"')
+    assert "failed" not in said, said
+
+
+def device(disk: str) -> str:
+    return "/machine/peripheral/b/virtio-backend" if disk == "b" else disk
+
+
+def chain(vm: VM, disk: str) -> list[str]:
+    """The files of a disk from the top down, by what the headers of the images say; QEMU itself has the top."""
+    (drive,) = (item for item in vm.observer.look("query-block") if item["qdev"] == device(disk))
+    top = drive["inserted"]["image"]["filename"]
+    command = ["qemu-img", "info", "-U", "--backing-chain", "--output=json", top]
+    told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    of_headers = [os.path.basename(image["filename"]) for image in told]
+    of_qemu, image = [], drive["inserted"]["image"]
+    while image:
+        of_qemu.append(os.path.basename(image["filename"]))
+        image = image.get("backing-image")
+    assert of_headers == of_qemu
+    return of_qemu
+
+
+def files(vm: VM) -> list[str]:
+    return sorted(path.name for path in vm.directory.iterdir() if ".s" in path.name or "part" in path.name)
+
+
+def snapshot(vm: VM, **options: Any) -> dict[str, Any]:
+    return run_module(vm, "qemu_disk_snapshot", **{"name": "s1", **options})
+
+
+def names(result: dict[str, Any]) -> list[str]:
+    return [
+        command["execute"] if isinstance(command, dict) else Path(command[0]).name for command in result["commands"]
+    ]
+
+
+@pytest.fixture
+def life(vm: VM) -> Lifecycle:
+    return Lifecycle(vm, "qemu_disk_snapshot")
+
+
+def test_present(life: Lifecycle) -> None:
+    vm = life.vm
+    done = life.step(name="s1")
+    where = vm.directory
+    assert done["snapshot"] == {
+        "disks": {
+            "a": {"overlay": f"{where}/a.s1.qcow2", "base": f"{where}/a.img"},
+            "b": {"overlay": f"{where}/b.s1.qcow2", "base": f"{where}/b.img"},
+        },
+        "frozen_ms": None,
+    }
+    assert names(done)[-1] == "transaction"
+    assert (chain(vm, "a"), chain(vm, "b")) == (["a.s1.qcow2", "a.img"], ["b.s1.qcow2", "b.img"])
+    assert (where / "a.s1.qcow2").stat().st_mode & 0o777 == 0o600
+    for disk in ("a", "b"):
+        write(vm, disk, 2)
+    assert set((where / "a.img").read_bytes()[: 1 << 20]) == {1}
+    life.step(name="s2", disks=["a"])
+    assert chain(vm, "a") == ["a.s2.qcow2", "a.s1.qcow2", "a.img"]
+    life.same(name="s1")
+    life.refused("snapshot s2 is on a, and not on b", name="s2")
+    for disk, fmt, driver, bus in (("a", "raw", "scsi-hd", "scsi0.0"), ("b", "qcow2", "virtio-blk-pci", "rp0")):
+        given = {"driver": driver, "filename": f"{where}/{disk}.img", "format": fmt, "bus": bus}
+        Lifecycle(vm, "qemu_disk").same(id=disk, **given)
+    run_module(vm, "qemu_disk", id="a", state="absent")
+    assert not [node for node in vm.observer.nodes() if node.startswith("a")]
+
+
+def test_a_virtual_machine_that_is_started_anew_from_its_overlays(life: Lifecycle, start_vm: Callable[..., VM]) -> None:
+    vm = life.vm
+    life.step(name="s1")
+    write(vm, "a", 2)
+    run_module(vm, "qemu_power", state="off")
+    vm.wait_exit()
+    anew = start_vm(scsi=True)
+    given = {"driver": "scsi-hd", "filename": f"{vm.directory}/a.s1.qcow2", "format": "qcow2", "bus": "scsi0.0"}
+    run_module(anew, "qemu_disk", id="a", **given)
+    holds(anew, "a", 2)
+    Lifecycle(anew, "qemu_disk_snapshot").same(name="s1")
+
+
+def test_bad_input(life: Lifecycle, tmp_path: Path) -> None:
+    vm = life.vm
+    for name in ("", "..", "a/b", "-x", "x" * 65):
+        life.refused("is not a valid name", name=name)
+    life.refused("there is no disk 'c'; there are: a, b", name="s1", disks=["c"])
+    life.refused("disks: the list is empty", name="s1", disks=[])
+    life.refused("'here' is not an absolute path", name="s1", directory="here")
+    life.refused("there is no directory", name="s1", directory=f"{tmp_path}/none")
+    life.refused("qemu_img: there is no program", name="s1", qemu_img="no-such-img")
+    vm.image("a.s1.qcow2", "1M", "qcow2")
+    life.refused("a.s1.qcow2", "belongs to something else", name="s1")
+    fixed = {"driver": "scsi-hd", "filename": vm.image("c.img"), "bus": "scsi0.0", "read_only": True}
+    run_module(vm, "qemu_disk", id="c", **fixed)
+    life.refused("c is read-only", name="s1", disks=["c"])
+    vm.observer.execute("blockdev-add", node_name="t", driver="file", filename=vm.image("t.img", str(SIZE)))
+    vm.observer.execute("blockdev-mirror", job_id="m", device="b-node", target="t", sync="full")
+    life.refused("block job m works on b", name="s9")
+
+
+Meddle = Callable[[str, Callable[[], None]], None]
+
+
+@pytest.fixture
+def meddle(monkeypatch: pytest.MonkeyPatch) -> Meddle:
+    """`meddle("transaction", do)`: something happens right before that command is sent."""
+    sent = apply._send
+
+    def before(command: str, do: Callable[[], None]) -> None:
+        def send(step: Any, vm: Any, deadline: Any) -> None:
+            if step.execute == command:
+                monkeypatch.undo()
+                do()
+            sent(step, vm, deadline)
+
+        monkeypatch.setattr(apply, "_send", send)
+
+    return before
+
+
+def test_the_second_disk_fails(life: Lifecycle, meddle: Meddle) -> None:
+    """QEMU refuses the transaction as a whole: no overlay is on, no file is left."""
+    vm = life.vm
+    before, seen = files(vm), vm.fingerprint()
+    meddle("transaction", lambda: vm.observer.execute("blockdev-del", node_name="b.s1"))
+    with pytest.raises(ModuleFailed) as failed:
+        snapshot(vm)
+    assert "b.s1" in failed.value.result["error"]["desc"] and failed.value.result["commands"] == []
+    assert files(vm) == before and vm.fingerprint() == seen
+    assert chain(vm, "a") == ["a.img"]
+    life.step(name="s1")
+
+
+KILLED = """
+import os, sys
+from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply, operation
+from support.modules import run_module
+count, sent = int(sys.argv[2]), apply._send
+def send(step, vm, deadline):
+    global count
+    if count == 0:
+        os.kill(os.getpid(), 9)
+    count -= 1
+    sent(step, vm, deadline)
+apply._send = send
+run_module(sys.argv[1], "qemu_disk_snapshot", name="s1", **eval(sys.argv[3]))
+"""
+
+
+def killed_before(vm: VM, step: int, **options: Any) -> bool:
+    """Run a task that is killed before its step of that number; False where it had fewer, and came to its end."""
+    command = [sys.executable, "-c", KILLED, vm.qmp, str(step), repr(options)]
+    done = subprocess.run(command, cwd=REPO, check=False)
+    assert done.returncode in (0, -signal.SIGKILL)
+    return done.returncode != 0
+
+
+def test_killed_at_any_step(life: Lifecycle, tmp_path: Path) -> None:
+    vm, step = life.vm, 0
+    with FakeAgent(tmp_path / "qga") as agent:
+        quiesce = {"agent": agent.path}
+        while killed_before(vm, step, quiesce=quiesce):
+            done = life.step(name="s1", quiesce=quiesce)
+            assert not agent.frozen
+            assert chain(vm, "a") == ["a.s1.qcow2", "a.img"] and chain(vm, "b") == ["b.s1.qcow2", "b.img"]
+            assert files(vm) == ["a.s1.qcow2", "b.s1.qcow2"], (step, names(done))
+            back(vm)
+            step += 1
+    assert step == 7
+
+
+def back(vm: VM) -> None:
+    """The disks on their images again, as another tool would do it."""
+    for disk in ("a", "b"):
+        (drive,) = (item for item in vm.observer.look("query-block") if item["qdev"] == device(disk))
+        overlay = drive["inserted"]["node-name"]
+        vm.observer.execute("block-commit", job_id="c", device=overlay, base_node=f"{disk}-node")
+        vm.observer.wait_event("BLOCK_JOB_READY", device="c")
+        vm.observer.execute("job-complete", id="c")
+        vm.observer.wait_event("BLOCK_JOB_COMPLETED", device="c")
+        vm.observer.execute("blockdev-del", node_name=overlay)
+        (vm.directory / f"{disk}.s1.qcow2").unlink()
+
+
+FREEZE, THAW = "guest-fsfreeze-freeze", "guest-fsfreeze-thaw"
+
+
+def test_quiesce(life: Lifecycle, tmp_path: Path) -> None:
+    with FakeAgent(tmp_path / "qga") as agent:
+        done = life.step(name="s1", quiesce={"agent": agent.path})
+        assert names(done)[-3:] == [FREEZE, "transaction", THAW]
+        asked = [command for command in agent.asked if "status" not in command]
+        assert asked == [FREEZE, THAW] and not agent.frozen
+        assert done["snapshot"]["frozen_ms"] >= 0
+        agent.frozen = True  # by a task that was killed
+        again = life.step(name="s1", quiesce={"agent": agent.path})
+        assert names(again) == [THAW] and not agent.frozen
+
+
+@pytest.mark.parametrize("how", ["silent", "refuses", "deaf", "nobody"])
+def test_an_agent_that_does_not_freeze(life: Lifecycle, tmp_path: Path, how: str) -> None:
+    vm, before = life.vm, files(life.vm)
+    faults: dict[str, Any] = {
+        "silent": {"silent": (FREEZE,)},
+        "refuses": {"errors": {FREEZE: "no file system can be frozen"}},
+        "deaf": {"silent": ("guest-sync-delimited",)},
+        "nobody": {},
+    }[how]
+    with FakeAgent(tmp_path / "qga", **faults) as agent:
+        path = f"{tmp_path}/none" if how == "nobody" else agent.path
+        quiesce = {"agent": path, "timeout": 1}
+        life.refused("quiesce", foretold=how in ("deaf", "nobody"), name="s1", quiesce=quiesce)
+        assert files(vm) == before and not agent.frozen
+        done = snapshot(vm, quiesce={**quiesce, "required": False})
+        assert chain(vm, "a") == ["a.s1.qcow2", "a.img"] and not agent.frozen
+        assert "quiesce" in " ".join(done["warnings"])
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("told", ["refused", "stopped"])
+def test_a_guest_is_thawed_when_the_snapshot_fails(life: Lifecycle, tmp_path: Path, meddle: Meddle, told: str) -> None:
+    vm, before = life.vm, files(life.vm)
+    with FakeAgent(tmp_path / "qga") as agent:
+        gone = partial(vm.observer.execute, "blockdev-del", node_name="b.s1")
+        meddle("transaction", gone if told == "refused" else stop)
+        with pytest.raises((ModuleFailed, KeyboardInterrupt)):
+            snapshot(vm, quiesce={"agent": agent.path})
+        assert not agent.frozen and files(vm) == before
+        assert [command for command in agent.asked if "status" not in command] == [FREEZE, THAW]
+
+
+# -- absent --------------------------------------------------------------------
+
+
+def test_absent(life: Lifecycle) -> None:
+    """Of three snapshots the one in the middle, the topmost, and the last."""
+    vm = life.vm
+    for number, name in enumerate(("s1", "s2", "s3"), start=2):
+        life.step(name=name)
+        for disk in ("a", "b"):
+            write(vm, disk, number)
+    done = life.step(name="s2", state="absent")
+    assert names(done) == 2 * ["block-commit", "rm", "job-dismiss", "blockdev-del"]
+    assert done["snapshot"] == {"disks": {}, "frozen_ms": None}
+    assert (chain(vm, "a"), chain(vm, "b")) == (
+        ["a.s3.qcow2", "a.s1.qcow2", "a.img"],
+        ["b.s3.qcow2", "b.s1.qcow2", "b.img"],
+    )
+    done = life.step(name="s3", state="absent")
+    assert names(done) == 2 * ["block-commit", "job-complete", "rm", "job-dismiss", "blockdev-del"]
+    life.step(name="s1", state="absent", keep_file=True)
+    assert (chain(vm, "a"), chain(vm, "b")) == (["a.img"], ["b.img"])
+    assert files(vm) == ["a.s1.qcow2", "b.s1.qcow2"]
+    for disk in ("a", "b"):
+        holds(vm, disk, 4)
+    kept = snapshot(vm, state="absent")
+    assert not kept["changed"] and "it is left" in " ".join(kept["warnings"])
+    assert set((vm.directory / "a.img").read_bytes()[: 1 << 20]) == {4}
+    assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"a-node", "b-node"}
+
+
+def test_absent_under_another_tools_overlay(life: Lifecycle) -> None:
+    vm = life.vm
+    life.step(name="s1", disks=["a"])
+    other = vm.image("other.qcow2", str(SIZE), "qcow2")
+    file = {"driver": "file", "filename": other}
+    vm.observer.send("blockdev-add", {"node-name": "other", "driver": "qcow2", "file": file, "backing": None})
+    vm.observer.execute("blockdev-snapshot", node="a.s1", overlay="other")
+    write(vm, "a", 3)
+    life.step(name="s1", disks=["a"], state="absent")
+    (drive,) = (item for item in vm.observer.look("query-block") if item["qdev"] == "a")
+    assert drive["inserted"]["node-name"] == "other" and files(vm) == []
+    holds(vm, "a", 3)
+    run_module(vm, "qemu_disk", id="a", state="absent")
+    assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"b-node"}
+
+
+def test_absent_below_a_throttle_filter(life: Lifecycle) -> None:
+    """The filter that the user has put over the disk stays over it."""
+    vm = life.vm
+    vm.observer.send("object-add", {"qom-type": "throttle-group", "id": "tg"})
+    vm.observer.send(
+        "blockdev-add", {"node-name": "over", "driver": "throttle", "throttle-group": "tg", "file": "a-node"}
+    )
+    vm.observer.send("qom-set", {"path": "/machine/peripheral/a", "property": "drive", "value": "over"})
+    for state in ("present", "absent"):
+        life.step(name="s1", disks=["a"], state=state)
+        assert vm.observer.look("qom-get", path="/machine/peripheral/a", property="drive") == "over"
+        holds(vm, "a", 1)
+    assert files(vm) == []
+
+
+def test_absent_killed_at_any_step(life: Lifecycle) -> None:
+    vm, step, going = life.vm, 0, True
+    while going:
+        life.step(name="s1")
+        for disk in ("a", "b"):
+            write(vm, disk, 3)
+        going = killed_before(vm, step, state="absent")
+        left = run_module(vm, "qemu_disk_snapshot", name="s1", state="absent")
+        assert left["changed"] is going, (step, left)
+        life.same(name="s1", state="absent")
+        assert (chain(vm, "a"), chain(vm, "b")) == (["a.img"], ["b.img"]), (step, left)
+        assert files(vm) == [] and vm.observer.look("query-jobs") == []
+        for disk in ("a", "b"):
+            holds(vm, disk, 3)
+        step += 1
+    assert step == 11
+
+
+def test_what_a_killed_snapshot_has_left_is_removed(life: Lifecycle) -> None:
+    vm, step, going = life.vm, 0, True
+    while going:
+        going = killed_before(vm, step)
+        run_module(vm, "qemu_disk_snapshot", name="s1", state="absent")
+        assert files(vm) == [] and chain(vm, "a") == ["a.img"], step
+        assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"a-node", "b-node"}
+        step += 1
+
+
+def test_a_commit_that_takes_too_long_or_fails(life: Lifecycle) -> None:
+    vm = life.vm
+    life.step(name="s1")
+    write(vm, "a", 2)
+
+    job = "ansible-snapshot-commit-a.s1"
+    vm.observer.send(
+        "block-commit",
+        {"job-id": job, "device": "a.s1", "base-node": "a-node", "auto-dismiss": False, "speed": 65536},
+    )
+    with pytest.raises(ModuleFailed) as failed:
+        snapshot(vm, state="absent", disks=["a"], timeout=2)
+    assert "the next run joins it" in failed.value.result["msg"]
+    assert chain(vm, "a") == ["a.s1.qcow2", "a.img"] and "a.s1.qcow2" in files(vm)
+    vm.observer.execute("block-job-cancel", device=job, force=True)
+    vm.observer.wait_event("BLOCK_JOB_CANCELLED", device=job)
+    with pytest.raises(ModuleFailed, match=r"commit of .*a.s1.qcow2 into .*a.img: .*run the task again"):
+        snapshot(vm, state="absent", disks=["a"])
+    holds(vm, "a", 2)
+    life.step(name="s1", state="absent")
+    holds(vm, "a", 2)
