@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: qemu_disk_snapshot
-short_description: Take and commit snapshots of the disks of a running QEMU virtual machine
+short_description: Take snapshots of the disks of a running QEMU virtual machine, commit them, and go back
 version_added: 0.4.0
 author:
   - The vmm.qemu contributors (@vmm-qemu)
@@ -18,12 +18,19 @@ description:
   - The machine's memory is not part of it. M(vmm.qemu.qemu_snapshot) takes snapshots with memory, inside qcow2 images.
   - The overlay of a disk is the file C(DISK.NAME.qcow2), where C(DISK) is the device's id. By that name it is found again, also
     after the virtual machine has been started anew from it. Only QEMU's user can open it.
+  - To go back to a snapshot the guest is stopped, given new overlays and reset, since what it has in memory is of the disks as
+    they were. All disks go back, or none does.
   - M(vmm.qemu.qemu_disk) and M(vmm.qemu.qemu_machine) take the chain of images for the disk. A virtual machine that is started
     anew must be given the overlay as its disk's image.
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
   - vmm.qemu._qmp
+attributes:
+  idempotent:
+    support: partial
+    details:
+      - O(state=reverted) goes back every time. The other states are reached once.
 options:
   name:
     description: The snapshot's name, of 1 to 64 letters, digits, C(-), C(.) and C(_).
@@ -35,13 +42,17 @@ options:
       - V(absent) commits it while the guest runs. What was written since goes into the image below by a job for each disk, one
         after the other, and then the overlay is removed. That works for one with later snapshots over it, too. When the task
         is out of time the job goes on, and the next run joins it.
+      - V(reverted) throws away what was written since, and resets the guest, which then runs if it ran before. Snapshots that
+        were taken over this one go, too, which is warned of. This one stays. An overlay that something else has put there
+        since is taken out of the chain, and its file is left. It needs QEMU 6.2 or later.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, reverted]
     default: present
   disks:
     description:
       - The disks, as ids of their devices, names of their drives, or names of block nodes.
-      - If not set, all that the guest can write to, firmware's variables excepted.
+      - If not set, all that the guest can write to, firmware's variables excepted; with O(state=reverted), those of them that
+        have the snapshot.
     type: list
     elements: str
   directory:
@@ -95,12 +106,32 @@ EXAMPLES = r"""
     quiesce:
       agent: /run/vm1.agent
 
-- name: Give the snapshot up, and keep what was written since
-  vmm.qemu.qemu_disk_snapshot:
-    socket: /run/vm1.qmp
-    name: before-update
-    state: absent
-    timeout: 3600
+- name: Update the guest, and take it back where a test fails
+  block:
+    - name: Keep the disks as they are now
+      vmm.qemu.qemu_disk_snapshot:
+        socket: /run/vm1.qmp
+        name: before-update
+        quiesce:
+          agent: /run/vm1.agent
+    - name: Update and test
+      ansible.builtin.include_role:
+        name: update_and_test
+        apply:
+          delegate_to: vm1
+  rescue:
+    - name: The guest is what it was
+      vmm.qemu.qemu_disk_snapshot:
+        socket: /run/vm1.qmp
+        name: before-update
+        state: reverted
+  always:
+    - name: Give the snapshot up
+      vmm.qemu.qemu_disk_snapshot:
+        socket: /run/vm1.qmp
+        name: before-update
+        state: absent
+        timeout: 3600
 
 - name: Only the data disk, with its overlay elsewhere
   vmm.qemu.qemu_disk_snapshot:
@@ -112,7 +143,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 snapshot:
-  description: The snapshot. In check mode as it would be.
+  description: The snapshot. In check mode as it would be. Without disks where it is gone.
   returned: success
   type: dict
   sample:

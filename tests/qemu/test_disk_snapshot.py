@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from support.modules import ModuleFailed, run_module
 from support.vm import REPO, VM
 
 SIZE = 8 << 20
+LIVE_VM = {"scsi": True}
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ def test_present(life: Lifecycle) -> None:
     life.same(name="s1")
     life.refused("snapshot s2 is on a, and not on b", name="s2")
     for disk, fmt, driver, bus in (("a", "raw", "scsi-hd", "scsi0.0"), ("b", "qcow2", "virtio-blk-pci", "rp0")):
-        given = {"driver": driver, "filename": f"{where}/{disk}.img", "format": fmt, "bus": bus}
+        given: dict[str, Any] = {"driver": driver, "filename": f"{where}/{disk}.img", "format": fmt, "bus": bus}
         Lifecycle(vm, "qemu_disk").same(id=disk, **given)
     run_module(vm, "qemu_disk", id="a", state="absent")
     assert not [node for node in vm.observer.nodes() if node.startswith("a")]
@@ -123,7 +125,12 @@ def test_a_virtual_machine_that_is_started_anew_from_its_overlays(life: Lifecycl
     run_module(vm, "qemu_power", state="off")
     vm.wait_exit()
     anew = start_vm(scsi=True)
-    given = {"driver": "scsi-hd", "filename": f"{vm.directory}/a.s1.qcow2", "format": "qcow2", "bus": "scsi0.0"}
+    given: dict[str, Any] = {
+        "driver": "scsi-hd",
+        "filename": f"{vm.directory}/a.s1.qcow2",
+        "format": "qcow2",
+        "bus": "scsi0.0",
+    }
     run_module(anew, "qemu_disk", id="a", **given)
     holds(anew, "a", 2)
     Lifecycle(anew, "qemu_disk_snapshot").same(name="s1")
@@ -140,7 +147,7 @@ def test_bad_input(life: Lifecycle, tmp_path: Path) -> None:
     life.refused("qemu_img: there is no program", name="s1", qemu_img="no-such-img")
     vm.image("a.s1.qcow2", "1M", "qcow2")
     life.refused("a.s1.qcow2", "belongs to something else", name="s1")
-    fixed = {"driver": "scsi-hd", "filename": vm.image("c.img"), "bus": "scsi0.0", "read_only": True}
+    fixed: dict[str, Any] = {"driver": "scsi-hd", "filename": vm.image("c.img"), "bus": "scsi0.0", "read_only": True}
     run_module(vm, "qemu_disk", id="c", **fixed)
     life.refused("c is read-only", name="s1", disks=["c"])
     vm.observer.execute("blockdev-add", node_name="t", driver="file", filename=vm.image("t.img", str(SIZE)))
@@ -258,7 +265,7 @@ def test_an_agent_that_does_not_freeze(life: Lifecycle, tmp_path: Path, how: str
     }[how]
     with FakeAgent(tmp_path / "qga", **faults) as agent:
         path = f"{tmp_path}/none" if how == "nobody" else agent.path
-        quiesce = {"agent": path, "timeout": 1}
+        quiesce: dict[str, Any] = {"agent": path, "timeout": 1}
         life.refused("quiesce", foretold=how in ("deaf", "nobody"), name="s1", quiesce=quiesce)
         assert files(vm) == before and not agent.frozen
         done = snapshot(vm, quiesce={**quiesce, "required": False})
@@ -392,3 +399,171 @@ def test_a_commit_that_takes_too_long_or_fails(life: Lifecycle) -> None:
     holds(vm, "a", 2)
     life.step(name="s1", state="absent")
     holds(vm, "a", 2)
+
+
+# -- reverted ------------------------------------------------------------------
+
+
+def back_again(vm: VM, **options: Any) -> dict[str, Any]:
+    """Check mode, which leaves the VM alone, then the real run, which does what that said."""
+    before, seen = vm.fingerprint(), files(vm)
+    foretold = snapshot(vm, state="reverted", check=True, diff=True, **options)
+    assert vm.fingerprint() == before and files(vm) == seen
+    done = snapshot(vm, state="reverted", diff=True, **options)
+    assert done["commands"] == foretold["commands"] and done["diff"] == foretold["diff"]
+    assert done["changed"] and foretold["changed"] and done["snapshot"] == foretold["snapshot"]
+    return done
+
+
+def test_reverted(life: Lifecycle) -> None:
+    vm = life.vm
+    life.step(name="s1")
+    for number, name in enumerate(("s2", "s3"), start=2):
+        for disk in ("a", "b"):
+            write(vm, disk, number)
+        life.step(name=name)
+    vm.observer.execute("cont")
+    vm.observer.forget_events()
+    done = back_again(vm)
+    assert done["snapshot"]["disks"]["a"]["overlay"].endswith("a.s1~1.qcow2")
+    assert sum("a.s2.qcow2" in text and "goes, too" in text for text in done["warnings"]) == 1
+    assert (chain(vm, "a"), chain(vm, "b")) == (["a.s1~1.qcow2", "a.img"], ["b.s1~1.qcow2", "b.img"])
+    assert files(vm) == ["a.s1~1.qcow2", "b.s1~1.qcow2"] and vm.observer.status() == "running"
+    assert [event["event"] for event in vm.observer.events if event["event"] in ("STOP", "RESET", "RESUME")][:3] == [
+        "STOP",
+        "RESET",
+        "RESUME",
+    ]
+    for disk in ("a", "b"):
+        holds(vm, disk, 1)
+        write(vm, disk, 5)
+    assert len([node for node in vm.observer.nodes() if not node.startswith("#")]) == 4
+    life.same(name="s1")
+    vm.observer.execute("stop")
+    assert back_again(vm)["snapshot"]["disks"]["b"]["overlay"].endswith("b.s1.qcow2")
+    assert vm.observer.status() != "running" and files(vm) == ["a.s1.qcow2", "b.s1.qcow2"]
+    for disk in ("a", "b"):
+        holds(vm, disk, 1)
+    life.step(name="s1", state="absent")
+    assert (chain(vm, "a"), chain(vm, "b"), files(vm)) == (["a.img"], ["b.img"], [])
+
+
+def test_reverted_killed_at_any_step(life: Lifecycle) -> None:
+    vm, step, going = life.vm, 0, True
+    life.step(name="s1")
+    vm.observer.execute("cont")
+    while going:
+        for disk in ("a", "b"):
+            write(vm, disk, 3)
+        going = killed_before(vm, step, state="reverted")
+        if going:
+            snapshot(vm, state="reverted")
+        for disk in ("a", "b"):
+            holds(vm, disk, 1)
+        assert vm.observer.status() == "running" and len(files(vm)) == 2, (step, files(vm))
+        assert len([node for node in vm.observer.nodes() if not node.startswith("#")]) == 4, step
+        step += 1
+    assert step > 14
+
+
+def test_reverted_fails_in_the_middle(life: Lifecycle, meddle: Meddle) -> None:
+    """The second disk's device is gone: the guest has its old chain, and runs."""
+    vm = life.vm
+    life.step(name="s1")
+    write(vm, "a", 2)
+    vm.observer.execute("cont")
+    before, seen = vm.fingerprint(), files(vm)
+    taken: list[str] = []
+
+    def take(step: Any, vm_: Any, deadline: Any, sent: Any = apply._send) -> None:
+        if step.execute == "qom-set" and "/b/" in step.arguments["path"] and not taken:
+            taken.append(step.execute)
+            step = step.replace(arguments={**step.arguments, "value": "none"})
+        sent(step, vm_, deadline)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apply, "_send", take)
+        with pytest.raises(ModuleFailed) as failed:
+            snapshot(vm, state="reverted")
+    assert failed.value.result["commands"] == [] and taken
+    assert "not_rolled_back" not in failed.value.result
+    assert vm.fingerprint() == before and files(vm) == seen
+    holds(vm, "a", 2)
+
+
+def test_what_can_not_go_back(life: Lifecycle) -> None:
+    vm = life.vm
+    life.refused("no disk has a snapshot s1", name="s1", state="reverted")
+    life.step(name="s1", disks=["a"])
+    life.refused("disk b has no snapshot s1", name="s1", state="reverted", disks=["a", "b"])
+    sock = {"type": "unix", "data": {"path": f"{vm.directory}/nbd"}}
+    vm.observer.send("nbd-server-start", {"addr": sock})
+    vm.observer.send("block-export-add", {"type": "nbd", "id": "e0", "node-name": "a.s1"})
+    life.refused("export e0 uses", name="s1", state="reverted")
+    vm.observer.execute("nbd-server-stop")
+    assert "disk b stays as it is" in " ".join(back_again(vm)["warnings"])
+
+
+# -- a guest -------------------------------------------------------------------
+
+
+def test_a_guest_is_updated_and_taken_back(live_vm: VM) -> None:
+    """The three tasks of the guide: take, let the guest write, go back. It boots anew, and has the disk as it was."""
+    disk = {"driver": "scsi-hd", "bus": "scsi0.0", "filename": live_vm.image("a.img", str(SIZE))}
+    run_module(live_vm, "qemu_disk", **{"id": "a", **disk})  # type: ignore[arg-type]
+    live_vm.guest_sees(blk={"sda"})
+    live_vm.run_in_guest("echo before | dd of=/dev/sda conv=fsync 2>/dev/null; sync")
+    snapshot(live_vm, name="update")
+    live_vm.run_in_guest("echo after! | dd of=/dev/sda conv=fsync 2>/dev/null; sync")
+    assert live_vm.run_in_guest("head -n 1 /dev/sda") == "after!\n"
+    booted = len(live_vm.serial)
+    snapshot(live_vm, name="update", state="reverted")
+    live_vm.wait_serial("GUEST-STATE", since=booted)
+    live_vm.guest_sees(blk={"sda"})
+    assert live_vm.run_in_guest("head -n 1 /dev/sda") == "before\n"
+    live_vm.run_in_guest("echo again | dd of=/dev/sda conv=fsync 2>/dev/null; sync")
+    snapshot(live_vm, name="update", state="absent")
+    assert live_vm.run_in_guest("head -n 1 /dev/sda") == "again\n"
+    assert (live_vm.directory / "a.img").read_bytes()[:5] == b"again"
+
+
+TRIES = 5
+NUMBERS = """n=0; while [ ! -e /tmp/stop ]; do n=$((n + 1)); for disk in sda sdb; do
+printf "%08d" $n | dd of=/dev/$disk bs=512 count=1 conv=sync oflag=direct 2>/dev/null; done; done &"""
+
+
+def test_two_disks_are_of_one_moment(live_vm: VM) -> None:
+    """A writer puts n on the one, then n on the other: in each snapshot they differ by 1 at the most."""
+    for name in ("a", "b"):
+        disk = {"driver": "scsi-hd", "bus": "scsi0.0", "filename": live_vm.image(f"{name}.img", str(SIZE))}
+        run_module(live_vm, "qemu_disk", **{"id": name, **disk})  # type: ignore[arg-type]
+        live_vm.guest_sees(blk={"sda"} if name == "a" else {"sda", "sdb"})
+    live_vm.run_in_guest(NUMBERS.replace("\n", " "))
+    seen = []
+    for number in range(TRIES):
+        taken = snapshot(live_vm, name=f"s{number}")["snapshot"]["disks"]
+        pair = []
+        for name in ("a", "b"):
+            base = taken[name]["base"]
+            fmt = "qcow2" if base.endswith("qcow2") else "raw"
+            command = ["qemu-io", "-U", "-r", "-f", fmt, "-c", "read -v 0 512", base]
+            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            pair.append(said.splitlines()[0].split()[-1].strip("."))
+        seen.append((int(pair[0] or 0), int(pair[1] or 0)))
+        time.sleep(0.1)
+    live_vm.run_in_guest("touch /tmp/stop")
+    assert all(one - other in (0, 1) for one, other in seen), seen
+    assert len({one for one, _other in seen}) > 1, seen
+
+
+def test_no_space_left(vm: VM, tmp_path: Path) -> None:
+    """Nothing is left where an overlay can't be made; where a commit fails the snapshot stays, and the guest goes on."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=320k", "tmpfs", str(small)], check=True)
+    try:
+        with pytest.raises(ModuleFailed, match="No space left"):
+            snapshot(vm, directory=str(small))
+        assert list(small.iterdir()) == [] and (chain(vm, "a"), chain(vm, "b")) == (["a.img"], ["b.img"])
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)

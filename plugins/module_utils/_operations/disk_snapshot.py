@@ -22,7 +22,8 @@ from .._kinds.blockdev_steps import drop_hold
 from .._kinds.host_path import is_seen
 from . import jobs
 from .disk_snapshot_commit import CommitPlan, Overlay, commit, read_overlay
-from .disk_snapshot_disks import Disk, Layer, Place, all_disks, check_label, place
+from .disk_snapshot_disks import MOST_NAMES, Disk, Layer, Place, all_disks, check_label, place
+from .disk_snapshot_revert import Return, directory_of, go_back, returns
 from .freeze import QUIESCE, Freezer, do_frozen
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Current(NamedTuple):
     """The program that makes it."""
     overlays: Sequence[Overlay] = ()
     """What is there of a snapshot that is to go."""
+    returns: Sequence[Return] = ()
+    """The disks that go back."""
 
     def chains(self) -> Dict[str, List[str]]:
         """Return the images of each disk, from the top one down."""
@@ -54,11 +57,11 @@ class Current(NamedTuple):
 
 
 class DiskSnapshots(jobs.JobOperation):
-    """Take a snapshot of disks, or commit it into what is below."""
+    """Take a snapshot of disks, commit it into what is below, or go back to it."""
 
     options = {
         "name": Option("str", required=True),
-        "state": Option("str", choices=["present", "absent"], default="present"),
+        "state": Option("str", choices=["present", "absent", "reverted"], default="present"),
         "disks": Option("list", elements="str"),
         "directory": Option("path"),
         "quiesce": QUIESCE,
@@ -93,20 +96,29 @@ class DiskSnapshots(jobs.JobOperation):
             found = jobs.jobs(vm)
             overlays = [read_overlay(vm, disk, found, params) for disk in disks]
             return Current(vm, disks, Freezer(None, vm.deadline), overlays=overlays)
-        return _read_for_new(vm, disks, params)
+        return (_read_for_return if params["state"] == "reverted" else _read_for_new)(vm, disks, params)
 
     def plan(self, current: Current, params: Params) -> Plan:
-        """Return what makes the overlays, or gives them up. Raise Refusal where the guest can't be frozen and must be."""
+        """Return what leads to the state. Raise Refusal where the guest can't be frozen and must be."""
         if params["state"] == "absent":
             return commit(current.vm, current.overlays, current.chains(), params)
-        return take(current)
+        if params["state"] == "present":
+            return take(current)
+        new = [step for back in current.returns for step in add_steps(current, back.disk, back.base, back.base.node)]
+        others = [disk for disk in current.disks if disk not in [back.disk for back in current.returns]]
+        return go_back(current.vm, current.returns, current.places, new, others, params["name"])
 
     def begin(self, run: Run, current: Current, params: Params) -> None:
         """Do the plan's steps, all or nothing, and thaw the guest."""
         do_frozen(run, current.freezer)
 
     def follow(self, run: Run, current: Current, params: Params) -> Any:
-        """Commit one disk after the other. Raise NotDoneInTime when a job goes on, and OperationFailed when it failed."""
+        """Commit one disk after the other, or reset the guest and remove what is not needed any more.
+
+        Raise NotDoneInTime when a job goes on, and OperationFailed when it failed.
+        """
+        if params["state"] == "reverted":
+            super(jobs.JobOperation, self).follow(run, current, params)
         if isinstance(run.plan, CommitPlan):
             for step in run.plan.clears:
                 run.send(step)
@@ -115,7 +127,7 @@ class DiskSnapshots(jobs.JobOperation):
 
     def describe(self, current: Current, params: Params, plan: Plan, end: Any) -> Dict[str, Any]:
         """Return ``snapshot`` as it is in the end, and what was warned of on the way."""
-        disks = [] if params["state"] == "absent" else current.disks
+        disks = [] if params["state"] == "absent" else [back.disk for back in current.returns] or current.disks
         shown = {disk.name: _shown(disk, current.places.get(disk.name), params["name"]) for disk in disks}
         return {
             "snapshot": {"disks": shown, "frozen_ms": current.freezer.frozen_ms},
@@ -136,6 +148,17 @@ def _read_for_new(vm: VM, disks: List[Disk], params: Params) -> Current:
     places = {disk.name: new_place(vm, disk, disk.layers[0], params) for disk in new}
     binary = QemuImg(params["qemu_img"], vm.deadline).binary if new else ""
     return Current(vm, disks, freezer, places, user_of(vm, disks), binary)
+
+
+def _read_for_return(vm: VM, disks: List[Disk], params: Params) -> Current:
+    """Return the disks that have the snapshot, and where their new overlays come to be."""
+    found = returns(vm, disks, params)
+    places = {}
+    for back in found:
+        where = {**params, "directory": directory_of(back, params)}
+        places[back.disk.name] = new_place(vm, back.disk, back.base, where, MOST_NAMES)
+    binary = QemuImg(params["qemu_img"], vm.deadline).binary
+    return Current(vm, disks, Freezer(None, vm.deadline), places, user_of(vm, disks), binary, returns=found)
 
 
 def _meant(known: Dict[str, Disk], params: Params) -> List[Disk]:
@@ -249,10 +272,9 @@ def take(current: Current) -> Plan:
 
 def _shown(disk: Disk, new: Place | None, name: str) -> Dict[str, str]:
     """Return an overlay and what is below it."""
-    if new is not None:
-        return {"overlay": new.path, "base": disk.layers[0].source}
-    at = disk.overlay(name) or 0
-    return {"overlay": disk.layers[at].path, "base": disk.layers[at + 1].source}
+    at = disk.overlay(name)
+    base = disk.layers[0 if at is None else at + 1].source
+    return {"overlay": new.path if new else disk.layers[at or 0].path, "base": base}
 
 
 DISK_SNAPSHOT = DiskSnapshots()

@@ -139,21 +139,19 @@ def place(vm: VM, disk: Disk, name: str, base: Layer, directory: str, most: int 
     """
     for number in range(most):
         path = os.path.join(directory, f"{disk.name}.{name}{f'~{number}' if number else ''}.qcow2")
-        node = _free_node(vm, disk.name, name, number)
-        stray = _stray(vm, path)
+        node, openers = _free_node(vm, disk.name, name, number), _openers(vm, path)
+        stray = next((name for name in openers if not is_held(vm, name)), "")
         if not os.path.lexists(path):
             return Place(path, node, stray=stray)
-        if is_empty(path, base.source) and (stray or not in_use(path)):
+        in_chain = any(is_held(vm, name) for name in openers)
+        if is_empty(path, base.source) and not in_chain and (stray or not in_use(path)):
             return Place(path, node, there=True, stray=stray)
     return Place(path, node, stray=stray, taken=True)
 
 
-def _stray(vm: VM, path: str) -> str:
-    """Return the node that has a file open and that nothing stands on or uses; empty where there is none."""
-    for name, node in nodes(vm).items():
-        if node["drv"] == "qcow2" and not is_held(vm, name) and _layer(vm, name).path == path:
-            return name
-    return ""
+def _openers(vm: VM, path: str) -> List[str]:
+    """Return the qcow2 nodes that have a file open."""
+    return [name for name, node in nodes(vm).items() if node["drv"] == "qcow2" and _layer(vm, name).path == path]
 
 
 def _free_node(vm: VM, disk: str, name: str, number: int) -> str:
