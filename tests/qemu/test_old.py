@@ -190,3 +190,15 @@ def test_cpus_come_and_stay(live_vm: VM) -> None:
 def test_its_information(paused_vm: VM) -> None:
     told = run_module(paused_vm, "qemu_info", gather_subset=["all"])["vm"]
     assert told["version"]["qemu"]["major"] == 5
+
+
+def test_a_disk_snapshot_can_be_taken_and_committed_and_not_gone_back_to(live_vm: VM) -> None:
+    vm, life = live_vm, Lifecycle(live_vm, "qemu_disk_snapshot")
+    disk: dict[str, Any] = {"id": "s0", "driver": "scsi-hd", "bus": "scsi0.0", "filename": vm.image("s.img")}
+    run_module(vm, "qemu_disk", **disk)
+    life.step(name="s1")
+    answer = life.refused("6.2 and later can", "was kept", foretold=False, name="s1", state="reverted")
+    assert "after it was realized" in answer["error"]["desc"] and "not_rolled_back" not in answer
+    assert vm.observer.status() == "running" and not (vm.directory / "s0.s1~1.qcow2").exists()
+    life.step(name="s1", state="absent")
+    run_module(vm, "qemu_disk", id="s0", state="absent")
