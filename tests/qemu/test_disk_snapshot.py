@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -287,6 +288,39 @@ def test_a_guest_is_thawed_when_the_snapshot_fails(life: Lifecycle, tmp_path: Pa
             snapshot(vm, quiesce={"agent": agent.path})
         assert not agent.frozen and files(vm) == before
         assert [command for command in agent.asked if "status" not in command] == [FREEZE, THAW]
+
+
+def test_qemu_does_not_answer_while_the_guest_is_frozen(life: Lifecycle, tmp_path: Path, meddle: Meddle) -> None:
+    """The guest is thawed, no file goes that QEMU may be about to use, and the next run finds what came of it."""
+    vm = life.vm
+
+    def hang() -> None:
+        os.kill(vm.pid, signal.SIGSTOP)
+        vm.wait_stopped()
+
+    with FakeAgent(tmp_path / "qga") as agent:
+        meddle("transaction", hang)
+        with pytest.raises(ModuleFailed) as failed:
+            snapshot(vm, quiesce={"agent": agent.path}, timeout=2)
+        assert not agent.frozen and agent.asked[-1] == THAW
+        os.kill(vm.pid, signal.SIGCONT)
+    assert files(vm) == ["a.s1.qcow2", "b.s1.qcow2"] and failed.value.result["not_rolled_back"]
+    snapshot(vm)
+    assert (chain(vm, "a"), chain(vm, "b")) == (["a.s1.qcow2", "a.img"], ["b.s1.qcow2", "b.img"])
+    life.same(name="s1")
+
+
+def test_qemu_of_another_user(start_vm: Callable[..., VM]) -> None:
+    """The overlays are its user's, who alone can open them."""
+    vm, nobody = start_vm(scsi=True, args=["-runas", "nobody"]), pwd.getpwnam("nobody").pw_uid
+    path = vm.image("a.img", str(SIZE))
+    os.chown(vm.directory, nobody, -1)
+    os.chmod(path, 0o666)  # root's
+    run_module(vm, "qemu_disk", id="a", driver="scsi-hd", filename=path, bus="scsi0.0")
+    done = Lifecycle(vm, "qemu_disk_snapshot").step(name="s1")
+    overlay = (vm.directory / "a.s1.qcow2").stat()
+    assert (overlay.st_uid, overlay.st_mode & 0o777) == (nobody, 0o600)
+    assert ["chown", str(nobody), f"{vm.directory}/a.s1.qcow2"] in done["commands"]
 
 
 # -- absent --------------------------------------------------------------------
