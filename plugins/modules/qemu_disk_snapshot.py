@@ -44,7 +44,8 @@ options:
         is out of time the job goes on, and the next run joins it.
       - V(reverted) throws away what was written since, and resets the guest, which then runs if it ran before. Snapshots that
         were taken over this one go, too, which is warned of. This one stays. An overlay that something else has put there
-        since is taken out of the chain, and its file is left. It needs QEMU 6.2 or later.
+        since is taken out of the chain, and its file is left. It needs QEMU 6.2 or later. A task that is killed can leave the
+        guest paused; the next run resets it and lets it run.
     type: str
     choices: [present, absent, reverted]
     default: present

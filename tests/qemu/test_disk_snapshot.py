@@ -258,13 +258,13 @@ def test_quiesce(life: Lifecycle, tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["silent", "refuses", "deaf", "nobody"])
 def test_an_agent_that_does_not_freeze(life: Lifecycle, tmp_path: Path, how: str) -> None:
     vm, before = life.vm, files(life.vm)
-    faults: dict[str, Any] = {
+    faults: dict[str, dict[str, Any]] = {
         "silent": {"silent": (FREEZE,)},
         "refuses": {"errors": {FREEZE: "no file system can be frozen"}},
         "deaf": {"silent": ("guest-sync-delimited",)},
         "nobody": {},
-    }[how]
-    with FakeAgent(tmp_path / "qga", **faults) as agent:
+    }
+    with FakeAgent(tmp_path / "qga", **faults[how]) as agent:
         path = f"{tmp_path}/none" if how == "nobody" else agent.path
         quiesce: dict[str, Any] = {"agent": path, "timeout": 1}
         life.refused("quiesce", foretold=how in ("deaf", "nobody"), name="s1", quiesce=quiesce)
@@ -536,6 +536,30 @@ def test_what_can_not_go_back(life: Lifecycle) -> None:
     life.refused("export e0 uses", name="s1", state="reverted")
     vm.observer.execute("nbd-server-stop")
     assert "disk b stays as it is" in " ".join(back_again(vm)["warnings"])
+
+
+def test_drives_of_the_command_line(start_vm: Callable[..., VM]) -> None:
+    """QEMU drops their nodes by itself. Started anew from the overlays, which have no node of ours, all goes on."""
+
+    def start(first: str, second: str) -> VM:
+        drives = [f"if=none,id=drv0,file={first}", f"if=virtio,file={second}"]
+        device = "virtio-blk-pci,drive=drv0,id=vb,bus=rp0"
+        return start_vm(args=["-drive", drives[0], "-device", device, "-drive", drives[1]])
+
+    vm = start_vm()
+    images = [f"{vm.image('c.qcow2', str(SIZE), 'qcow2')},format=qcow2", f"{vm.image('d.raw', str(SIZE))},format=raw"]
+    for again in (False, True):
+        if again:
+            images = [f"{vm.directory}/{disk}.s1.qcow2,format=qcow2" for disk in ("vb", "virtio0")]
+        drives = start(*images)
+        assert snapshot(drives)["changed"] is not again
+        back_again(drives)
+        if again:
+            snapshot(drives, state="absent")
+            assert files(vm) == [] and not [node for node in drives.observer.nodes() if not node.startswith("#")]
+        else:
+            back_again(drives)  # which gives the overlay its first name again
+        drives.kill()
 
 
 # -- a guest -------------------------------------------------------------------

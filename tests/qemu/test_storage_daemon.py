@@ -53,6 +53,8 @@ def test_its_life(daemon: tuple[str, subprocess.Popen[bytes]], tmp_path: Path) -
     for state in ("running", "paused", "reset", "shutdown"):
         with pytest.raises(ModuleFailed, match="has no guest"):
             run_module(monitor, "qemu_power", check=True, state=state)
+    with pytest.raises(ModuleFailed, match="has no guest, and so no disks"):
+        run_module(monitor, "qemu_disk_snapshot", name="s1")
     assert run_module(monitor, "qemu_power", state="off")["changed"]
     assert process.wait(timeout=30) == 0
 

@@ -14,6 +14,7 @@ from .._core.errors import Refusal
 from .._core.option import Option
 from .._core.plan import Plan
 from .._core.step import Step
+from .._core.vm import NO_MACHINE
 from .._host import overlay_file, part_file
 from .._host.qemu_img import QemuImg
 from .._kinds.blockdev_active import check_active
@@ -90,6 +91,10 @@ class DiskSnapshots(jobs.JobOperation):
             raise Refusal(
                 f"socket: {params['socket']} is a monitor over the network, and the files of a snapshot are made on QEMU's own "
                 "host: run the task there, with the monitor's UNIX socket"
+            )
+        if vm.status == NO_MACHINE:
+            raise Refusal(
+                "disks: a qemu-storage-daemon has no guest, and so no disks: name the socket of a virtual machine"
             )
         disks = _meant(all_disks(vm), params)
         if params["state"] == "absent":
