@@ -153,6 +153,7 @@ def test_bad_input(life: Lifecycle, tmp_path: Path) -> None:
     life.refused("c is read-only", name="s1", disks=["c"])
     vm.observer.execute("blockdev-add", node_name="t", driver="file", filename=vm.image("t.img", str(SIZE)))
     vm.observer.execute("blockdev-mirror", job_id="m", device="b-node", target="t", sync="full")
+    vm.observer.wait_event("BLOCK_JOB_READY", device="m")
     life.refused("block job m works on b", name="s9")
 
 
@@ -310,9 +311,10 @@ def test_qemu_does_not_answer_while_the_guest_is_frozen(life: Lifecycle, tmp_pat
     life.same(name="s1")
 
 
-def test_qemu_of_another_user(start_vm: Callable[..., VM]) -> None:
+def test_qemu_of_another_user(start_vm: Callable[..., VM], qemu_version: str) -> None:
     """The overlays are its user's, who alone can open them."""
-    vm, nobody = start_vm(scsi=True, args=["-runas", "nobody"]), pwd.getpwnam("nobody").pw_uid
+    drops = ["-runas", "nobody"] if qemu_version == "7.2" else ["-run-with", "user=nobody"]
+    vm, nobody = start_vm(scsi=True, args=drops), pwd.getpwnam("nobody").pw_uid
     path = vm.image("a.img", str(SIZE))
     os.chown(vm.directory, nobody, -1)
     os.chmod(path, 0o666)  # root's

@@ -19,7 +19,7 @@ from .._core.errors import Refusal
 from .._core.vm import PERIPHERAL
 from .._host.overlay_file import is_empty
 from .._host.qemu_img import in_use
-from .._kinds.blockdev_graph import chain_from, children, images_from, is_held, jobs_on, tops, users
+from .._kinds.blockdev_graph import attached, chain_from, children, images_from, is_held, jobs_on, tops, users
 from .._kinds.blockdev_nodes import nodes
 
 if TYPE_CHECKING:
@@ -176,8 +176,9 @@ def check_label(disk: Disk) -> None:
 
 
 def released(vm: VM, disk: Disk, name: str = "") -> List[Layer]:
-    """Return the overlays of a snapshot, or of any, that are over an image of the disk and not in its chain, top ones first."""
+    """Return the overlays of a snapshot, or of any, that are over an image of the disk and that no device has, top ones first."""
     below = {layer.node for layer in disk.layers}
-    layers = [_layer(vm, node) for node in nodes(vm) if node not in below and nodes(vm)[node]["drv"] == "qcow2"]
+    free = [node for node, told in nodes(vm).items() if told["drv"] == "qcow2" and not attached(vm, node)]
+    layers = [_layer(vm, node) for node in free]
     found = [layer for layer in layers if disk.is_overlay(layer.path, name) and below & set(chain_from(vm, layer.node))]
     return sorted(found, key=lambda layer: -len(chain_from(vm, layer.node)))
