@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -175,6 +176,22 @@ def meddle(monkeypatch: pytest.MonkeyPatch) -> Meddle:
         monkeypatch.setattr(apply, "_send", send)
 
     return before
+
+
+def test_monitors_over_the_network_and_disks_of_a_guest_that_is_elsewhere(start_vm: Callable[..., VM]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    network = f"socket,id=net,host=127.0.0.1,port={port},server=on,wait=off"
+    vm = start_vm(scsi=True, args=["-chardev", network, "-mon", "chardev=net,mode=control", "-incoming", "defer"])
+    path = vm.image("a.img", str(SIZE))
+    file = {"driver": "file", "filename": path}
+    vm.observer.send("blockdev-add", {"node-name": "a-node", "driver": "raw", "file": file})
+    vm.observer.execute("device_add", driver="scsi-hd", id="a", drive="a-node", bus="scsi0.0")
+    with pytest.raises(ModuleFailed, match="is a monitor over the network"):
+        run_module(f"127.0.0.1:{port}", "qemu_disk_snapshot", name="s1")
+    Lifecycle(vm, "qemu_disk_snapshot").refused("it waits for its incoming migration", name="s1")
+    assert files(vm) == []
 
 
 def test_the_second_disk_fails(life: Lifecycle, meddle: Meddle) -> None:
