@@ -88,6 +88,17 @@ def reopen_hint(error: CommandError) -> str:
     return "name what it was made with again, or set recreate=true" if "cannot be reset" in error.desc else ""
 
 
+def drive_hint(error: CommandError) -> str:
+    """Return what to do where a device that is plugged in can't be given another disk."""
+    # 5.2: "Attempt to set property 'drive' on device 'd0' (type 'scsi-hd') after it was realized"
+    if "after it was realized" in error.desc:
+        return (
+            "this QEMU can't give a device another disk while it is plugged in; 6.2 and later can: start the virtual machine anew "
+            "from the image that was kept"
+        )
+    return ""
+
+
 def cpu_unplug_hint(error: CommandError) -> str:
     """Return why a guest can't be asked for a CPU."""
     # 5.2 to 10.0: "acpi: device unplug request for not supported device type: ..."

@@ -19,6 +19,7 @@ from .._core.plan import Plan
 from .._core.step import Step
 from .._kinds.blockdev_nodes import held_by, nodes
 from .._kinds.blockdev_steps import drop_hold, hold
+from .._kinds.qemu_texts import drive_hint
 from .disk_snapshot_commit import remove_file
 from .disk_snapshot_disks import Disk, Layer, Place, released
 from .power import Reached, WasReset
@@ -26,7 +27,6 @@ from .power import Reached, WasReset
 if TYPE_CHECKING:
     from .._core.vm import VM
     from .._engine.operation import Params
-    from .._qmp.errors import CommandError
 
 
 class Return(NamedTuple):
@@ -121,17 +121,7 @@ def _switch(disk: Disk, node: str) -> Step:
     def given(value: str) -> Dict[str, str]:
         return {"path": disk.qom, "property": "drive", "value": value}
 
-    return Step("qom-set", given(node), undo=[Step("qom-set", given(disk.top))], hint=_hint)
-
-
-def _hint(error: CommandError) -> str:
-    # 5.2: "Attempt to set property 'drive' on device 'a' (type 'scsi-hd') after it was realized"
-    return (
-        "this QEMU can't give a device another disk while it is plugged; 6.2 and later can: start the virtual machine anew from "
-        "the image that was kept"
-        if "after it was realized" in error.desc
-        else ""
-    )
+    return Step("qom-set", given(node), undo=[Step("qom-set", given(disk.top))], hint=drive_hint)
 
 
 def _clear(vm: VM, back: Return, new: Place) -> List[Step]:
