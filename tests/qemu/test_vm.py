@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from support.modules import run_module
 from support.plays import PlayRun
 from support.roles import RUN, Machines, image, kill, nothing_is_there
 from support.vm import BED
@@ -820,3 +821,31 @@ def test_secrets_are_given_as_files(vms: Machines) -> None:
     for has in ({"vnc": f"unix:{vms.base}/vnc2,password=hush"}, {"objects": [secret]}):
         said = vms.run(name="vm2", **has)
         assert said.rc != 0 and "in plain words" in said.output and "hush" not in said.output
+
+
+def test_a_machine_does_not_start_from_below_a_snapshot(vms: Machines) -> None:
+    """The guest would be in the past, and what it wrote since would not fit to its disks any more."""
+    data = {"id": "data", "filename": f"{vms.base}/vm1/data", "format": "qcow2", "size": "1M", "bus": "rp0"}
+    has: dict[str, Any] = {"disk_size": "1M", "disks": [data]}
+    vms.done(True, **has)
+    socket = str(vms.base / "vm1/run/qmp")
+    run_module(socket, "qemu_disk_snapshot", name="before")
+    vms.done(False, **has)
+    files = vms.files()
+    pid = vms.processes()["vm1"]
+    below = f"lies below {vms.base}/vm1/disk.before.qcow2"
+    for check in (True, False):
+        assert below in vms.refused(**has, memory="96M", restart_allowed=True, check=check)
+    assert vms.processes() == {"vm1": pid} and vms.files() == files
+    vms.done(True, state="stopped")
+    for check in (True, False):
+        assert below in vms.refused(**has, check=check)
+    (vms.base / "vm1/disk.before.qcow2").unlink()
+    for check in (True, False):
+        assert "disks[0]" in vms.refused(**has, check=check)
+    assert vms.processes() == {}
+
+    vms.done(True, disk_size="1M", disks=[{**data, "filename": f"{vms.base}/vm1/data.before.qcow2"}])
+    run_module(socket, "qemu_disk_snapshot", name="before", state="absent", disks=["data"])
+    vms.done(True, state="stopped")
+    vms.done(True, **has)

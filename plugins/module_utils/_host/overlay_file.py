@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 from typing import TYPE_CHECKING, Callable, Sequence
 
 from .._core import safe_open
 from .._core.step import Step
-from . import part_file
+from . import part_file, qcow2_header
 from .ownership import Ownership
 from .qemu_img import QemuImg
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from .._core.vm import VM
     from .._qmp.deadline import Deadline
 
-# qcow2's header, as QEMU's docs/interop/qcow2 has it: magic, version, backing file's offset and length, cluster bits, size,
-# encryption, entries and offset of the L1 table, offset and clusters of the refcount table, internal snapshots.
-_QCOW2 = struct.Struct(">4sIQIIQIIQQII")
 _MOST_ENTRIES = 1 << 20
 
 
@@ -51,13 +47,10 @@ def make_step(path: str, base: Sequence[str], size: int, uid: int, binary: str, 
 
 def is_empty(path: str, base: str) -> bool:
     """Tell whether the file is an overlay of this image in which nothing has been written."""
-    with contextlib.suppress(OSError, struct.error), safe_open.regular(path) as image:
-        head = _QCOW2.unpack(image.read(_QCOW2.size))
-        (magic, backing_at, length, entries, table_at, snapshots) = (head[part] for part in (0, 2, 3, 7, 8, 11))
-        if magic != b"QFI\xfb" or snapshots or not 0 < entries <= _MOST_ENTRIES:
+    with contextlib.suppress(OSError), safe_open.regular(path) as image:
+        found = qcow2_header.read(image)
+        if found is None or found.snapshots or not 0 < found.l1_entries <= _MOST_ENTRIES:
             return False
-        image.seek(backing_at)
-        named = image.read(min(length, 1023))
-        image.seek(table_at)
-        return named == os.fsencode(base) and not any(image.read(8 * entries))
+        image.seek(found.l1_offset)
+        return found.backing_file == os.fsencode(base) and not any(image.read(8 * found.l1_entries))
     return False

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
 
 from .._core import safe_open
-
-# qcow2's header, as QEMU's docs/interop/qcow2 has it: magic, version, backing file offset and length, cluster bits, size.
-_QCOW2 = struct.Struct(">4sIQIIQ")
+from .._host import qcow2_header
 
 
 def virtual_size(path: str, driver: str) -> int | None:
@@ -21,12 +18,12 @@ def virtual_size(path: str, driver: str) -> int | None:
     try:
         with safe_open.regular(path, links=True, devices=True) as image:
             if driver == "qcow2":
-                magic, _version, _offset, _length, _bits, size = _QCOW2.unpack(image.read(_QCOW2.size))
-                return int(size) if magic == b"QFI\xfb" else None
+                found = qcow2_header.read(image)
+                return found.size if found else None
             if driver in ("raw", "file", "host_device"):
                 regular = stat.S_ISREG(os.fstat(image.fileno()).st_mode)
                 end = os.fstat(image.fileno()).st_size if regular else image.seek(0, os.SEEK_END)
                 return -(-end // 512) * 512
-    except (OSError, struct.error):
+    except OSError:
         pass
     return None

@@ -149,7 +149,14 @@ class DiskNode(Blockdev):
         )
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """Return the steps that make it, with a threshold for the node that its image is stored by, which has a name then."""
+        """Return the steps that make it, with a threshold for the node that its image is stored by, which has a name then.
+
+        Raise Refusal also for an image that lies below what a snapshot of the disk has left: it would be the guest's past.
+        """
+        if vm.local and isinstance(want.get("filename"), str) and not want.get("read_only"):
+            from .._host import qcow2_header
+
+            qcow2_header.check_top("filename", want["filename"], want["device"])
         steps = super().create(vm, _alone(want), draft)
         limit = human_size(want.get("write_threshold", 0))
         if not limit:

@@ -14,7 +14,7 @@ from .._core.errors import NotDoneInTime, OperationFailed, Refusal, TaskError
 from .._core.plan import NotReadBack, PlanFailed
 from .._core.step import Step
 from .._engine.apply import execute_step
-from .._host import command_line, program
+from .._host import command_line, program, qcow2_header
 from .._host.shutdown import NOT_BEGUN
 from .._machine.machine import MACHINE, run_validated
 from .._operations.power import Reached
@@ -92,10 +92,12 @@ class Process(Instance):
             self._start(line, deadline)
 
     def _check_images(self, line: List[str]) -> None:
-        """Raise Refusal for an image of the command line whose header would have root open another's file."""
+        """Raise Refusal for an image of the command line that lies below another, or whose header names what root would open."""
         user = self.params["user"]
+        images = [image for image in self.images if any(image.replace(",", ",,") in text for text in line)]
+        for image in images:
+            qcow2_header.check_top("disk", image, "disk")
         if user:
-            images = [image for image in self.images if any(image.replace(",", ",,") in text for text in line)]
             chain.check(images, str(user), self.base, self.task.deadline)
 
     def _launch(self, wanted: List[str], mark: str, deadline: Deadline, logged: Callable[[], str]) -> str:

@@ -20,11 +20,11 @@ from .._core.plan import NotReadBack, Plan, PlanFailed
 from .._core.step import Step
 from .._engine.apply import apply
 from .._engine.converge import Outcome, converge
-from .._host import command_line, part_file
+from .._host import command_line, part_file, qcow2_header
 from .._machine.document import validated
 from .._qmp import errors
 from . import code, firmware, record, service
-from .arguments import arguments, has_seed, instance_id
+from .arguments import arguments, has_disk, has_seed, instance_id
 from .console import bound_log
 from .directory import check_own
 from .host_items import base_path, image_paths, image_to_come, items
@@ -74,8 +74,10 @@ class Converged:
         self.differs = self.running is not None and self.process.differs(self.running, self.line)
         self.restarts = self.differs and params["restart_allowed"]
         self.starts = self.running is None or self.restarts
-        if self.starts and not params["incoming"]:
-            check_not_away(place, self.running)
+        if self.starts:
+            _check_tops(params)
+            if not params["incoming"]:
+                check_not_away(place, self.running)
         is_started = self.service is not None or params["autostart"]
         kept = self.record.code if self.record else None
         self.code: str | None = None
@@ -362,6 +364,15 @@ def _without_incoming(line: List[str]) -> List[str]:
         return line
     at = line.index("-incoming")
     return [*line[:at], "-S", *line[at + 2 :]]
+
+
+def _check_tops(params: Dict[str, Any]) -> None:
+    """Raise Refusal where it would start from an image below what a snapshot has put over it: from the guest's past."""
+    if has_disk(params):
+        qcow2_header.check_top("disk", params["disk"], "disk")
+    for number, disk in enumerate(params["disks"]):
+        if disk.get("filename") and disk.get("state") != "absent" and not disk.get("read_only"):
+            qcow2_header.check_top(f"disks[{number}]", str(disk["filename"]), str(disk.get("id")))
 
 
 def _given(entry: Dict[str, Any]) -> Dict[str, Any]:

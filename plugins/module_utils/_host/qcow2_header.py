@@ -1,0 +1,83 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the header of a qcow2 image tells, and with it whether an image lies below what a snapshot has put over it."""
+# Private to the collection: may change without notice.
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from typing import IO, NamedTuple
+
+from .._core import safe_open
+from .._core.errors import Refusal
+
+# As QEMU's docs/interop/qcow2 has it: magic, version, backing file's offset and length, cluster bits, size, encryption, entries and
+# offset of the L1 table, offset and clusters of the refcount table, internal snapshots.
+_HEADER = struct.Struct(">4sIQIIQIIQQII")
+_LONGEST_NAME = 1023
+_DEEPEST = 64
+
+
+class Header(NamedTuple):
+    """A part of it."""
+
+    backing_file: bytes
+    """As it is written there; empty where the image stands on nothing."""
+    size: int
+    """In bytes, as a guest sees it."""
+    l1_entries: int
+    l1_offset: int
+    snapshots: int
+
+
+def read(image: IO[bytes]) -> Header | None:
+    """Return it; None for what is not a qcow2 image. Raise OSError."""
+    found = image.read(_HEADER.size)
+    if len(found) < _HEADER.size or found[:4] != b"QFI\xfb":
+        return None
+    _magic, _version, backing_at, length, _bits, size, _crypt, entries, l1_at, _refs, _clusters, snapshots = (
+        _HEADER.unpack(found)
+    )
+    image.seek(backing_at)
+    return Header(image.read(min(length, _LONGEST_NAME)) if backing_at else b"", size, entries, l1_at, snapshots)
+
+
+def check_top(option: str, path: str, disk: str) -> None:
+    """Raise Refusal for an image over which a snapshot of the disk has left an overlay: the guest wrote to that since.
+
+    ``disk``: the device's id, with which the names of such overlays begin. They are in the image's own directory, if no other was
+    named for them.
+    """
+    over = top = _over(path, disk)
+    for _depth in range(_DEEPEST):
+        if not over:
+            break
+        top, over = over, _over(over, disk)
+    if top:
+        raise Refusal(
+            f"{option}: {path} lies below {top}, which has what the guest has written since a snapshot was taken. Name {top} as "
+            f"the disk; or write it into what is below (qemu-img commit, while nobody uses it); or remove it, if that is not wanted"
+        )
+
+
+def _over(path: str, disk: str) -> str:
+    """Return the overlay that stands on an image; empty where there is none."""
+    directory, own = os.path.split(path)
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(directory)):
+            if name.startswith(f"{disk}.") and name.endswith(".qcow2") and name != own:
+                over = os.path.join(directory, name)
+                if _stands_on(over, path):
+                    return over
+    return ""
+
+
+def _stands_on(over: str, path: str) -> bool:
+    with contextlib.suppress(OSError), safe_open.regular(over) as image:
+        found = read(image)
+        below = os.fsdecode(found.backing_file) if found else ""
+        return bool(below) and os.path.realpath(os.path.join(os.path.dirname(over), below)) == os.path.realpath(path)
+    return False
