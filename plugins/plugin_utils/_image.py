@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple
 
 from ansible import constants
+from ansible.module_utils.common.validation import check_type_dict
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import redact, url_passwords
 from ansible_collections.vmm.qemu.plugins.module_utils._machines import joined
 
 if TYPE_CHECKING:
@@ -40,9 +42,15 @@ def needed(args: dict[str, Any], result: Result) -> dict[str, Image]:
     found = {}
     for name, one in (result.get("machines") or {"": result}).items():
         if _MASK not in one.get("image_needed", _MASK):
-            own = {**args, **(args["machines"][name] or {} if name else {})}
+            own = {**args, **(_machines(args)[name] or {} if name else {})}
             found[name] = Image(one["image_needed"], own["image"], own.get("image_checksum"))
     return found
+
+
+def _machines(args: dict[str, Any]) -> dict[str, Any]:
+    """Return the machines that a task names, which may be a text that Ansible reads as a dictionary."""
+    machines: dict[str, Any] = check_type_dict(args["machines"])
+    return machines
 
 
 def with_images(action: ActionBase, result: Result, task_vars: dict[str, Any], again: Callable[[], Result]) -> Result:
@@ -62,11 +70,12 @@ def with_images(action: ActionBase, result: Result, task_vars: dict[str, Any], a
         results[name]["msg"] = refused[images[name]]
     second: Result = {}
     if there:
-        action._task.args = {
-            **action._task.args,
-            "machines": {name: action._task.args["machines"][name] for name in there},
-        }
-        second = _told(again(), there)
+        args = action._task.args
+        action._task.args = {**args, "machines": {name: _machines(args)[name] for name in there}}
+        try:
+            second = _told(again(), there)
+        finally:
+            action._task.args = args  # `until` runs the same task once more, for all machines
     return _merged(result, second)
 
 
@@ -99,15 +108,19 @@ def _merged(first: Result, second: Result) -> Result:
 
 def _fetch(action: ActionBase, image: Image, task_vars: dict[str, Any]) -> str:
     """Put an image where it is needed, once for all tasks of this run that need it. Return why not, or an empty text."""
-    place = {"path": os.path.dirname(image.path), "state": "directory", "mode": "0755"}
+    directory = os.path.dirname(image.path)
+    place = {"path": directory, "state": "directory", "mode": "0755"}
     fetched = {"url": image.url, "dest": image.path, "force": False, "mode": "0644"}
     if image.checksum:
         fetched["checksum"] = image.checksum
     with _alone(f"{action._connection.transport} {action._play_context.remote_addr} {image.path}"):
-        for module, args in (("ansible.builtin.file", place), ("ansible.builtin.get_url", fetched)):
+        # one that is there keeps its mode, be it /tmp or one that is nobody else's business
+        make = [] if action._remote_file_exists(directory) else [("ansible.builtin.file", place)]
+        for module, args in (*make, ("ansible.builtin.get_url", fetched)):
             done = action._execute_module(module, args, task_vars=task_vars)
             if done.get("failed"):
-                return f"image: {image.url} could not be fetched to {image.path}: {done.get('msg', '')}"
+                why = f"image: {image.url} could not be fetched to {image.path}: {done.get('msg', '')}"
+                return str(redact(why, list(url_passwords([image.url, image.checksum]))))
     return ""
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import time
@@ -158,6 +159,28 @@ def test_a_wrong_checksum(roles: Roles, where: str) -> None:
     assert "0" * 64 in said and checksum.removeprefix("sha256:") in said
     nothing_is_there(roles, "base.qcow2", *({".images"} if where == "url" else ()))
     assert where == "path" or list((roles.base / ".images").iterdir()) == []
+
+
+def test_what_a_task_fetches_with_until(roles: Roles) -> None:
+    """It runs again for all of its machines, which can be a text. A directory that is there keeps its mode."""
+    base, _checksum = image(roles)
+    private = roles.base / "private"
+    private.mkdir(0o700)
+    machines = {
+        "a": {"directory": f"{roles.base}/a", "image": f"file://{base}"},
+        "b": {"directory": f"{roles.base}/b", "image": "/nonexistent/b.qcow2"},
+        "c": {"directory": f"{roles.base}/c", "image": "http://ada:pass%20word@127.0.0.1:9/c.qcow2"},
+    }
+    call = {key.removeprefix("vm_"): value for key, value in SMALL.items()}
+    call.update(user="", image_directory=str(private), binary=str(qemu_binary("7.2")), machines=json.dumps(machines))
+    task = {"vmm.qemu.qemu_vm": call, "register": "done", "until": "done is succeeded", "retries": 1, "delay": 0}
+    run = run_playbook([{"hosts": "all", "gather_facts": False, "tasks": [task]}], roles.home, "-vv", here=True)
+    last = run.tasks[-1]
+    assert last.failed and set(last.result["machines"]) == {"a", "b", "c"}
+    assert last.result["msg"].startswith("0 changed, 1 unchanged, 2 failed: ")
+    assert "could not be fetched" in last.result["machines"]["c"]["msg"]
+    assert "pass%20word" not in run.output
+    assert private.stat().st_mode & 0o777 == 0o700 and len(list(private.iterdir())) == 1
 
 
 def test_images_are_fetched_for_the_machines_that_lack_one(roles: Roles) -> None:
