@@ -142,7 +142,8 @@ def test_what_can_not_be(bitmap: Lifecycle) -> None:
     bitmap.refused("1 to 1023 bytes", node="old", name="")
     for wrong in (256, 1000, "4G", "many"):
         bitmap.refused("granularity:", str(wrong), "power of two", node="old", name="b", granularity=wrong)
-    bitmap.refused("merge_from: ['x'] is neither", node="old", name="b", merge_from=[["x"]])
+    for source in (["x"], {"node": ["x"], "name": "b"}, {"node": "old", "name": 1}):
+        bitmap.refused(f"merge_from: {source} is neither", node="old", name="b", merge_from=[source])
     bitmap.refused("persistent: old is a qcow2 image of version 2", node="old", name="b", persistent=True)
     bitmap.refused("persistent: only qcow2", "plain is of format raw", node="plain", name="b", persistent=True)
     bitmap.step(node="plain", name="b", granularity="2G")

@@ -298,6 +298,9 @@ def test_fuse(export: Lifecycle) -> None:
     export.refused("is a directory", **{**given, "mountpoint": str(vm.directory)})
     export.refused("give its path", id="e0", node="spare", type="fuse")
     shown.touch()
+    link = vm.directory / "link"
+    link.symlink_to(shown)
+    export.refused("link is there and is a symbolic link", **{**given, "mountpoint": str(link)})
     assert names(export.step(**given)) == ["block-export-add"]
     with shown.open("rb") as disk:
         assert disk.read(65536) == b"\xda" * 65536

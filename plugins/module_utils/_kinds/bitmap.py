@@ -58,7 +58,7 @@ class Bitmap(Kind):
             raise Refusal(f"granularity: {want['granularity']!r} is not a power of two from 512 bytes to 2 GiB")
         for item in want.get("merge_from", []):
             named = isinstance(item, dict) and item.keys() == {"node", "name"}
-            if not (isinstance(item, str) or named):
+            if not all(isinstance(text, str) for text in (item.values() if named else [item])):
                 raise Refusal(f"merge_from: {item!r} is neither a bitmap's name nor a dictionary of node and name")
 
     def resolve_name(self, vm: VM, want: Want) -> Want:

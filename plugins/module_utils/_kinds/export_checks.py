@@ -101,6 +101,7 @@ def _check_mountpoint(vm: VM, want: Want, draft: Draft) -> None:
         raise Refusal("mountpoint: an export of type fuse needs a file that shows the disk: give its path")
     if host_path.exists(vm, "type", _FUSE) is False:
         raise Refusal(f"type: there is no {_FUSE} on this host, and exports of type fuse need it")
-    host_path.check_output(vm, "mountpoint", path, ("export", want["id"]), True, "", draft)
+    # through a link the guest's disk would be mounted over any file of the host
+    host_path.check_output(vm, "mountpoint", path, ("export", want["id"]), True, "", draft, follow=False)
     if host_path.exists(vm, "mountpoint", path) is False:
         raise Refusal(f"mountpoint: {path} does not exist: make an empty file there, over which the disk is shown")

@@ -73,15 +73,22 @@ def check_socket(
 
 
 def check_output(
-    vm: VM, option: str, path: str, owner: Thing, keeps: bool, cure: str, draft: Draft | None = None
+    vm: VM,
+    option: str,
+    path: str,
+    owner: Thing,
+    keeps: bool,
+    cure: str,
+    draft: Draft | None = None,
+    follow: bool = True,
 ) -> None:
     """Raise Refusal for a file with something in it, which QEMU would empty, unless it ``keeps`` that; and for a disk.
 
-    ``cure``: what else a user can do than to name another file.
+    ``cure``: what else a user can do than to name another file. ``follow``: a symbolic link stands for what it leads to.
     """
     seen = _claimed(vm, option, path, owner, draft)
     seen = None if os.path.dirname(path) in vm.coming else seen
-    mode = None if seen is None else _mode(option, path, seen, follow=True)
+    mode = None if seen is None else _mode(option, path, seen, follow)
     if seen is None or mode is None or stat.S_ISCHR(mode):
         return
     if not stat.S_ISREG(mode):
