@@ -120,7 +120,8 @@ class Runner:
         mark = f"vmm.qemu-{secrets.token_hex(8)}"
         request = {
             "mark": mark,
-            "pack": _runner_bundle.name(),
+            # a bundle never gets the name of an older one, be it that this run has updated the collection
+            "pack": _runner_bundle.name(anew=bool(bundle)),
             "remote_tmp": self._action.get_shell_option("remote_tmp", default="~/.ansible/tmp"),
             "task": task,
         }

@@ -32,10 +32,10 @@ def _own() -> Iterator[Path]:
     yield from sorted([*_PLUGINS.glob("module_utils/**/*.py"), *_PLUGINS.glob("modules/*.py")])
 
 
-def name() -> str:
-    """Return what a bundle is called: it differs where anything in it does. Looked at once in a run of Ansible."""
+def name(anew: bool = False) -> str:
+    """Return what a bundle is called: it differs where anything in it does. Looked at once in a run of Ansible, or ``anew``."""
     kept = Path(constants.DEFAULT_LOCAL_TMP, "vmm.qemu-bundle")
-    if not kept.exists():
+    if anew or not kept.exists():
         part = kept.with_name(f"{kept.name}-{os.getpid()}")
         part.write_text(_digest())
         part.replace(kept)

@@ -74,6 +74,15 @@ def test_a_result(answers: list[tuple[list[str], int]]) -> None:
     assert len(action.sent[-1]) > 100_000 if len(answers) == 2 else len(action.sent[0]) < 10_000
 
 
+def test_a_bundle_has_its_own_name_after_the_run_has_updated_the_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(Action((["*begun null", RESULT], 0)))
+    monkeypatch.setattr(_runner_bundle, "_digest", lambda: "new")
+    action = Action((["*absent null"], 0), (["*begun null", RESULT], 0))
+    run(action)
+    requests = [json.loads(sent[len(_runner_bundle.STUB) :].split(b"\n")[0]) for sent in action.sent]
+    assert requests[0]["pack"] != "new" and requests[1]["pack"] == "new"
+
+
 @pytest.mark.parametrize(
     "answers",
     [
