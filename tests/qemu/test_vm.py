@@ -522,6 +522,23 @@ def test_an_image_that_another_uses(vms: Machines) -> None:
     assert list(vms.processes()) == ["vm1"] and not (vms.base / "vm2").exists()
 
 
+def test_what_is_anothers_does_not_go_with_the_directory(vms: Machines) -> None:
+    vms.done(True, disk_size="1M")
+    vms.done(True, name="inner", directory=f"{vms.base}/vm1/inner", disk_size="1M")
+    for check in (True, False):
+        refused = vms.refused(state="absent", remove_data=True, check=check)
+        assert "vm1/inner is another virtual machine's" in refused and set(vms.processes()) == {"vm1", "inner"}
+    vms.done(True, name="inner", directory=f"{vms.base}/vm1/inner", state="absent", remove_data=True)
+    vms.done(True, name="vm2", disk=f"{vms.base}/vm1/second.qcow2", disk_size="1M")
+    for _again in range(2):
+        refused = vms.refused(state="absent", remove_data=True)
+        assert "vm1/second.qcow2 is in use" in refused and set(vms.processes()) == {"vm2"}
+        assert {"disk.qcow2", "second.qcow2"} <= vms.files()
+    vms.done(True, name="vm2", state="stopped")
+    vms.done(True, state="absent", remove_data=True)
+    assert not (vms.base / "vm1").exists()
+
+
 def test_a_later_run_that_fails_leaves_what_was_there(vms: Machines) -> None:
     vms.done(True, disk_size="8M")
     before, files = vms.processes(), vms.files()

@@ -63,6 +63,8 @@ def _removing(
     outcome = converge(cast("VM", task.host()), items, recreate=False, check_mode=True)
     steps: List[Step] = []
     whole = params["remove_data"]
+    if whole and there:
+        steps.append(_check_step(place, runs))
     if whole and part_file.existing("disk", params["disk"]) is not None and not _below(params["disk"], place.directory):
         steps.append(_disk_step(params["disk"], runs))
     own = [path for path in (place.record, place.moving) if there and not whole and os.path.lexists(path)]
@@ -100,6 +102,34 @@ def _remove(path: str, deadline: Deadline) -> None:
 
 def _below(path: str, directory_path: str) -> bool:
     return os.path.normpath(path).startswith(f"{directory_path}/")
+
+
+def _check_step(place: Place, runs: bool) -> Step:
+    """Return the step that looks whether its directory can go. Raise Refusal now for what can be told while it runs."""
+    _check_others(place, own_disks=runs)
+    return Step(do=lambda deadline: _check_others(place, own_disks=False), hidden=True)
+
+
+def _check_others(place: Place, own_disks: bool) -> None:
+    """Raise Refusal for what would go with the directory and is another's: a VM in it, or a disk that one has open.
+
+    ``own_disks``: whether it has some open itself, from which no other can be told.
+    """
+    from .._host.qemu_img import in_use
+
+    top, run, record_name = place.directory, os.path.basename(place.run), os.path.basename(place.record)
+    for path, within, files in os.walk(top):
+        if path == top:
+            within[:] = [name for name in within if name != run]
+        elif record_name in files:
+            raise Refusal(
+                f"remove_data: {path} is another virtual machine's, and would go with {top}: remove that first"
+            )
+        for name in files:
+            if not own_disks and in_use(f"{path}/{name}"):
+                raise Refusal(
+                    f"remove_data: {path}/{name} is in use, by another virtual machine it seems, and would go with {top}"
+                )
 
 
 def _disk_step(path: str, runs: bool) -> Step:
