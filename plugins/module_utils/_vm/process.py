@@ -158,7 +158,12 @@ class Process(Instance):
 
 
 def _is_older_program(path: str, record: str) -> bool:
-    """Tell whether a program has been the same since a record was written. What a script starts can't be told."""
+    """Tell whether a program has been the same since a record was written.
+
+    That can't be told of what a script starts, nor of a link, which can lead to another old program now.
+    """
+    if os.path.realpath(path) != path:
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(4) == b"\x7fELF" and os.fstat(file.fileno()).st_ctime < os.stat(record).st_mtime

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,18 @@ def test_how_privileges_are_dropped_is_asked_of_a_new_program_only(
         qemu.kept = a_record(command_line=[str(binary) if word == "QEMU" else word for word in line])
     told = qemu._user_option(str(binary), "u")
     assert told == (["asked"] if asked or is_newer else (line or [])[1:])
+
+
+def test_a_link_can_lead_to_another_old_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Instance, "_user_option", lambda self, binary, user: ["asked"])
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "qemu").write_bytes(b"\x7fELF")
+    (tmp_path / "now").symlink_to("1")
+    kept_at = tmp_path / "vm.json"
+    kept_at.touch()
+    os.utime(kept_at, (time.time() + 60,) * 2)
+    for place, told in (("1", ["-runas", "u"]), ("now", ["asked"])):
+        qemu = object.__new__(Process)
+        binary = f"{tmp_path}/{place}/qemu"
+        qemu.kept, qemu._kept_at = a_record(command_line=[binary, "-runas", "u"]), str(kept_at)
+        assert qemu._user_option(binary, "u") == told
