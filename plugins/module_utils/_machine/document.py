@@ -56,7 +56,7 @@ def prepared(params: Dict[str, Any], lists: Mapping[str, str] = dict(zip(SECTION
     try:
         return {
             own: [
-                entry if _has_path(name, entry) else validated({name: [entry]})[name][0]
+                entry if _has_path(SECTIONS[name].options, entry) else validated({name: [entry]})[name][0]
                 for entry in params.get(own) or []
             ]
             for own, name in lists.items()
@@ -66,9 +66,14 @@ def prepared(params: Dict[str, Any], lists: Mapping[str, str] = dict(zip(SECTION
         return {}
 
 
-def _has_path(name: str, entry: Any) -> bool:
-    paths = {option for option, declared in SECTIONS[name].options.items() if declared.kind == "path"}
-    return not isinstance(entry, dict) or not paths.isdisjoint(entry)
+def _has_path(options: Dict[str, Option], entry: Any) -> bool:
+    """Tell whether there may be a path in an entry, or in a dictionary or list within: its own host expands that."""
+    return not isinstance(entry, dict) or any(
+        "path" in (option.kind, option.fields.get("elements"))
+        or ("options" in option.fields and _has_path(option.fields["options"], entry[name]))
+        for name, option in options.items()
+        if entry.get(name) is not None
+    )
 
 
 def entries(params: Dict[str, Any]) -> List[Entry]:

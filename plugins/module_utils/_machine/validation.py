@@ -25,7 +25,14 @@ def validate_options(place: str, options: Dict[str, Option], written: Any, **con
     if not isinstance(written, dict):
         # the value itself may have a secret in it
         raise Refusal(f"{place}: this is not a dictionary of options, but of type {type(written).__name__}")
-    checked = ArgumentSpecValidator(argument_spec(options), **constraints).validate(written)
+    spec = argument_spec(options)
+    try:
+        checked = ArgumentSpecValidator(spec, **constraints).validate(written)
+    except TypeError:  # of options within what is not a dictionary, which Ansible says only where it looks for none
+        without = {name: {key: entry[key] for key in entry if key != "options"} for name, entry in spec.items()}
+        checked = ArgumentSpecValidator(without).validate(written)
+        if not checked.error_messages:
+            raise
     if checked.unsupported_parameters:
         paths = sorted([name] if isinstance(name, str) else list(name) for name in checked.unsupported_parameters)
         raise Refusal(f"{place}: {'; '.join(_unknown(options, path) for path in paths)}")
@@ -57,11 +64,12 @@ def _is_fit(option: Option, value: Any) -> bool:
     fields, wanted = option.fields, _TYPES.get(option.kind)
     if value is None:
         return not fields.get("required") and fields.get("default") is None
-    if wanted is None or not isinstance(value, wanted) or (isinstance(value, bool) and wanted in (int, float)):
+    if wanted is None or not isinstance(value, wanted):
         return False  # a path is expanded each time
     if option.kind == "list":
         members = {"options": fields["options"]} if "options" in fields else {}
-        return all(_is_fit(Option(fields.get("elements", "raw"), **members), item) for item in value)
+        member = Option(fields.get("elements", "raw"), **members)
+        return all(_is_fit(member, item) and (item is not None or member.kind == "raw") for item in value)
     if option.kind == "dict" and "options" in fields:
         return _is_validated(fields["options"], value)
     return value in fields.get("choices", [value])

@@ -38,6 +38,27 @@ def test_a_document_that_has_been_validated(monkeypatch: pytest.MonkeyPatch) -> 
     assert validated(ready) == {**once, "memory": once["memory"][1:]}
 
 
+@pytest.mark.parametrize(
+    ("name", "entry", "has_path"),
+    [
+        ("nics", {"id": "n", "netdev": {"type": "tap", "fds": ["$HOME/tap"]}}, True),
+        ("nics", {"id": "n", "netdev": '{"type": "tap", "vhostfds": ["$HOME/vhost"]}'}, True),
+        ("netdevs", {"id": "n", "type": "tap", "fds": "$HOME/tap"}, True),
+        ("memory", {"id": "m", "size": "1G", "numa_node": True}, False),
+    ],
+)
+def test_a_host_makes_the_same_of_what_was_made_ready(name: str, entry: dict[str, Any], has_path: bool) -> None:
+    ready = prepared({name: [entry]})
+    assert (ready[name][0] == entry) == has_path
+    assert validated(ready) == validated({name: [entry]})
+
+
+def test_options_within_what_is_not_a_dictionary() -> None:
+    wrong = {"blockdevs": [{"node_name": "n", "filename": "/x", "cache": True}]}
+    with pytest.raises(Refusal, match="n: argument 'cache' is of type bool and we were unable to convert to dict"):
+        validated(prepared(wrong))
+
+
 def test_what_is_wrong_is_left_to_the_host() -> None:
     wrong = {**DOCUMENT, "objects": [{"id": "o0", "no_such": 1}]}
     assert prepared(wrong) == {}
@@ -62,8 +83,8 @@ WHOLE: dict[str, Any] = {"text": "a", "number": 1, "list": [1], "path": None, "w
         {"text": "c"},
         {"text": 1},
         {"number": "1"},
-        {"number": True},
         {"list": ["1"]},
+        {"list": [None]},
         {"list": "1"},
         {"path": "/x"},
         {"with": {"flag": None}},
