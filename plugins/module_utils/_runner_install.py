@@ -75,7 +75,7 @@ def shortened(text: str, module: str) -> Any:
 def sweep(folder: int, mine: str) -> None:
     """Remove the packs that no task has used for a month, and all but the three last used, besides ``mine``.
 
-    A task that runs has read the whole of its own. What an installation has left that was killed goes with the rest.
+    A task that runs has its own open. What an installation has left that was killed goes with the rest.
     """
     used = {}
     for name in os.listdir(folder):

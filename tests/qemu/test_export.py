@@ -228,6 +228,7 @@ def test_a_bitmap_for_its_clients(export: Lifecycle, at: str) -> None:
 def test_who_may_write(export: Lifecycle, at: str) -> None:
     vm = export.vm
     given: dict[str, Any] = {"id": "e0", "listen": at, "writable": True}
+    export.refused("has more than 4096 bytes", **given, device="data", name="x" * 4097)
     export.refused("writable: device data has block node data-node", **given, device="data")
     add(vm, "frozen", vm.image("frozen.img"), "raw", **{"read-only": True})
     export.refused("writable: block node frozen is read-only", **given, node="frozen")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CREDENTIALS = "tls-creds-"
 _FUSE = "/dev/fuse"
+_LONGEST_NAME = 4096
 
 
 def check(vm: VM, want: Want, draft: Draft) -> None:
@@ -31,6 +32,8 @@ def check(vm: VM, want: Want, draft: Draft) -> None:
         raise Refusal(
             f"node: {want['node']} can't be exported now: the virtual machine is {vm.status}, {AWAY[vm.status]}"
         )
+    if len(want.get("name", "").encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
+        raise Refusal(f"name: {want['name'][:40]}... has more than {_LONGEST_NAME} bytes, which NBD does not take")
     if want.get("writable"):
         _check_writable(vm, want, draft)
     for name in want.get("bitmaps", []):
