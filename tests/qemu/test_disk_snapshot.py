@@ -644,3 +644,28 @@ def test_no_space_left(vm: VM, tmp_path: Path) -> None:
         assert list(small.iterdir()) == [] and (chain(vm, "a"), chain(vm, "b")) == (["a.img"], ["b.img"])
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_no_space_left_for_a_commit(start_vm: Callable[..., VM], tmp_path: Path) -> None:
+    """What the guest wrote does not fit into the image below: it stays where it is, until there is room."""
+    vm, small = start_vm(), tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(small)], check=True)
+    try:
+        base = small / "b.qcow2"
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(base), str(SIZE)], check=True)
+        run_module(vm, "qemu_disk", id="b", driver="virtio-blk-pci", filename=str(base), format="qcow2", bus="rp0")
+        snapshot(vm, directory=str(tmp_path))
+        write(vm, "b", 2)
+        with pytest.raises(ModuleFailed, match="No space left") as failed:
+            snapshot(vm, state="absent")
+        assert "run the task again" in failed.value.result["msg"] and vm.observer.execute("query-jobs") == []
+        assert chain(vm, "b") == ["b.s1.qcow2", "b.qcow2"]
+        holds(vm, "b", 2)
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
+        snapshot(vm, state="absent")
+        assert chain(vm, "b") == ["b.qcow2"] and not list(tmp_path.glob("*.qcow2"))
+        holds(vm, "b", 2)
+        assert not snapshot(vm, state="absent")["changed"]
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
