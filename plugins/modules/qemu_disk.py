@@ -113,6 +113,7 @@ options:
   tray:
     description:
       - Whether the drive's tray shall be open. A task that names a medium closes it if this is not set.
+      - A floppy drive has none.
     type: str
     choices: [open, closed]
     version_added: 0.4.0
@@ -127,7 +128,8 @@ options:
       - How fast the disk may be. Limits that are not named stay as they are, so that an empty dictionary changes nothing. V(0) is no limit.
       - A limit of both directions and one of a single direction exclude each other.
       - A new disk has its limits right after it was plugged in. A guest that runs may be faster for that moment.
-      - An empty drive can't be limited. A drive that was keeps its limits when it is emptied, and for the next medium.
+      - An empty drive can't be limited. A drive that was keeps its limits when it is emptied, and for the next medium. QEMU does not tell
+        them, so that limits named together with that medium are all that it has then, in the drive's own group if no O(limit_group) is named.
     type: dict
     version_added: 0.4.0
     suboptions:

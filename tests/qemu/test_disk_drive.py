@@ -153,6 +153,25 @@ def test_a_run_that_was_killed_is_finished_by_the_next(disk: Lifecycle, done: in
     assert vm.fingerprint() == whole and holds(vm, "cd")[0] is False
 
 
+@pytest.mark.parametrize("wanted", ["2.iso", ""])
+def test_a_run_that_was_killed_is_finished_on_a_drive_of_the_command_line(start_vm: Any, wanted: str) -> None:
+    args = ["-drive", "file=null-co://,if=none,id=dr,media=cdrom,format=raw", "-device", "scsi-cd,id=cd,drive=dr"]
+    done = 0
+    while True:
+        vm, done = start_vm(scsi=True, args=args), done + 1
+        disk, path = Lifecycle(vm, "qemu_disk"), wanted and iso(vm, wanted)
+        plan = run_module(vm, "qemu_disk", check=True, id="cd", filename=path)["commands"]
+        for command in plan[:done]:
+            vm.observer.send(command["execute"], command["arguments"])
+        foretold = run_module(vm, "qemu_disk", check=True, id="cd", filename=path)
+        assert run_module(vm, "qemu_disk", id="cd", filename=path)["commands"] == foretold["commands"]
+        disk.same(id="cd", filename=path)
+        assert holds(vm, "cd")[1] == path and "held-cd" not in vm.observer.nodes()
+        if done == len(plan):
+            return
+        vm.close()
+
+
 def test_media_of_the_command_line(start_vm: Any, tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("c.iso", "d.iso")]
     for image in paths:
@@ -191,6 +210,48 @@ def test_media_of_the_command_line(start_vm: Any, tmp_path: Path) -> None:
         disk.step(id=device, medium="absent")
         assert holds(vm, device) == (False, "")
     assert vm.observer.nodes() == set()
+
+
+def test_a_medium_that_another_tool_has_put_in(disk: Lifecycle) -> None:
+    """QEMU names its node; the one of the task is left, in no drive, or has gone."""
+    vm = disk.vm
+    one, two, three = (iso(vm, f"{name}.iso") for name in (1, 2, 3))
+    disk.step(**CD, filename=one)
+    for wanted in (two, two, ""):
+        vm.observer.execute("blockdev-change-medium", id="cd", filename=three)
+        disk.same(id="cd")
+        assert names(disk.step(id="cd", tray="open")) == ["blockdev-open-tray"]
+        assert names(disk.step(id="cd", tray="closed", limits={"iops": 5})) == [
+            "blockdev-close-tray",
+            "block_set_io_throttle",
+        ]
+        assert holds(vm, "cd") == (False, three)
+        disk.step(id="cd", limits={"iops": 0})
+        disk.step(**CD, filename=wanted)
+        assert holds(vm, "cd") == (False, wanted)
+    vm.observer.execute("blockdev-change-medium", id="cd", filename=three)  # there is no node of the task's
+    disk.same(id="cd", tray="closed")
+    disk.step(id="cd", state="absent")
+    assert "cd" not in vm.observer.devices() and vm.observer.nodes() == set()
+
+
+def test_a_node_that_another_drive_has_is_not_put_in(disk: Lifecycle) -> None:
+    vm = disk.vm
+    disk.step(**CD, filename=iso(vm, "1.iso"))
+    other = {**CD, "id": "ce"}
+    disk.step(**other, filename=iso(vm, "2.iso"))
+    disk.refused("drive: block node cd-node is in use by device cd", **other, node_name="cd-node")
+
+
+def test_a_floppy_has_no_tray(start_vm: Any) -> None:
+    vm = start_vm(machine="pc", args=["-device", "floppy,id=fd"])
+    disk = Lifecycle(vm, "qemu_disk")
+    for name in ("1.img", "2.img"):
+        disk.step(id="fd", filename=iso(vm, name))
+        assert vm.observer.execute("query-block")[0]["inserted"]["file"] == f"{vm.directory}/{name}"
+    disk.refused("tray: device fd (floppy) has no tray", id="fd", tray="open")
+    assert names(disk.step(id="fd", filename="")) == ["blockdev-remove-medium", "blockdev-del"]
+    assert "inserted" not in vm.observer.execute("query-block")[0]
 
 
 def test_media_of_a_document(disk: Lifecycle) -> None:
@@ -447,6 +508,18 @@ def test_a_group_has_one_set_of_limits(disk: Lifecycle) -> None:
     vm.observer.send("object-add", {"qom-type": "throttle-group", "id": "tg", "limits": {"bps-read": 4096}})
     disk.step(id="d2", limit_group="tg", limits={"iops": 7})
     assert limits(vm, "d2") == {"bps_rd": 4096, "iops": 7, "group": "tg"}
+
+
+def test_an_empty_drives_group_is_left_alone(disk: Lifecycle) -> None:
+    """It is still in its group, of which QEMU tells nothing."""
+    vm = disk.vm
+    data: dict[str, Any] = {"id": "d0", "driver": "scsi-hd", "bus": "scsi0.0", "filename": vm.image("d0")}
+    disk.step(**data, limits={"bps": "1M"}, limit_group="g")
+    disk.step(**CD, filename=iso(vm, "1.iso"), limit_group="g")
+    disk.step(**CD, filename="")
+    disk.step(**CD, filename=iso(vm, "2.iso"), limits={"iops": 9})
+    assert limits(vm, "cd") == {"iops": 9, "group": "cd"}
+    assert limits(vm, "d0") == {"bps": 1 << 20, "group": "g"}
 
 
 def test_limits_of_disks_of_the_command_line(start_vm: Any) -> None:

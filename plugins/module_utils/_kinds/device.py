@@ -15,7 +15,7 @@ from .._core.option import Option, Want
 from .._core.vm import PERIPHERAL
 from .._qmp import errors
 from . import references
-from .blockdev_nodes import drive_of, is_removable, node_of
+from .blockdev_nodes import drive_of, is_removable
 from .device_node import resolve_node
 from .device_properties import ALIASES, property_name, spelled
 from .device_slot import address, carriers, slot
@@ -105,13 +105,13 @@ class Device(Kind):
     def resolve_name(self, vm: VM, want: Want) -> Want:
         """Return it with the disk's own node in place of a default name, where QEMU was started with the disk.
 
-        Without a node for a drive that is empty, of which nothing tells what to put in.
+        Without a node for a drive whose medium can be taken out, where the task says nothing of that.
         """
         drive, ident = want.get("options", {}).get("drive"), self.ident(want)
         if drive != f"{ident}-node":
             return want
         options = {**want["options"], "drive": resolve_node(vm, ident, drive)}
-        if want.get("bare") and is_removable(vm, ident) and node_of(vm, ident) is None:
+        if want.get("bare") and is_removable(vm, ident):
             del options["drive"]
         return {**want, "options": options}
 

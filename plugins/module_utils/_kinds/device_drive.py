@@ -100,15 +100,22 @@ def insert(vm: VM, want: Want, draft: Draft) -> List[Step]:
     if node == node_of(vm, ident):
         return close(vm, ident, want)
     blockdev_steps.check_free(vm, node, ident, draft, shared=True)
+    users = [] if ("blockdev", node) in draft.adding else blockdev_graph.users(vm, node)
+    others = [user for user in users if user[0] in ("device", "export") and user not in draft.removing]
+    others = [user for user in others if ("medium", user[1]) not in draft.removing]
+    if others:
+        raise Refusal(
+            f"drive: block node {node} is in use by {' '.join(others[0])}, and a drive takes none that is: name another"
+        )
     empty = node_of(vm, ident) is None
     opening = open_tray(vm, ident, want) if empty else take_out(vm, ident, want, draft)
     return [*opening, *put_in(vm, ident, node, draft), *close(vm, ident, want), *let_go(vm, ident, draft)]
 
 
 def open_tray(vm: VM, ident: str, want: Want) -> List[Step]:
-    """Return the step that opens a drive's tray; none where it is open."""
+    """Return the step that opens a drive's tray; none where it is open, and for a floppy drive, which has none."""
     drive = drive_of(vm, ident) or {}
-    if drive.get("tray_open"):
+    if drive.get("tray_open", True):
         return []
     forced = {"force": True} if want.get("force") else {}
     ending = TrayOpened(ident, drive["qdev"], bool(drive.get("locked")) and not forced)
@@ -144,15 +151,16 @@ def close(vm: VM, ident: str, want: Want) -> List[Step]:
 
     Taken back by force: the guest may have locked it at once.
     """
-    if want.get("tray") == "open":
+    drive = drive_of(vm, ident) or {}
+    if want.get("tray") == "open" or "tray_open" not in drive:
         return []
-    where = {"id": (drive_of(vm, ident) or {})["qdev"]}
+    where = {"id": drive["qdev"]}
     return [Step("blockdev-close-tray", where, undo=[Step("blockdev-open-tray", {**where, "force": True})])]
 
 
 def drop_left(vm: VM, ident: str, draft: Draft) -> List[Step]:
     """Return the step that deletes a holding node which a stopped run has left, before this one makes its own."""
-    if held_by(ident) not in nodes(vm):
+    if held_by(ident) not in nodes(vm) or ("blockdev", held_by(ident)) in draft.removing:
         return []
     draft.removing.add(("blockdev", held_by(ident)))
     return [blockdev_steps.drop_hold(held_by(ident))]

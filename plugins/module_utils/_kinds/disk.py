@@ -13,7 +13,7 @@ from .._core.option import Option, Want
 from .._core.step import Step
 from .._qmp.values import human_size
 from .blockdev import BLOCKDEV, Blockdev
-from .blockdev_nodes import held_by, is_removable, node_of, nodes
+from .blockdev_nodes import held_by, is_removable, nodes
 from .device import DEVICE, Device
 from .device_node import drive_property, resolve_node
 from .drive import DRIVE
@@ -80,12 +80,11 @@ class DiskNode(Blockdev):
     def read(self, vm: VM, want: Want) -> State | None:
         """Return of the top node what the guest has: its size, and whether it may write.
 
-        The name alone for an empty drive of which the task asks nothing that a node has.
+        The name alone for a drive with another medium, or none, of which the task asks nothing that a node has.
         """
         have, name, device = super().read(vm, want), self.ident(want), want["device"]
         if have is None:
-            bare = want.get("bare") and is_removable(vm, device) and node_of(vm, device) is None
-            return {"node_name": name} if bare else None
+            return {"node_name": name} if want.get("bare") and is_removable(vm, device) else None
         top = _top(vm, want)
         if top != name:
             node = nodes(vm)[top]

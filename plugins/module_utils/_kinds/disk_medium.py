@@ -34,11 +34,12 @@ def replaced(kind: Kind, vm: VM, want: Want, have: State, draft: Draft) -> List[
         name = f"{device}-node"
         made = kind.create(vm, {**new, "node_name": name}, draft)
         return [*made, *_exchanged(vm, want, [], name, draft), *device_drive.let_go(vm, device, draft)]
-    probe = kind.create(vm, {**new, "node_name": held_by(device)}, draft)[0]
+    left = device_drive.drop_left(vm, device, draft)
     again = [*blockdev_steps.remove(vm, {"node_name": name}), *kind.create(vm, new, draft)]
-    opened = [*device_drive.drop_left(vm, device, draft), probe]
-    swapped = _exchanged(vm, want, again, name, draft) if inserted else again
-    return [*opened, *swapped, blockdev_steps.release(held_by(device))]
+    if not inserted:  # no guest sees it
+        return [*left, *again]
+    probe = kind.create(vm, {**new, "node_name": held_by(device)}, draft)[0]
+    return [*left, probe, *_exchanged(vm, want, again, name, draft), blockdev_steps.release(held_by(device))]
 
 
 def _exchanged(vm: VM, want: Want, between: List[Step], node: str, draft: Draft) -> List[Step]:
@@ -61,7 +62,8 @@ def ejected(kind: Kind, vm: VM, want: Want, draft: Draft) -> List[Step]:
 
 def check_alone(kind: Kind, vm: VM, want: Want, draft: Draft) -> None:
     """Raise Refusal where something else than its drive uses a medium."""
-    users = [user for user in kind.users(vm, want) if user != ("device", want["device"]) and user not in draft.removing]
+    own = (("device", want["device"]), ("blockdev", held_by(want["device"])))  # the latter left by a stopped run
+    users = [user for user in kind.users(vm, want) if user not in own and user not in draft.removing]
     if users:
         used = ", ".join(f"{sort} {ident}" for sort, ident in users)
         raise Refusal(f"medium: {kind.ident(want)} is in use by {used}, and can't be taken out: remove that first")

@@ -51,11 +51,14 @@ class Drive(Kind):
         if drive is None:
             raise Refusal(f"id: device {ident} ({vm.peripherals()[ident]}) is not a disk: give another id")
         have: State = {"id": ident, "removable": drive["removable"]}
+        if "tray" in want and "tray_open" not in drive:
+            _refuse_fixed(want, f"{ident} ({vm.peripherals()[ident]})")
         if drive["removable"]:
-            have["tray"] = "open" if drive.get("tray_open") else "closed"
+            if "tray_open" in drive:
+                have["tray"] = "open" if drive["tray_open"] else "closed"
             have["locked"] = drive["locked"]
             have["medium"] = "present" if "inserted" in drive else "absent"
-        elif "tray" in want or want.get("medium") == "absent":
+        elif want.get("medium") == "absent":
             _refuse_fixed(want, f"{ident} ({vm.peripherals()[ident]})")
         have.update({f"limits.{name}": value for name, value in drive_limits.told(drive).items()})
         have["limit_group"] = drive_limits.group_of(drive)
@@ -77,7 +80,7 @@ class Drive(Kind):
         ident = self.ident(want)
         driver = draft.adding.get(("device", ident), {}).get("driver", "")
         moves = "tray" in want or want.get("medium") == "absent"
-        if moves and not (driver.endswith("-cd") or driver == "floppy"):
+        if moves and not (driver.endswith("-cd") or (driver == "floppy" and "tray" not in want)):
             _refuse_fixed(want, f"{ident} ({driver or 'virtio-blk'})")
         qdev, steps = drive_limits.qdev(ident, driver or "virtio-blk"), []
         if want.get("tray") == "open":
@@ -121,7 +124,10 @@ class Drive(Kind):
         """Return the step that sets the limits of a drive. Raise Refusal for an empty one, of which QEMU takes none."""
         named, was = _named(want), drive_limits.told(drive)
         own, now = drive["qdev"], drive_limits.group_of(drive)
-        group = want.get("limit_group", "" if now == own else now)
+        hidden = (
+            "removable" in drive and "inserted" not in drive
+        )  # an empty one stays in its group, and QEMU does not tell
+        group = want.get("limit_group", own if hidden else "" if now == own else now)
         joins = group not in ("", now)
         before = drive_limits.of_group(vm, group) if joins else was
         after = drive_limits.merged(before if drive_limits.is_limited(before) else was, named)
@@ -157,10 +163,8 @@ def _named(want: Want) -> drive_limits.Limits:
 
 
 def _refuse_fixed(want: Want, device: str) -> None:
-    what = "tray" if "tray" in want else "medium"
-    raise Refusal(
-        f"{what}: device {device} has no medium that could be taken out; a CD drive has (driver: scsi-cd, ide-cd)"
-    )
+    what, lacks = ("tray", "tray") if "tray" in want else ("medium", "medium that could be taken out")
+    raise Refusal(f"{what}: device {device} has no {lacks}; a CD drive has (driver: scsi-cd, ide-cd)")
 
 
 def _warn(vm: VM, want: Want, group: str, after: drive_limits.Limits, draft: Draft) -> None:
