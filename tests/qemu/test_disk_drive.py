@@ -559,3 +559,40 @@ def test_a_threshold_is_set_again_once_it_was_passed(disk: Lifecycle) -> None:
     for ident in ("d0", "d1"):
         disk.step(id=ident, state="absent")
     assert vm.observer.nodes() == set()
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_disk_with_a_threshold_is_given_back_with_it(disk: Lifecycle, form: str) -> None:
+    """Its file's node has a name, and goes with it all the same."""
+    vm = disk.vm
+    data: dict[str, Any] = {"id": "d0", "driver": "scsi-hd", "bus": "scsi0.0", "filename": vm.image("d0", "8M", form)}
+    data["format"] = form
+    disk.step(**data, write_threshold="5M")
+    disk.step(**CD, filename=iso(vm, "1.iso"), write_threshold="6M")
+    before = vm.fingerprint()
+    bad = {
+        "id": "bad",
+        "driver": "scsi-hd",
+        "bus": "scsi0.0",
+        "filename": vm.image("bad.img"),
+        "options": {"werror": "no"},
+    }
+    for change in (
+        [{"id": "d0", "state": "absent"}],
+        [{**CD, "filename": iso(vm, "2.iso")}],
+        [{"id": "cd", "filename": ""}],
+    ):
+        with pytest.raises(ModuleFailed) as failed:
+            run_module(vm, "qemu_machine", disks=[*change, bad])
+        assert "not_rolled_back" not in failed.value.result and vm.fingerprint() == before
+        assert holds(vm, "cd") == (False, f"{vm.directory}/1.iso")
+        assert vm.observer.node("d0-node-file")["write_threshold"] == 5 << 20
+        assert vm.observer.node("cd-node-file")["write_threshold"] == 6 << 20
+    disk.step(**data, serial="S", recreate=True)
+    disk.step(**data, read_only=True, recreate=True)
+    disk.step(**CD, filename=vm.image("q", "4M", "qcow2"), format="raw", write_threshold="6M")
+    disk.step(**CD, format="qcow2")
+    disk.refused("write_threshold: 9223372036854775808", id="d0", write_threshold="8E")
+    for ident in ("d0", "cd"):
+        disk.step(id=ident, state="absent")
+    assert vm.observer.nodes() == set()

@@ -17,7 +17,7 @@ from .._core import coercion
 from .._core.errors import Refusal
 from .._core.option import Want
 from .blockdev_graph import children
-from .blockdev_nodes import is_cut, layers, nodes
+from .blockdev_nodes import file_of, is_cut, layers, nodes
 from .kind import State, flatten, nest
 from .references import NODES
 
@@ -128,7 +128,8 @@ def address(driver: str, text: str) -> Dict[str, Any] | None:
 def definition(vm: VM, name: str) -> Dict[str, Any]:
     """Return a node as ``blockdev-add`` takes it, without its name: its driver, its options, and the nodes below it.
 
-    Those that have names by these, the nameless ones in full, unless the image names them. Raise Untold.
+    Those that have names by these, in full the nameless ones, unless the image names them, and one that comes and goes with it.
+    Raise Untold.
     """
     text, made = nodes(vm)[name].get("file", ""), _own(vm, name)
     for role, below in references(vm, name).items():
@@ -136,6 +137,8 @@ def definition(vm: VM, name: str) -> Dict[str, Any]:
             made[role] = [_whole(vm, child) for child in below]
         elif not below.startswith("#") or role not in _OF_THE_IMAGE or role in layers(text) or is_cut(text):
             made[role] = _whole(vm, below)
+            if below == file_of(name):
+                made[role] = {"node-name": below, **definition(vm, below)}
     return made
 
 

@@ -83,6 +83,11 @@ def held_by(device: str) -> str:
     return f"held-{device}"[:31]
 
 
+def file_of(node: str) -> str:
+    """Return the name that a node's file has where it is made together with the node, and must have one."""
+    return f"{node[:26]}-file"
+
+
 def same_file(one: Any, other: Any) -> bool:
     """Tell whether two paths lead to one file, or to one device."""
     try:

@@ -20,7 +20,7 @@ from .blockdev_active import check_active
 from .blockdev_definition import PROTOCOLS, Untold, as_it_is, references
 from .blockdev_graph import children, jobs_on, users
 from .blockdev_image import virtual_size
-from .blockdev_nodes import nodes, sectors
+from .blockdev_nodes import file_of, nodes, sectors
 from .kind import Change, State
 
 if TYPE_CHECKING:
@@ -96,7 +96,12 @@ def remove(vm: VM, want: Want) -> List[Step]:
     except Untold as exc:
         return [_delete(name, [], str(exc))]
     hidden = [part for part in again if without_password(str(again[part])) != str(again[part])]
-    return [_delete(name, [Step("blockdev-add", again, secret=hidden)])]
+    undo = [Step("blockdev-add", again, secret=hidden)]
+    below = children(vm, name).get("file", "")
+    limit = nodes(vm)[below]["write_threshold"] if below == file_of(name) else 0
+    if limit:
+        undo.append(Step("block-set-write-threshold", {"node-name": below, "write-threshold": limit}))
+    return [_delete(name, undo)]
 
 
 def hold(name: str, node: str) -> Step:

@@ -13,7 +13,7 @@ from .._core.option import Option, Want
 from .._core.step import Step
 from .._qmp.values import human_size
 from .blockdev import BLOCKDEV, Blockdev
-from .blockdev_nodes import held_by, is_removable, nodes
+from .blockdev_nodes import file_of, held_by, is_removable, nodes
 from .device import DEVICE, Device
 from .device_node import drive_property, resolve_node
 from .drive import DRIVE
@@ -68,9 +68,11 @@ class DiskNode(Blockdev):
         """Raise Refusal also for a threshold that is not a size."""
         super().check(want)
         try:
-            human_size(want.get("write_threshold", 0))
+            size = human_size(want.get("write_threshold", 0))
         except ValueError as exc:
             raise Refusal(f"write_threshold: {exc}") from exc
+        if size >= 2**63:
+            raise Refusal(f"write_threshold: {size} is more than QEMU takes")
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
         """Return it with the device's own node in place of a default name, where QEMU was started with the disk."""
@@ -163,7 +165,7 @@ class DiskNode(Blockdev):
         added, name = steps[0], self.ident(want)
         below = added.arguments.get("file", name)
         if isinstance(below, dict):
-            below = {"node-name": f"{name[:26]}-file", **below}
+            below = {"node-name": file_of(name), **below}
             steps[0] = added.replace(arguments={**added.arguments, "file": below})
             below = below["node-name"]
         return [*steps, _threshold(below, limit, 0)]

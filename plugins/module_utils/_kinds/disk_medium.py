@@ -38,7 +38,9 @@ def replaced(kind: Kind, vm: VM, want: Want, have: State, draft: Draft) -> List[
     again = [*blockdev_steps.remove(vm, {"node_name": name}), *kind.create(vm, new, draft)]
     if not inserted:  # no guest sees it
         return [*left, *again]
-    probe = kind.create(vm, {**new, "node_name": held_by(device)}, draft)[0]
+    image = {key: value for key, value in new.get("file", {}).items() if key != "node-name"}
+    tried = {**new, "node_name": held_by(device), **({"file": image} if image else {})}
+    probe = kind.create(vm, tried, draft)[0]
     return [*left, probe, *_exchanged(vm, want, again, name, draft), blockdev_steps.release(held_by(device))]
 
 
