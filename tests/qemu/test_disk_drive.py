@@ -243,6 +243,27 @@ def test_a_node_that_another_drive_has_is_not_put_in(disk: Lifecycle) -> None:
     disk.refused("drive: block node cd-node is in use by device cd", **other, node_name="cd-node")
 
 
+def test_a_medium_with_an_overlay_stays(disk: Lifecycle) -> None:
+    vm = disk.vm
+    stick: dict[str, Any] = {"id": "st", "driver": "scsi-hd", "bus": "scsi0.0", "options": {"removable": True}}
+    disk.step(**stick, filename=vm.image("st.qcow2", "4M", "qcow2"), format="qcow2")
+    overlay = {"node-name": "st-node", "snapshot-file": f"{vm.directory}/over", "snapshot-node-name": "over"}
+    vm.observer.send("blockdev-snapshot-sync", {**overlay, "format": "qcow2"})
+    disk.refused("st-node lies below over", **stick, filename="")
+    disk.refused("it lies below over", **stick, filename=iso(vm, "1.iso"))
+    disk.step(id="st", tray="open")
+    disk.step(id="st", state="absent")
+
+
+def test_drives_with_long_ids_change_together(disk: Lifecycle) -> None:
+    vm = disk.vm
+    drives = [{**CD, "id": f"cdrom-of-the-virtual-machine-{name}", "node_name": name} for name in ("a", "b")]
+    for name in ("1.iso", "2.iso"):
+        path = iso(vm, name)
+        Lifecycle(vm, "qemu_machine").step(disks=[{**entry, "filename": path} for entry in drives])
+    assert [holds(vm, entry["id"]) for entry in drives] == [(False, path)] * 2
+
+
 def test_a_floppy_has_no_tray(start_vm: Any) -> None:
     vm = start_vm(machine="pc", args=["-device", "floppy,id=fd"])
     disk = Lifecycle(vm, "qemu_disk")
@@ -252,6 +273,13 @@ def test_a_floppy_has_no_tray(start_vm: Any) -> None:
     disk.refused("tray: device fd (floppy) has no tray", id="fd", tray="open")
     assert names(disk.step(id="fd", filename="")) == ["blockdev-remove-medium", "blockdev-del"]
     assert "inserted" not in vm.observer.execute("query-block")[0]
+
+
+def test_a_drive_whose_device_has_no_id_is_not_a_new_disks(start_vm: Any) -> None:
+    vm = start_vm(machine="pc", args=["-drive", "file=null-co://,if=ide,index=2,media=cdrom,format=raw"])
+    for given in ({"filename": iso(vm, "1.iso")}, {"filename": ""}):
+        words = "has no id" if given["filename"] else "medium"
+        Lifecycle(vm, "qemu_disk").refused(words, id="ide1-cd0", **given)
 
 
 def test_media_of_a_document(disk: Lifecycle) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import zlib
 from typing import TYPE_CHECKING, Any, Dict, List
 
 from .._core.errors import Refusal
@@ -80,7 +81,8 @@ def unknown_node(option: str, name: str, known: Dict[str, Any]) -> Refusal:
 
 def held_by(device: str) -> str:
     """Return the name of the node by which a disk outlives its device for as long as a plan may have to give it back."""
-    return f"held-{device}"[:31]
+    name = f"held-{device}"  # QEMU takes 31 characters, and long ids often differ at their ends alone
+    return name if len(name) <= 31 else f"{name[:22]}-{zlib.crc32(device.encode()):08x}"
 
 
 def file_of(node: str) -> str:

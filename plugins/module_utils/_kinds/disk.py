@@ -154,6 +154,7 @@ class DiskNode(Blockdev):
 
         Raise Refusal also for an image that lies below what a snapshot of the disk has left: it would be the guest's past.
         """
+        _check_id(vm, want["device"])
         if vm.local and isinstance(want.get("filename"), str) and not want.get("read_only"):
             from .._host import qcow2_header
 
@@ -233,6 +234,16 @@ def _storage(vm: VM, want: Want) -> str:
 
     image = blockdev_graph.image(vm, want["device"]) or str(want["node_name"])
     return blockdev_graph.children(vm, image).get("file", image)
+
+
+def _check_id(vm: VM, device: str) -> None:
+    """Raise Refusal for the name of a drive (``-cdrom``) whose device has no id: the task means that one."""
+    for drive in vm.ask("query-block"):
+        if drive["device"] == device and drive.get("qdev") and device not in vm.peripherals():
+            raise Refusal(
+                f"id: {device} is a drive that QEMU was started with, and its device ({drive['qdev']}) has no id, so that no task "
+                "can change it: start QEMU with -device and an id for it, or give another id"
+            )
 
 
 def _threshold(node: str, size: int, now: int) -> Step:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, List
 
 from .._core.errors import Refusal
-from . import blockdev_steps, device_drive
+from . import blockdev_graph, blockdev_steps, device_drive
 from .blockdev_nodes import held_by, node_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,12 @@ def ejected(kind: Kind, vm: VM, want: Want, draft: Draft) -> List[Step]:
 
 
 def check_alone(kind: Kind, vm: VM, want: Want, draft: Draft) -> None:
-    """Raise Refusal where something else than its drive uses a medium."""
+    """Raise Refusal where something else than its drive uses a medium, or lies over it."""
+    over = blockdev_graph.above(vm, want["device"], kind.ident(want))
+    if over:
+        raise Refusal(
+            f"medium: {kind.ident(want)} lies below {over[0]}, and can't be taken out before that has been removed"
+        )
     own = (("device", want["device"]), ("blockdev", held_by(want["device"])))  # the latter left by a stopped run
     users = [user for user in kind.users(vm, want) if user not in own and user not in draft.removing]
     if users:
