@@ -204,6 +204,7 @@ options:
         there is no threshold any more. Run again, the task sets it anew. V(0) for none.
       - The event names the node that stores the image. That of a disk that is made with a threshold is the name of the disk's node followed by
         C(-file), unless O(blockdev) names it.
+      - It is one of a node. A task that makes that anew, for another medium or with O(recreate=true), has to name it again.
     type: str
     version_added: 0.4.0
   options:

@@ -229,11 +229,12 @@ def _alone(want: Want) -> Want:
 
 
 def _storage(vm: VM, want: Want) -> str:
-    """Return the node by which the disk's image is stored: below the format, where a write has its place in the file."""
+    """Return the node by which what the guest writes is stored: below the format, where a write has its place in the file."""
     from . import blockdev_graph
 
     image = blockdev_graph.image(vm, want["device"]) or str(want["node_name"])
-    return blockdev_graph.children(vm, image).get("file", image)
+    below = blockdev_graph.children(vm, image)
+    return below.get("data-file", below.get("file", image))
 
 
 def _check_id(vm: VM, device: str) -> None:
