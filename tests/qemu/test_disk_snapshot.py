@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -290,6 +291,30 @@ def test_an_agent_that_does_not_freeze(life: Lifecycle, tmp_path: Path, how: str
         done = snapshot(vm, quiesce={**quiesce, "required": False})
         assert chain(vm, "a") == ["a.s1.qcow2", "a.img"] and not agent.frozen
         assert "quiesce" in " ".join(done["warnings"])
+
+
+def test_an_agent_that_still_freezes_when_the_task_has_given_up(life: Lifecycle, tmp_path: Path) -> None:
+    """It can't be asked before it is done with that. The command that thaws the guest waits for it."""
+    vm, before, done = life.vm, files(life.vm), threading.Event()
+    with FakeAgent(tmp_path / "qga", slow={FREEZE: done}) as agent:
+        with pytest.raises(ModuleFailed, match="could not be frozen: .*may come to be frozen yet, and is then thawed"):
+            snapshot(vm, quiesce={"agent": agent.path, "timeout": 1})
+        assert files(vm) == before and THAW not in agent.asked
+        done.set()
+        for _try in range(2000):
+            if THAW not in agent.asked:
+                time.sleep(0.01)
+        assert THAW in agent.asked and not agent.frozen
+        life.step(name="s1", quiesce={"agent": agent.path})
+
+
+def test_a_guest_that_another_thaws_too_early(vm: VM, tmp_path: Path, meddle: Meddle) -> None:
+    """The snapshot is there, and the task tells that the file systems may not be whole in it."""
+    with FakeAgent(tmp_path / "qga") as agent:
+        meddle("transaction", lambda: setattr(agent, "frozen", False))
+        done = snapshot(vm, quiesce={"agent": agent.path})
+    assert "something else has thawed the guest" in " ".join(done["warnings"])
+    assert chain(vm, "a") == ["a.s1.qcow2", "a.img"]
 
 
 def stop() -> None:

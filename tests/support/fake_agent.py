@@ -15,12 +15,22 @@ from typing import Any
 
 
 class FakeAgent:
-    """Listens at a path until it is closed. ``errors``: what it says no to; ``silent``: what it does, and never answers."""
+    """Listens at a path until it is closed.
 
-    def __init__(self, path: Path | str, errors: dict[str, str] | None = None, silent: tuple[str, ...] = ()) -> None:
+    ``errors``: what it says no to; ``silent``: what it does, and never answers; ``slow``: what it first needs an event for.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        errors: dict[str, str] | None = None,
+        silent: tuple[str, ...] = (),
+        slow: dict[str, threading.Event] | None = None,
+    ) -> None:
         self.path = str(path)
         self.errors = errors or {}
         self.silent = silent
+        self.slow = slow or {}
         self.frozen = False
         self.asked: list[str] = []
         self._server = socket.socket(socket.AF_UNIX)
@@ -50,8 +60,13 @@ class FakeAgent:
             silent = "guest-sync-delimited" in self.silent
             return b"" if silent else b"\xff" + json.dumps({"return": asked["arguments"]["id"]}).encode() + b"\n"
         self.asked.append(command)
+        if command in self.slow:
+            self.slow[command].wait(60.0)
         if command in self.errors:
             return json.dumps({"error": {"class": "GenericError", "desc": self.errors[command]}}).encode() + b"\n"
+        was = self.frozen
         self.frozen = {"guest-fsfreeze-freeze": True, "guest-fsfreeze-thaw": False}.get(command, self.frozen)
-        result = ("frozen" if self.frozen else "thawed") if command == "guest-fsfreeze-status" else 1
+        result = (
+            ("frozen" if self.frozen else "thawed") if command == "guest-fsfreeze-status" else int(was != self.frozen)
+        )
         return b"" if command in self.silent else json.dumps({"return": result}).encode() + b"\n"

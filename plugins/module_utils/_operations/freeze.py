@@ -14,7 +14,7 @@ from .._core.errors import OperationFailed
 from .._core.option import Option
 from .._core.step import Step
 from .._qmp import errors
-from .._qmp.agent import Agent
+from .._qmp.agent import Agent, tell
 from .._qmp.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Freezer:
         self._required = bool(quiesce and quiesce["required"])
         self._seconds: float = quiesce["timeout"] if quiesce else 0.0
         self._since = 0.0
+        self._stopped: Any = None
+        """How many file systems the agent says it has frozen."""
         if quiesce:
             self._look(deadline)
 
@@ -83,11 +85,12 @@ class Freezer:
     def _freeze(self, deadline: Deadline) -> None:
         self.frozen, self._since = True, time.monotonic()
         try:
-            self._execute(_FREEZE, deadline)
+            self._stopped = self._execute(_FREEZE, deadline)
         except errors.QMPError as exc:
             # one that says no has frozen nothing; one that says nothing may still do it
             self.frozen = not isinstance(exc, errors.CommandError)
-            text = f"quiesce: the guest's file systems could not be frozen: {exc}"
+            later = "; the guest may come to be frozen yet, and is then thawed" if self.frozen else ""
+            text = f"quiesce: the guest's file systems could not be frozen: {exc}{later}"
             if self._required:
                 raise OperationFailed(text) from exc
             self.warnings.append(text)
@@ -96,14 +99,24 @@ class Freezer:
         """Thaw the guest. Raise OperationFailed where it may still be frozen."""
         left = deadline.remaining()
         try:
-            self._execute(_THAW, deadline if left is None or left > _AT_LEAST else Deadline(_AT_LEAST))
+            went_on = self._execute(_THAW, deadline if left is None or left > _AT_LEAST else Deadline(_AT_LEAST))
         except errors.QMPError as exc:
+            self._thaw_later()
             raise OperationFailed(
                 f"quiesce: the guest's file systems may still be frozen: {exc}; run this task again, or {_THAW} in its agent"
             ) from exc
+        if self._stopped and went_on == 0:
+            self.warnings.append(
+                "quiesce: something else has thawed the guest before this task did: its file systems may not be whole in the snapshot"
+            )
         if self._since:
             self.frozen_ms = round((time.monotonic() - self._since) * 1000)
         self.frozen = False
+
+    def _thaw_later(self) -> None:
+        """Leave the command to an agent that does not answer: it may be freezing still, and comes to it after that."""
+        with contextlib.suppress(errors.QMPError):
+            tell(self.address, _THAW, Deadline(_AT_LEAST))
 
     def _execute(self, command: str, deadline: Deadline) -> Any:
         left = deadline.remaining()

@@ -39,6 +39,12 @@ def wait_for_agent(address: str, deadline: Deadline) -> None:
     Agent(address, deadline).close()
 
 
+def tell(address: str, command: str, deadline: Deadline) -> None:
+    """Write a command for an agent that is busy, who comes to it later, and wait for no answer. Raise what `Agent` raises."""
+    with _open(parse(address), Limit(None, deadline, 60.0)) as agent:
+        _send(agent, _RESET + json.dumps({"execute": command}).encode() + b"\n", _PAUSE)
+
+
 class Agent:
     """A client of the agent, which answers to whoever is there what anybody has asked.
 
