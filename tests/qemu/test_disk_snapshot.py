@@ -378,14 +378,14 @@ def test_absent(life: Lifecycle) -> None:
         for disk in ("a", "b"):
             write(vm, disk, number)
     done = life.step(name="s2", state="absent")
-    assert names(done) == 2 * ["block-commit", "rm", "job-dismiss", "blockdev-del"]
+    assert names(done) == 2 * ["touch", "block-commit", "rm", "job-dismiss", "blockdev-del"]
     assert done["snapshot"] == {"disks": {}, "frozen_ms": None}
     assert (chain(vm, "a"), chain(vm, "b")) == (
         ["a.s3.qcow2", "a.s1.qcow2", "a.img"],
         ["b.s3.qcow2", "b.s1.qcow2", "b.img"],
     )
     done = life.step(name="s3", state="absent")
-    assert names(done) == 2 * ["block-commit", "job-complete", "rm", "job-dismiss", "blockdev-del"]
+    assert names(done) == 2 * ["touch", "block-commit", "job-complete", "rm", "job-dismiss", "blockdev-del"]
     life.step(name="s1", state="absent", keep_file=True)
     assert (chain(vm, "a"), chain(vm, "b")) == (["a.img"], ["b.img"])
     assert files(vm) == ["a.s1.qcow2", "b.s1.qcow2"]
@@ -443,7 +443,7 @@ def test_absent_killed_at_any_step(life: Lifecycle) -> None:
         for disk in ("a", "b"):
             holds(vm, disk, 3)
         step += 1
-    assert step == 11
+    assert step == 13
 
 
 def test_what_a_killed_snapshot_has_left_is_removed(life: Lifecycle) -> None:
@@ -477,6 +477,31 @@ def test_a_commit_that_takes_too_long_or_fails(life: Lifecycle) -> None:
     holds(vm, "a", 2)
     life.step(name="s1", state="absent")
     holds(vm, "a", 2)
+
+
+def test_nothing_goes_back_to_an_image_that_a_commit_has_written_to(life: Lifecycle, tmp_path: Path) -> None:
+    """A commit that fails leaves some of what was written since in the image below."""
+    vm, small = life.vm, tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], check=True)
+    try:
+        path = f"{small}/c.img"
+        subprocess.run(["qemu-img", "create", "-q", "-f", "raw", path, str(SIZE)], check=True)
+        run_module(vm, "qemu_disk", id="c", driver="scsi-hd", filename=path, bus="scsi0.0")
+        snapshot(vm, disks=["c"], directory=str(tmp_path))
+        vm.observer.hmp('qemu-io -d c "write -P 4 0 4M"')
+        with pytest.raises(ModuleFailed, match=r"No space left.*can't go back to the snapshot any more"):
+            snapshot(vm, disks=["c"], state="absent")
+        assert 4 in Path(path).read_bytes()
+        life.refused("c.s1.qcow2 into", "was begun", name="s1", state="reverted")
+        holds(vm, "c", 4)
+        subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
+        snapshot(vm, disks=["c"], state="absent")
+        holds(vm, "c", 4)
+        assert os.listdir(tmp_path) == ["small"] and os.listdir(small) == ["c.img"]
+        run_module(vm, "qemu_disk", id="c", state="absent")
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 # -- reverted ------------------------------------------------------------------

@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Callable, Sequence
 
 from .._core import safe_open
+from .._core.errors import OperationFailed
 from .._core.step import Step
 from . import part_file, qcow2_header
 from .ownership import Ownership
@@ -40,9 +41,30 @@ def make_step(path: str, base: Sequence[str], size: int, uid: int, binary: str, 
             whose.apply(file, path)
 
         new.make(fill)
+        part_file.remove(committing(path))
 
     remove = Step(do=lambda deadline: new.remove(), command_lines=[["rm", path]], removes=True, still_needed=unused)
     return Step(do=make, command_lines=shown, undo=[remove])
+
+
+def committing(path: str) -> str:
+    """Return the file that says that a commit of an overlay was begun: what is below it is not as it was any more."""
+    return f"{path}.committing"
+
+
+def mark_step(path: str) -> Step:
+    """Return the step that makes that file, unless it is there."""
+    mark = committing(path)
+
+    def make(deadline: Deadline) -> None:
+        try:
+            with safe_open.parent(mark) as (directory, name):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                os.close(os.open(name, flags, 0o600, dir_fd=directory))
+        except OSError as exc:
+            raise OperationFailed(f"{mark} could not be made: {exc.strerror}") from exc
+
+    return Step(do=make, command_lines=[["touch", mark]])
 
 
 def is_empty(path: str, base: str) -> bool:

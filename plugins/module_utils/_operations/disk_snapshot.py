@@ -130,6 +130,10 @@ class DiskSnapshots(jobs.JobOperation):
             for part in run.plan.parts:
                 self.follow_job(run, part, current, params)
 
+    def after_failure(self, run: Run, current: Current, params: Params, job: jobs.Job) -> str:
+        """Return what to tell of a commit that failed."""
+        return f"the guest goes on, and has lost nothing, but can't go back to the snapshot any more: {jobs.BEGIN_ANEW}"
+
     def describe(self, current: Current, params: Params, plan: Plan, end: Any) -> Dict[str, Any]:
         """Return ``snapshot`` as it is in the end, and what was warned of on the way."""
         disks = [] if params["state"] == "absent" else [back.disk for back in current.returns] or current.disks

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
 from .._core.errors import OperationFailed, Refusal
 from .._core.plan import Plan
 from .._core.step import Step
-from .._host import part_file
+from .._host import overlay_file, part_file
 from .._kinds.blockdev_active import check_active
 from .._kinds.blockdev_graph import attached
 from .._kinds.blockdev_nodes import nodes
@@ -134,13 +134,17 @@ def _part(vm: VM, now: Overlay, params: Params) -> jobs.JobPlan:
                 "base-node": base.node,
                 "auto-dismiss": False,
             }
-            begin = [*([jobs.dismiss(now.ident)] if ended else []), _begin(now.ident, arguments)]
+            begin = [
+                *([jobs.dismiss(now.ident)] if ended else []),
+                overlay_file.mark_step(overlay.path),
+                _begin(now.ident, arguments),
+            ]
     return jobs.JobPlan(
         what,
         now.ident,
         begin,
         completed_by=[jobs.complete(now.ident)] if now.at == 0 and (begin or not ended) else (),
-        on_success=[] if params["keep_file"] else [remove_file(vm, layer.path, layer.node) for layer in gone],
+        on_success=[remove_file(vm, layer.path, layer.node, params["keep_file"]) for layer in gone],
         then=[drop_hold(layer.node) for layer in gone],
         before={},
         after={},
@@ -151,17 +155,21 @@ def _begin(ident: str, arguments: Dict[str, Any]) -> Step:
     return Step("block-commit", {"job-id": ident, **arguments})
 
 
-def remove_file(vm: VM, path: str, node: str) -> Step:
-    """Return the step that removes the file of an overlay; it fails while a device has the node."""
+def remove_file(vm: VM, path: str, node: str, kept: bool = False) -> Step:
+    """Return the step that removes the file of an overlay, and what says that it is committed; it fails while a device has the node.
+
+    ``kept``: whether only the second goes.
+    """
+    mark = overlay_file.committing(path)
 
     def remove(deadline: Deadline) -> None:
         vm.forget()
         if node in nodes(vm) and attached(vm, node):
             raise OperationFailed(f"{path} is still in use, and was not removed")
-        if not os.path.lexists(path):
-            return
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise OperationFailed(f"{path} is not a regular file, and was not removed")
-        part_file.remove(path)
+        for name in [mark] if kept else [path, mark]:
+            if os.path.lexists(name):
+                if not stat.S_ISREG(os.lstat(name).st_mode):
+                    raise OperationFailed(f"{name} is not a regular file, and was not removed")
+                part_file.remove(name)
 
-    return Step(do=remove, command_lines=[["rm", path]], removes=True)
+    return Step(do=remove, command_lines=[["rm", mark] if kept else ["rm", path]], removes=True)

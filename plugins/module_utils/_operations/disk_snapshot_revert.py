@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Dict, List, NamedTuple, Sequence, Tuple
 from .._core.errors import Refusal
 from .._core.plan import Plan
 from .._core.step import Step
+from .._host import overlay_file
 from .._kinds.blockdev_nodes import held_by, nodes
 from .._kinds.blockdev_steps import drop_hold, hold
 from .._kinds.qemu_texts import drive_hint
@@ -66,7 +67,12 @@ def returns(vm: VM, disks: Sequence[Disk], params: Params) -> List[Return]:
 
 
 def _check(back: Return) -> None:
-    disk = back.disk
+    disk, overlay = back.disk, back.disk.layers[back.at].path
+    if os.path.lexists(overlay_file.committing(overlay)):
+        raise Refusal(
+            f"name: a commit of {overlay} into {back.base.source} was begun and has not come to its end, so that {disk.name} can't go "
+            "back to what that was: finish it with state=absent"
+        )
     if disk.top != disk.layers[0].node:
         raise Refusal(f"disks: the filter {disk.top} lies over {disk.name}, and would be lost: remove it first")
     for layer in back.gone:
