@@ -297,7 +297,7 @@ def test_an_agent_that_still_freezes_when_the_task_has_given_up(life: Lifecycle,
     """It can't be asked before it is done with that. The command that thaws the guest waits for it."""
     vm, before, done = life.vm, files(life.vm), threading.Event()
     with FakeAgent(tmp_path / "qga", slow={FREEZE: done}) as agent:
-        with pytest.raises(ModuleFailed, match="could not be frozen: .*may come to be frozen yet, and is then thawed"):
+        with pytest.raises(ModuleFailed, match=r"could not be frozen: .*may come to be frozen yet, and is then thawed"):
             snapshot(vm, quiesce={"agent": agent.path, "timeout": 1})
         assert files(vm) == before and THAW not in agent.asked
         done.set()

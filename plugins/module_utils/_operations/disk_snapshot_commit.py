@@ -156,9 +156,9 @@ def _begin(ident: str, arguments: Dict[str, Any]) -> Step:
 
 
 def remove_file(vm: VM, path: str, node: str, kept: bool = False) -> Step:
-    """Return the step that removes the file of an overlay, and what says that it is committed; it fails while a device has the node.
+    """Return the step that removes the file of an overlay, and the mark of its commit; it fails while a device has the node.
 
-    ``kept``: whether only the second goes.
+    ``kept``: whether only the mark goes.
     """
     mark = overlay_file.committing(path)
 

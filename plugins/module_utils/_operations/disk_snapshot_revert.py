@@ -70,8 +70,8 @@ def _check(back: Return) -> None:
     disk, overlay = back.disk, back.disk.layers[back.at].path
     if os.path.lexists(overlay_file.committing(overlay)):
         raise Refusal(
-            f"name: a commit of {overlay} into {back.base.source} was begun and has not come to its end, so that {disk.name} can't go "
-            "back to what that was: finish it with state=absent"
+            f"name: a commit of {overlay} into {back.base.source} was begun and has not come to its end, so that {disk.name} can't "
+            "go back to what that was: finish it with state=absent"
         )
     if disk.top != disk.layers[0].node:
         raise Refusal(f"disks: the filter {disk.top} lies over {disk.name}, and would be lost: remove it first")

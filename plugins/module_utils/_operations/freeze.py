@@ -107,7 +107,7 @@ class Freezer:
             ) from exc
         if self._stopped and went_on == 0:
             self.warnings.append(
-                "quiesce: something else has thawed the guest before this task did: its file systems may not be whole in the snapshot"
+                "quiesce: something else has thawed the guest before this task: its file systems may not be whole in the snapshot"
             )
         if self._since:
             self.frozen_ms = round((time.monotonic() - self._since) * 1000)
