@@ -16,7 +16,7 @@ description:
   - Takes external snapshots of disks of any format while the guest runs. From then on the guest writes to a new qcow2 image over
     each disk's own, the overlay, and what was there before stays as it was at one moment, the same for all of the disks.
   - The machine's memory is not part of it. M(vmm.qemu.qemu_snapshot) takes snapshots with memory, inside qcow2 images.
-  - The overlay of a disk is the file C(DISK.NAME.qcow2), where C(DISK) is the device's id. By that name it is found again, also
+  - The overlay of a disk is the file C(DISK@NAME.qcow2), where C(DISK) is the device's id. By that name it is found again, also
     after the virtual machine has been started anew from it. Only QEMU's user can open it.
   - To go back to a snapshot the guest is stopped, given new overlays and reset, since what it has in memory is of the disks as
     they were. All disks go back, or none does.
@@ -149,7 +149,7 @@ snapshot:
   type: dict
   sample:
     disks:
-      data: {overlay: /var/lib/vm1/data.before-update.qcow2, base: /var/lib/vm1/data.raw}
+      data: {overlay: /var/lib/vm1/data@before-update.qcow2, base: /var/lib/vm1/data.raw}
     frozen_ms: 41
   contains:
     disks:

@@ -56,7 +56,7 @@ def holds(vm: VM, disk: str, pattern: int) -> None:
 
 
 def device(disk: str) -> str:
-    return "/machine/peripheral/b/virtio-backend" if disk == "b" else disk
+    return f"/machine/peripheral/{disk}/virtio-backend" if disk in ("b", "c") else disk
 
 
 def chain(vm: VM, disk: str) -> list[str]:
@@ -75,7 +75,7 @@ def chain(vm: VM, disk: str) -> list[str]:
 
 
 def files(vm: VM) -> list[str]:
-    return sorted(path.name for path in vm.directory.iterdir() if ".s" in path.name or "part" in path.name)
+    return sorted(path.name for path in vm.directory.iterdir() if "@" in path.name or "part" in path.name)
 
 
 def snapshot(vm: VM, **options: Any) -> dict[str, Any]:
@@ -99,19 +99,19 @@ def test_present(life: Lifecycle) -> None:
     where = vm.directory
     assert done["snapshot"] == {
         "disks": {
-            "a": {"overlay": f"{where}/a.s1.qcow2", "base": f"{where}/a.img"},
-            "b": {"overlay": f"{where}/b.s1.qcow2", "base": f"{where}/b.img"},
+            "a": {"overlay": f"{where}/a@s1.qcow2", "base": f"{where}/a.img"},
+            "b": {"overlay": f"{where}/b@s1.qcow2", "base": f"{where}/b.img"},
         },
         "frozen_ms": None,
     }
     assert names(done)[-1] == "transaction"
-    assert (chain(vm, "a"), chain(vm, "b")) == (["a.s1.qcow2", "a.img"], ["b.s1.qcow2", "b.img"])
-    assert (where / "a.s1.qcow2").stat().st_mode & 0o777 == 0o600
+    assert (chain(vm, "a"), chain(vm, "b")) == (["a@s1.qcow2", "a.img"], ["b@s1.qcow2", "b.img"])
+    assert (where / "a@s1.qcow2").stat().st_mode & 0o777 == 0o600
     for disk in ("a", "b"):
         write(vm, disk, 2)
     assert set((where / "a.img").read_bytes()[: 1 << 20]) == {1}
     life.step(name="s2", disks=["a"])
-    assert chain(vm, "a") == ["a.s2.qcow2", "a.s1.qcow2", "a.img"]
+    assert chain(vm, "a") == ["a@s2.qcow2", "a@s1.qcow2", "a.img"]
     life.same(name="s1")
     life.refused("snapshot s2 is on a, and not on b", name="s2")
     for disk, fmt, driver, bus in (("a", "raw", "scsi-hd", "scsi0.0"), ("b", "qcow2", "virtio-blk-pci", "rp0")):
@@ -130,7 +130,7 @@ def test_a_virtual_machine_that_is_started_anew_from_its_overlays(life: Lifecycl
     anew = start_vm(scsi=True)
     given: dict[str, Any] = {
         "driver": "scsi-hd",
-        "filename": f"{vm.directory}/a.s1.qcow2",
+        "filename": f"{vm.directory}/a@s1.qcow2",
         "format": "qcow2",
         "bus": "scsi0.0",
     }
@@ -148,8 +148,8 @@ def test_bad_input(life: Lifecycle, tmp_path: Path) -> None:
     life.refused("'here' is not an absolute path", name="s1", directory="here")
     life.refused("there is no directory", name="s1", directory=f"{tmp_path}/none")
     life.refused("qemu_img: there is no program", name="s1", qemu_img="no-such-img")
-    vm.image("a.s1.qcow2", "1M", "qcow2")
-    life.refused("a.s1.qcow2", "belongs to something else", name="s1")
+    vm.image("a@s1.qcow2", "1M", "qcow2")
+    life.refused("a@s1.qcow2", "belongs to something else", name="s1")
     fixed: dict[str, Any] = {"driver": "scsi-hd", "filename": vm.image("c.img"), "bus": "scsi0.0", "read_only": True}
     run_module(vm, "qemu_disk", id="c", **fixed)
     life.refused("c is read-only", name="s1", disks=["c"])
@@ -239,8 +239,8 @@ def test_killed_at_any_step(life: Lifecycle, tmp_path: Path) -> None:
         while killed_before(vm, step, quiesce=quiesce):
             done = life.step(name="s1", quiesce=quiesce)
             assert not agent.frozen
-            assert chain(vm, "a") == ["a.s1.qcow2", "a.img"] and chain(vm, "b") == ["b.s1.qcow2", "b.img"]
-            assert files(vm) == ["a.s1.qcow2", "b.s1.qcow2"], (step, names(done))
+            assert chain(vm, "a") == ["a@s1.qcow2", "a.img"] and chain(vm, "b") == ["b@s1.qcow2", "b.img"]
+            assert files(vm) == ["a@s1.qcow2", "b@s1.qcow2"], (step, names(done))
             back(vm)
             step += 1
     assert step == 7
@@ -256,7 +256,7 @@ def back(vm: VM) -> None:
         vm.observer.execute("job-complete", id="c")
         vm.observer.wait_event("BLOCK_JOB_COMPLETED", device="c")
         vm.observer.execute("blockdev-del", node_name=overlay)
-        (vm.directory / f"{disk}.s1.qcow2").unlink()
+        (vm.directory / f"{disk}@s1.qcow2").unlink()
 
 
 FREEZE, THAW = "guest-fsfreeze-freeze", "guest-fsfreeze-thaw"
@@ -289,7 +289,7 @@ def test_an_agent_that_does_not_freeze(life: Lifecycle, tmp_path: Path, how: str
         life.refused("quiesce", foretold=how in ("deaf", "nobody"), name="s1", quiesce=quiesce)
         assert files(vm) == before and not agent.frozen
         done = snapshot(vm, quiesce={**quiesce, "required": False})
-        assert chain(vm, "a") == ["a.s1.qcow2", "a.img"] and not agent.frozen
+        assert chain(vm, "a") == ["a@s1.qcow2", "a.img"] and not agent.frozen
         assert "quiesce" in " ".join(done["warnings"])
 
 
@@ -314,7 +314,7 @@ def test_a_guest_that_another_thaws_too_early(vm: VM, tmp_path: Path, meddle: Me
         meddle("transaction", lambda: setattr(agent, "frozen", False))
         done = snapshot(vm, quiesce={"agent": agent.path})
     assert "something else has thawed the guest" in " ".join(done["warnings"])
-    assert chain(vm, "a") == ["a.s1.qcow2", "a.img"]
+    assert chain(vm, "a") == ["a@s1.qcow2", "a.img"]
 
 
 def stop() -> None:
@@ -347,9 +347,9 @@ def test_qemu_does_not_answer_while_the_guest_is_frozen(life: Lifecycle, tmp_pat
             snapshot(vm, quiesce={"agent": agent.path}, timeout=2)
         assert not agent.frozen and agent.asked[-1] == THAW
         os.kill(vm.pid, signal.SIGCONT)
-    assert files(vm) == ["a.s1.qcow2", "b.s1.qcow2"] and failed.value.result["not_rolled_back"]
+    assert files(vm) == ["a@s1.qcow2", "b@s1.qcow2"] and failed.value.result["not_rolled_back"]
     snapshot(vm)
-    assert (chain(vm, "a"), chain(vm, "b")) == (["a.s1.qcow2", "a.img"], ["b.s1.qcow2", "b.img"])
+    assert (chain(vm, "a"), chain(vm, "b")) == (["a@s1.qcow2", "a.img"], ["b@s1.qcow2", "b.img"])
     life.same(name="s1")
 
 
@@ -362,9 +362,9 @@ def test_qemu_of_another_user(start_vm: Callable[..., VM], qemu_version: str) ->
     os.chmod(path, 0o666)  # root's
     run_module(vm, "qemu_disk", id="a", driver="scsi-hd", filename=path, bus="scsi0.0")
     done = Lifecycle(vm, "qemu_disk_snapshot").step(name="s1")
-    overlay = (vm.directory / "a.s1.qcow2").stat()
+    overlay = (vm.directory / "a@s1.qcow2").stat()
     assert (overlay.st_uid, overlay.st_mode & 0o777) == (nobody, 0o600)
-    assert ["chown", str(nobody), f"{vm.directory}/a.s1.qcow2"] in done["commands"]
+    assert ["chown", str(nobody), f"{vm.directory}/a@s1.qcow2"] in done["commands"]
 
 
 # -- absent --------------------------------------------------------------------
@@ -381,14 +381,14 @@ def test_absent(life: Lifecycle) -> None:
     assert names(done) == 2 * ["touch", "block-commit", "rm", "job-dismiss", "blockdev-del"]
     assert done["snapshot"] == {"disks": {}, "frozen_ms": None}
     assert (chain(vm, "a"), chain(vm, "b")) == (
-        ["a.s3.qcow2", "a.s1.qcow2", "a.img"],
-        ["b.s3.qcow2", "b.s1.qcow2", "b.img"],
+        ["a@s3.qcow2", "a@s1.qcow2", "a.img"],
+        ["b@s3.qcow2", "b@s1.qcow2", "b.img"],
     )
     done = life.step(name="s3", state="absent")
     assert names(done) == 2 * ["touch", "block-commit", "job-complete", "rm", "job-dismiss", "blockdev-del"]
     life.step(name="s1", state="absent", keep_file=True)
     assert (chain(vm, "a"), chain(vm, "b")) == (["a.img"], ["b.img"])
-    assert files(vm) == ["a.s1.qcow2", "b.s1.qcow2"]
+    assert files(vm) == ["a@s1.qcow2", "b@s1.qcow2"]
     for disk in ("a", "b"):
         holds(vm, disk, 4)
     kept = snapshot(vm, state="absent")
@@ -469,10 +469,10 @@ def test_a_commit_that_takes_too_long_or_fails(life: Lifecycle) -> None:
     with pytest.raises(ModuleFailed) as failed:
         snapshot(vm, state="absent", disks=["a"], timeout=2)
     assert "the next run joins it" in failed.value.result["msg"]
-    assert chain(vm, "a") == ["a.s1.qcow2", "a.img"] and "a.s1.qcow2" in files(vm)
+    assert chain(vm, "a") == ["a@s1.qcow2", "a.img"] and "a@s1.qcow2" in files(vm)
     vm.observer.execute("block-job-cancel", device=job, force=True)
     vm.observer.wait_event("BLOCK_JOB_CANCELLED", device=job)
-    with pytest.raises(ModuleFailed, match=r"commit of .*a.s1.qcow2 into .*a.img: .*run the task again"):
+    with pytest.raises(ModuleFailed, match=r"commit of .*a@s1.qcow2 into .*a.img: .*run the task again"):
         snapshot(vm, state="absent", disks=["a"])
     holds(vm, "a", 2)
     life.step(name="s1", state="absent")
@@ -493,7 +493,7 @@ def test_nothing_goes_back_to_an_image_that_a_commit_has_written_to(life: Lifecy
         with pytest.raises(ModuleFailed, match=r"No space left.*can't go back to the snapshot any more"):
             snapshot(vm, disks=["c"], state="absent")
         assert 4 in Path(path).read_bytes()
-        life.refused("c.s1.qcow2 into", "was begun", name="s1", state="reverted")
+        life.refused("c@s1.qcow2 into", "was begun", name="s1", state="reverted")
         holds(vm, "c", 4)
         subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
         snapshot(vm, disks=["c"], state="absent")
@@ -528,10 +528,10 @@ def test_reverted(life: Lifecycle) -> None:
     vm.observer.execute("cont")
     vm.observer.forget_events()
     done = back_again(vm)
-    assert done["snapshot"]["disks"]["a"]["overlay"].endswith("a.s1~1.qcow2")
-    assert sum("a.s2.qcow2" in text and "goes, too" in text for text in done["warnings"]) == 1
-    assert (chain(vm, "a"), chain(vm, "b")) == (["a.s1~1.qcow2", "a.img"], ["b.s1~1.qcow2", "b.img"])
-    assert files(vm) == ["a.s1~1.qcow2", "b.s1~1.qcow2"] and vm.observer.status() == "running"
+    assert done["snapshot"]["disks"]["a"]["overlay"].endswith("a@s1~1.qcow2")
+    assert sum("a@s2.qcow2" in text and "goes, too" in text for text in done["warnings"]) == 1
+    assert (chain(vm, "a"), chain(vm, "b")) == (["a@s1~1.qcow2", "a.img"], ["b@s1~1.qcow2", "b.img"])
+    assert files(vm) == ["a@s1~1.qcow2", "b@s1~1.qcow2"] and vm.observer.status() == "running"
     assert [event["event"] for event in vm.observer.events if event["event"] in ("STOP", "RESET", "RESUME")][:3] == [
         "STOP",
         "RESET",
@@ -543,8 +543,8 @@ def test_reverted(life: Lifecycle) -> None:
     assert len([node for node in vm.observer.nodes() if not node.startswith("#")]) == 4
     life.same(name="s1")
     vm.observer.execute("stop")
-    assert back_again(vm)["snapshot"]["disks"]["b"]["overlay"].endswith("b.s1.qcow2")
-    assert vm.observer.status() != "running" and files(vm) == ["a.s1.qcow2", "b.s1.qcow2"]
+    assert back_again(vm)["snapshot"]["disks"]["b"]["overlay"].endswith("b@s1.qcow2")
+    assert vm.observer.status() != "running" and files(vm) == ["a@s1.qcow2", "b@s1.qcow2"]
     for disk in ("a", "b"):
         holds(vm, disk, 1)
     life.step(name="s1", state="absent")
@@ -619,7 +619,7 @@ def test_drives_of_the_command_line(start_vm: Callable[..., VM]) -> None:
     images = [f"{vm.image('c.qcow2', str(SIZE), 'qcow2')},format=qcow2", f"{vm.image('d.raw', str(SIZE))},format=raw"]
     for again in (False, True):
         if again:
-            images = [f"{vm.directory}/{disk}.s1.qcow2,format=qcow2" for disk in ("vb", "virtio0")]
+            images = [f"{vm.directory}/{disk}@s1.qcow2,format=qcow2" for disk in ("vb", "virtio0")]
         drives = start(*images)
         assert snapshot(drives)["changed"] is not again
         back_again(drives)
@@ -710,7 +710,7 @@ def test_no_space_left_for_a_commit(start_vm: Callable[..., VM], tmp_path: Path)
         with pytest.raises(ModuleFailed, match="No space left") as failed:
             snapshot(vm, state="absent")
         assert "run the task again" in failed.value.result["msg"] and vm.observer.execute("query-jobs") == []
-        assert chain(vm, "b") == ["b.s1.qcow2", "b.qcow2"]
+        assert chain(vm, "b") == ["b@s1.qcow2", "b.qcow2"]
         holds(vm, "b", 2)
         subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
         snapshot(vm, state="absent")
@@ -719,3 +719,21 @@ def test_no_space_left_for_a_commit(start_vm: Callable[..., VM], tmp_path: Path)
         assert not snapshot(vm, state="absent")["changed"]
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_what_looks_like_a_snapshot_and_what_would_go_with_one(life: Lifecycle) -> None:
+    """A user's own overlay of a common image is none of ours, and a bitmap on an overlay is not dropped."""
+    vm = life.vm
+    golden, own = vm.image("golden.qcow2", str(SIZE), "qcow2"), vm.directory / "c.prod.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", golden, "-F", "qcow2", str(own)], check=True)
+    run_module(vm, "qemu_disk", id="c", filename=str(own), format="qcow2", bus="rp1")
+    assert not snapshot(vm, name="prod", state="absent", disks=["c"])["changed"]
+    life.refused("disk c has no snapshot prod", name="prod", state="reverted", disks=["c"])
+    assert chain(vm, "c") == ["c.prod.qcow2", "golden.qcow2"]
+
+    life.step(name="s1", disks=["b"])
+    run_module(vm, "qemu_bitmap", node="b", name="daily")
+    for state in ("absent", "reverted"):
+        life.refused("has bitmap daily, which would be lost with it", name="s1", state=state, disks=["b"])
+    run_module(vm, "qemu_bitmap", node="b", name="daily", state="absent")
+    life.step(name="s1", state="absent", disks=["b"])

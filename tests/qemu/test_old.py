@@ -199,6 +199,6 @@ def test_a_disk_snapshot_can_be_taken_and_committed_and_not_gone_back_to(live_vm
     life.step(name="s1")
     answer = life.refused("6.2 and later can", "was kept", foretold=False, name="s1", state="reverted")
     assert "after it was realized" in answer["error"]["desc"] and "not_rolled_back" not in answer
-    assert vm.observer.status() == "running" and not (vm.directory / "s0.s1~1.qcow2").exists()
+    assert vm.observer.status() == "running" and not (vm.directory / "s0@s1~1.qcow2").exists()
     life.step(name="s1", state="absent")
     run_module(vm, "qemu_disk", id="s0", state="absent")

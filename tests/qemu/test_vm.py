@@ -850,19 +850,19 @@ def test_a_machine_does_not_start_from_below_a_snapshot(vms: Machines) -> None:
     vms.done(False, **has)
     files = vms.files()
     pid = vms.processes()["vm1"]
-    below = f"lies below {vms.base}/vm1/disk.before.qcow2"
+    below = f"lies below {vms.base}/vm1/disk@before.qcow2"
     for check in (True, False):
         assert below in vms.refused(**has, memory="96M", restart_allowed=True, check=check)
     assert vms.processes() == {"vm1": pid} and vms.files() == files
     vms.done(True, state="stopped")
     for check in (True, False):
         assert below in vms.refused(**has, check=check)
-    (vms.base / "vm1/disk.before.qcow2").unlink()
+    (vms.base / "vm1/disk@before.qcow2").unlink()
     for check in (True, False):
         assert "disks[0]" in vms.refused(**has, check=check)
     assert vms.processes() == {}
 
-    vms.done(True, disk_size="1M", disks=[{**data, "filename": f"{vms.base}/vm1/data.before.qcow2"}])
+    vms.done(True, disk_size="1M", disks=[{**data, "filename": f"{vms.base}/vm1/data@before.qcow2"}])
     run_module(socket, "qemu_disk_snapshot", name="before", state="absent", disks=["data"])
     vms.done(True, state="stopped")
     vms.done(True, **has)

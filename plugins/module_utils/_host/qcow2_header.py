@@ -68,7 +68,7 @@ def _over(path: str, disk: str) -> str:
     directory, own = os.path.split(path)
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(directory)):
-            if name.startswith(f"{disk}.") and name.endswith(".qcow2") and name != own:
+            if name.startswith(f"{disk}@") and name.endswith(".qcow2") and name != own:
                 over = os.path.join(directory, name)
                 if _stands_on(over, path):
                     return over

@@ -24,7 +24,7 @@ from .._kinds.blockdev_nodes import nodes
 from .._kinds.blockdev_steps import drop_hold
 from .._kinds.host_path import is_seen
 from . import jobs
-from .disk_snapshot_disks import Disk, Layer, place, released
+from .disk_snapshot_disks import Disk, Layer, check_bitmaps, is_reverting, place, released
 from .snapshot import job_id
 
 if TYPE_CHECKING:
@@ -93,6 +93,9 @@ def _check(vm: VM, disk: Disk, now: Overlay, name: str) -> None:
         raise Refusal(
             f"name: {name} can't be committed, since {base.source}, which would be written to, is in use by {users[0]}, too"
         )
+    check_bitmaps(vm, disk, [overlay])
+    if is_reverting(vm, name):
+        raise Refusal(f"name: a task that went back to {name} was stopped: finish that first (state=reverted)")
     if not is_seen(vm, "name", overlay.path):
         raise Refusal(f"name: QEMU sees another {overlay.path} than this task: run the task where QEMU runs")
 

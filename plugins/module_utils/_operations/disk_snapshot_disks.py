@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The disks of a VM as chains of images, and which of these are the overlays of a snapshot.
 
-An overlay is known by the name of its file, which a VM that is started anew from its disks has, too: ``DISK.NAME.qcow2``,
-and ``DISK.NAME~1.qcow2`` where a disk went back to the snapshot and the other name was taken then.
+An overlay is known by the name of its file, which a VM that is started anew from its disks has, too: ``DISK@NAME.qcow2``,
+and ``DISK@NAME~1.qcow2`` where a disk went back to the snapshot and the other name was taken then.
 """
 # Private to the collection: may change without notice.
 
@@ -73,7 +73,7 @@ class Disk(NamedTuple):
 
     def is_overlay(self, path: str, name: str = "") -> bool:
         """Tell whether a file is called as the overlay of that snapshot of this disk, or of any."""
-        wanted = re.escape(f"{self.name}.{name}") if name else re.escape(self.name) + r"\.[A-Za-z0-9._-]+"
+        wanted = re.escape(f"{self.name}@{name}") if name else re.escape(self.name) + "@[A-Za-z0-9._-]+"
         return re.fullmatch(wanted + r"(~[0-9]+)?\.qcow2", os.path.basename(path)) is not None
 
 
@@ -138,7 +138,7 @@ def place(vm: VM, disk: Disk, name: str, base: Layer, directory: str, most: int 
     A file that an earlier run has left is as good as none where nothing has been written to it.
     """
     for number in range(most):
-        path = os.path.join(directory, f"{disk.name}.{name}{f'~{number}' if number else ''}.qcow2")
+        path = os.path.join(directory, f"{disk.name}@{name}{f'~{number}' if number else ''}.qcow2")
         node, openers = _free_node(vm, disk.name, name, number), _openers(vm, path)
         stray = next((name for name in openers if not is_held(vm, name)), "")
         if not os.path.lexists(path):
@@ -164,6 +164,28 @@ def _free_node(vm: VM, disk: str, name: str, number: int) -> str:
         if node not in known:
             return node
     raise Refusal(f"name: all names that an overlay of {disk} for {name} could have are those of other block nodes")
+
+
+def reverting(name: str) -> Tuple[str, str]:
+    """Return the names of the node that says that disks go back to a snapshot: of a guest that ran, and of one that didn't."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"revert-running-{digest}", f"revert-stopped-{digest}"
+
+
+def is_reverting(vm: VM, name: str) -> bool:
+    """Tell whether that goes on, or was stopped on the way."""
+    return any(mark in nodes(vm) for mark in reverting(name))
+
+
+def check_bitmaps(vm: VM, disk: Disk, layers: Sequence[Layer]) -> None:
+    """Raise Refusal where an image that is to go has dirty bitmaps: the next incremental backup would miss what they tell."""
+    for layer in layers:
+        names = [bitmap["name"] for bitmap in nodes(vm)[layer.node].get("dirty-bitmaps", []) if bitmap.get("name")]
+        if names:
+            raise Refusal(
+                f"disks: {layer.source} of {disk.name} has bitmap {names[0]}, which would be lost with it: remove that first "
+                "(qemu_bitmap), and let a full backup follow"
+            )
 
 
 def check_label(disk: Disk) -> None:

@@ -10,7 +10,6 @@ way, and whether the guest is to run afterwards: a run that comes after one that
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Sequence, Tuple
 
@@ -22,7 +21,7 @@ from .._kinds.blockdev_nodes import held_by, nodes
 from .._kinds.blockdev_steps import drop_hold, hold
 from .._kinds.qemu_texts import drive_hint
 from .disk_snapshot_commit import remove_file
-from .disk_snapshot_disks import Disk, Layer, Place, released
+from .disk_snapshot_disks import Disk, Layer, Place, check_bitmaps, is_reverting, released, reverting
 from .power import Reached, WasReset
 
 if TYPE_CHECKING:
@@ -53,12 +52,13 @@ class Return(NamedTuple):
 def returns(vm: VM, disks: Sequence[Disk], params: Params) -> List[Return]:
     """Return the disks that go back. Raise Refusal where one can't."""
     name, found = params["name"], []
-    unfinished = any(mark in nodes(vm) for mark in _marks(name))
+    unfinished = is_reverting(vm, name)
     for disk in disks:
         at = disk.overlay(name)
         if at is not None:
             found.append(Return(disk, at, released(vm, disk) if unfinished else ()))
             _check(found[-1])
+            check_bitmaps(vm, disk, found[-1].gone)
         elif params["disks"] is not None:
             raise Refusal(f"name: disk {disk.name} has no snapshot {name}")
     if not found:
@@ -147,19 +147,13 @@ def directory_of(back: Return, params: Params) -> str:
     return params["directory"] or os.path.dirname(back.disk.layers[back.at].path)
 
 
-def _marks(name: str) -> Tuple[str, str]:
-    """Return the names of the node that says that this goes on: of a guest that ran, and of one that didn't."""
-    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-    return f"revert-running-{digest}", f"revert-stopped-{digest}"
-
-
 def _mark(vm: VM, name: str) -> Tuple[str, bool, bool]:
     """Return the name of that node, whether it is there, and whether the guest is to run afterwards."""
-    running, stopped = _marks(name)
+    running, stopped = reverting(name)
     for mark in (running, stopped):
         if mark in nodes(vm):
             return mark, True, mark == running
-    runs = bool(vm.ask("query-status")["running"])
+    runs = vm.ask("query-status")["running"] or vm.status == "io-error"  # it stopped for the disk that goes
     return (running if runs else stopped), False, runs
 
 

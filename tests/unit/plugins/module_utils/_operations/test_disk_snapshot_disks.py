@@ -21,15 +21,15 @@ def layer(path: str) -> Layer:
 @pytest.mark.parametrize(
     ("path", "name", "told"),
     [
-        ("/x/data.s1.qcow2", "s1", True),
-        ("/x/data.s1~1.qcow2", "s1", True),
-        ("/x/data.s1~1.qcow2", "", True),
-        ("/x/data.s1.qcow2", "", True),
-        ("/x/data.s1.qcow2", "s", False),
-        ("/x/data.s1.1.qcow2", "s1", False),
-        ("/x/dataxs1.qcow2", "s1", False),
-        ("/x/other.s1.qcow2", "s1", False),
-        ("/data.s1.qcow2/data.raw", "s1", False),
+        ("/x/data@s1.qcow2", "s1", True),
+        ("/x/data@s1~1.qcow2", "s1", True),
+        ("/x/data@s1~1.qcow2", "", True),
+        ("/x/data@s1.qcow2", "", True),
+        ("/x/data@s1.qcow2", "s", False),
+        ("/x/data@s1.1.qcow2", "s1", False),
+        ("/x/data.s1.qcow2", "s1", False),
+        ("/x/other@s1.qcow2", "s1", False),
+        ("/data@s1.qcow2/data.raw", "s1", False),
         ("/x/data.qcow2", "", False),
         ("", "s1", False),
     ],
@@ -40,7 +40,7 @@ def test_an_overlay_is_known_by_its_file(path: str, name: str, told: bool) -> No
 
 def test_an_image_that_stands_on_nothing_is_no_overlay() -> None:
     """As what a stream has left is: what was below it is in it."""
-    disk = Disk("data", "", "", [layer("/x/data.s2.qcow2"), layer("/x/data.s1.qcow2")])
+    disk = Disk("data", "", "", [layer("/x/data@s2.qcow2"), layer("/x/data@s1.qcow2")])
     assert (disk.overlay("s2"), disk.overlay("s1")) == (0, None)
 
 
