@@ -866,3 +866,11 @@ def test_a_machine_does_not_start_from_below_a_snapshot(vms: Machines) -> None:
     run_module(socket, "qemu_disk_snapshot", name="before", state="absent", disks=["data"])
     vms.done(True, state="stopped")
     vms.done(True, **has)
+    (vms.base / "elsewhere").mkdir()
+    run_module(socket, "qemu_disk_snapshot", name="far", directory=str(vms.base / "elsewhere"))
+    pid = vms.processes()["vm1"]
+    far = f"lies below {vms.base}/elsewhere/disk@far.qcow2"
+    for check in (True, False):
+        assert far in vms.refused(**has, memory="96M", restart_allowed=True, check=check)
+    assert vms.processes() == {"vm1": pid}
+    assert far in str(vms.done(True, state="stopped", **has).tasks[0].result["warnings"])

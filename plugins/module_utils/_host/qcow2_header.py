@@ -57,10 +57,16 @@ def check_top(option: str, path: str, disk: str) -> None:
             break
         top, over = over, _over(over, disk)
     if top:
-        raise Refusal(
-            f"{option}: {path} lies below {top}, which has what the guest has written since a snapshot was taken. Name {top} as "
-            f"the disk; or write it into what is below (qemu-img commit, while nobody uses it); or remove it, if that is not wanted"
-        )
+        raise below(option, path, top)
+
+
+def below(option: str, path: str, top: str) -> Refusal:
+    """Return the error for an image that is named as a disk and has become what the disk stands on."""
+    return Refusal(
+        f"{option}: {path} lies below {top}, which has what the guest has written since a snapshot was taken. Name {top} as "
+        "the disk; or write it into what is below (qemu_disk_snapshot, or qemu-img commit while nobody uses it); or remove it, if "
+        "that is not wanted"
+    )
 
 
 def _over(path: str, disk: str) -> str:
@@ -78,6 +84,6 @@ def _over(path: str, disk: str) -> str:
 def _stands_on(over: str, path: str) -> bool:
     with contextlib.suppress(OSError), safe_open.regular(over) as image:
         found = read(image)
-        below = os.fsdecode(found.backing_file) if found else ""
-        return bool(below) and os.path.realpath(os.path.join(os.path.dirname(over), below)) == os.path.realpath(path)
+        name = os.fsdecode(found.backing_file) if found else ""
+        return bool(name) and os.path.realpath(os.path.join(os.path.dirname(over), name)) == os.path.realpath(path)
     return False

@@ -13,14 +13,16 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from typing import TYPE_CHECKING, List
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Tuple
 
 from .._core.errors import Refusal
 from .._host import directory
 from .._host.qemu_img import QemuImg
 from .._provision.image import describe
+from .arguments import has_disk
 
 if TYPE_CHECKING:
+    from .._core.vm import VM
     from .._qmp.deadline import Deadline
 
 _DEEPEST = 64
@@ -47,6 +49,28 @@ def check(images: List[str], user: str, base: str | None, deadline: Deadline) ->
                 break
             _check_named(image, "what it stands on", str(backing), account, writes=False)
             path = str(backing)
+
+
+def disks_named(params: Dict[str, Any]) -> List[Tuple[str, str, str]]:
+    """Return the images that a task names for the guest to write to: the option, the path, and the device's id."""
+    found = [("disk", str(params["disk"]), "disk")] if has_disk(params) else []
+    return found + [
+        (f"disks[{number}]", str(disk["filename"]), str(disk.get("id")))
+        for number, disk in enumerate(params["disks"])
+        if disk.get("filename") and disk.get("state") != "absent" and not disk.get("read_only")
+    ]
+
+
+def gone_on(vm: VM, named: Sequence[Tuple[str, str, str]]) -> Iterator[Tuple[str, str, str]]:
+    """Yield the named images that have become what a disk stands on: the option, the path, and what the guest writes to now."""
+    for drive in vm.ask("query-block"):
+        image = drive.get("inserted", {}).get("image", {})
+        top, below = str(image.get("filename")), image.get("backing-image")
+        while below:
+            for option, path, _ident in named:
+                if os.path.realpath(below["filename"]) == os.path.realpath(path):
+                    yield option, path, top
+            below = below.get("backing-image")
 
 
 def _status(path: str) -> os.stat_result | None:

@@ -19,6 +19,7 @@ from .._engine.comparison import Comparison, Item
 from .._engine.converge import converge
 from .._host import directory, part_file
 from . import code, record, service
+from .chain import disks_named, gone_on
 from .directory import DIRECTORY, check_own
 from .host_items import mark
 from .options import Place
@@ -44,6 +45,11 @@ def run(task: Task, params: Dict[str, Any]) -> Dict[str, Any]:
     process = instance(task, place, None, state="stopped", shutdown_timeout=params["shutdown_timeout"])
     running = process.look() if there else None
     steps = [step for step in process.plan(running, []).steps if there]
+    if running and process.vm and not absent:
+        for _option, path, top in gone_on(process.vm, disks_named(params)):
+            process.warnings.append(
+                f"{path} lies below {top}, to which the guest writes: that is the disk to be named when it is started"
+            )
     comparisons: List[Comparison] = []
     if absent:
         steps += unit.remove_steps() if unit else []

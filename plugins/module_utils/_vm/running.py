@@ -24,7 +24,8 @@ from .._host import command_line, part_file, qcow2_header
 from .._machine.document import validated
 from .._qmp import errors
 from . import code, firmware, record, service
-from .arguments import arguments, has_disk, has_seed, instance_id
+from .arguments import arguments, has_seed, instance_id
+from .chain import disks_named, gone_on
 from .console import bound_log
 from .directory import check_own
 from .host_items import base_path, image_paths, image_to_come, items
@@ -75,7 +76,7 @@ class Converged:
         self.restarts = self.differs and params["restart_allowed"]
         self.starts = self.running is None or self.restarts
         if self.starts:
-            _check_tops(params)
+            _check_tops(params, self.process.vm if self.running else None)
             if not params["incoming"]:
                 check_not_away(place, self.running)
         is_started = self.service is not None or params["autostart"]
@@ -366,13 +367,16 @@ def _without_incoming(line: List[str]) -> List[str]:
     return [*line[:at], "-S", *line[at + 2 :]]
 
 
-def _check_tops(params: Dict[str, Any]) -> None:
-    """Raise Refusal where it would start from an image below what a snapshot has put over it: from the guest's past."""
-    if has_disk(params):
-        qcow2_header.check_top("disk", params["disk"], "disk")
-    for number, disk in enumerate(params["disks"]):
-        if disk.get("filename") and disk.get("state") != "absent" and not disk.get("read_only"):
-            qcow2_header.check_top(f"disks[{number}]", str(disk["filename"]), str(disk.get("id")))
+def _check_tops(params: Dict[str, Any], vm: VM | None) -> None:
+    """Raise Refusal where it would start from an image below what a snapshot has put over it: from the guest's past.
+
+    ``vm``: the one that runs, which knows also of overlays that are elsewhere.
+    """
+    named = disks_named(params)
+    for option, path, ident in named:
+        qcow2_header.check_top(option, path, ident)
+    for option, path, top in gone_on(vm, named) if vm else ():
+        raise qcow2_header.below(option, path, top)
 
 
 def _given(entry: Dict[str, Any]) -> Dict[str, Any]:
