@@ -132,7 +132,9 @@ def test_a_copy_of_what_is_written_meanwhile(vm: VM) -> None:
     assert done["job"]["status"] == "concluded" and "error" not in done["job"]
     assert of_device(vm) == "source" and jobs(vm) == {}
     compared = ["qemu-img", "compare", "-U", "-f", "raw", "-F", "raw", str(vm.directory / "source.raw"), str(path)]
-    assert subprocess.run(compared, stdout=subprocess.PIPE, text=True).stdout.startswith("Images are identical")
+    assert subprocess.run(compared, check=True, stdout=subprocess.PIPE, text=True).stdout.startswith(
+        "Images are identical"
+    )
     assert path.read_bytes()[:2] == b"MM"
     step(vm, "blockdev-mirror", "block-job-cancel", "job-dismiss", complete="copy", **options)  # always another one
     step(vm, "blockdev-mirror", "job-complete", "job-dismiss", **options)

@@ -277,9 +277,8 @@ def test_a_floppy_has_no_tray(start_vm: Any) -> None:
 
 def test_a_drive_whose_device_has_no_id_is_not_a_new_disks(start_vm: Any) -> None:
     vm = start_vm(machine="pc", args=["-drive", "file=null-co://,if=ide,index=2,media=cdrom,format=raw"])
-    for given in ({"filename": iso(vm, "1.iso")}, {"filename": ""}):
-        words = "has no id" if given["filename"] else "medium"
-        Lifecycle(vm, "qemu_disk").refused(words, id="ide1-cd0", **given)
+    for filename, words in ((iso(vm, "1.iso"), "has no id"), ("", "medium")):
+        Lifecycle(vm, "qemu_disk").refused(words, id="ide1-cd0", filename=filename)
 
 
 def test_media_of_a_document(disk: Lifecycle) -> None:

@@ -48,10 +48,10 @@ def validated(params: Dict[str, Any]) -> Dict[str, Any]:
     }
 
 
-def prepared(params: Dict[str, Any], lists: Mapping[str, str] = dict(zip(SECTIONS, SECTIONS))) -> Dict[str, Any]:
+def prepared(params: Dict[str, Any], lists: Mapping[str, str] | None = None) -> Dict[str, Any]:
     """Return a document's lists, validated as far as that is the same on every host, so that its own host need not do it.
 
-    ``lists``: what the document calls them, and the sections' names. What is wrong is left to the host to tell.
+    ``lists``: what the document calls them, and the sections' names, where these differ. What is wrong is left to the host to tell.
     """
     try:
         return {
@@ -59,7 +59,7 @@ def prepared(params: Dict[str, Any], lists: Mapping[str, str] = dict(zip(SECTION
                 entry if _has_path(SECTIONS[name].options, entry) else validated({name: [entry]})[name][0]
                 for entry in params.get(own) or []
             ]
-            for own, name in lists.items()
+            for own, name in (lists or dict(zip(SECTIONS, SECTIONS))).items()
             if params.get(own)
         }
     except Refusal:
