@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.snapshot import job_id
 from support.fake_agent import FakeAgent
 from support.lifecycle import Lifecycle
 from support.modules import ModuleFailed, run_module
@@ -461,7 +462,7 @@ def test_a_commit_that_takes_too_long_or_fails(life: Lifecycle) -> None:
     life.step(name="s1")
     write(vm, "a", 2)
 
-    job = "ansible-snapshot-commit-a.s1"
+    job = job_id("commit", "a@s1")
     vm.observer.send(
         "block-commit",
         {"job-id": job, "device": "a.s1", "base-node": "a-node", "auto-dismiss": False, "speed": 65536},

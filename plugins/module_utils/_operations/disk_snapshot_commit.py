@@ -64,7 +64,7 @@ class CommitPlan(Plan):
 def read_overlay(vm: VM, disk: Disk, found: Dict[str, jobs.Job], params: Params) -> Overlay:
     """Return what is there of the snapshot. Raise Refusal where it can't be committed."""
     name = params["name"]
-    ident = job_id("commit", f"{disk.name}.{name}")
+    ident = job_id("commit", f"{disk.name}@{name}")
     now = Overlay(disk, ident, found.get(ident), disk.overlay(name))
     if now.at is not None:
         _check(vm, disk, now, name)
