@@ -23,10 +23,11 @@ import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply
 from ansible_collections.vmm.qemu.plugins.module_utils._operations.snapshot import job_id
+from support.collection import REPO, collection_root
 from support.fake_agent import FakeAgent
 from support.lifecycle import Lifecycle
 from support.modules import ModuleFailed, run_module
-from support.vm import REPO, VM
+from support.vm import VM
 
 SIZE = 8 << 20
 LIVE_VM = {"scsi": True}
@@ -228,7 +229,8 @@ run_module(sys.argv[1], "qemu_disk_snapshot", name="s1", **eval(sys.argv[3]))
 def killed_before(vm: VM, step: int, **options: Any) -> bool:
     """Run a task that is killed before its step of that number; False where it had fewer, and came to its end."""
     command = [sys.executable, "-c", KILLED, vm.qmp, str(step), repr(options)]
-    done = subprocess.run(command, cwd=REPO, check=False)
+    path = os.pathsep.join([str(collection_root()), str(REPO / "tests")])
+    done = subprocess.run(command, cwd=REPO, check=False, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode in (0, -signal.SIGKILL)
     return done.returncode != 0
 
