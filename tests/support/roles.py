@@ -153,10 +153,13 @@ def processes(base: Path) -> dict[str, int]:
 
 
 def ended(base: Path) -> None:
-    """End the QEMUs of a directory."""
-    for pid in processes(base).values():
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+    """End the QEMUs of a directory, of which several can have one name."""
+    end = time.monotonic() + 10
+    while (found := processes(base)) and time.monotonic() < end:
+        for pid in found.values():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
 
 
 def image(roles: Roles, name: str = "base.qcow2", size: str = "8M") -> tuple[str, str]:
