@@ -43,7 +43,7 @@ MACHINE: dict[str, Any] = {
 
 
 def test_boots_from_a_grown_overlay_to_login_and_agent() -> None:
-    """On one QEMU: it takes half a minute, and what differs between versions is tested elsewhere."""
+    """On one QEMU: it takes one to three minutes, and what differs between versions is tested elsewhere."""
     roles = Roles()
     try:
         # of all that cpu=max adds an emulated guest makes little, and slowly

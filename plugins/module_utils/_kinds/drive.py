@@ -124,9 +124,8 @@ class Drive(Kind):
         """Return the step that sets the limits of a drive. Raise Refusal for an empty one, of which QEMU takes none."""
         named, was = _named(want), drive_limits.told(drive)
         own, now = drive["qdev"], drive_limits.group_of(drive)
-        hidden = (
-            "removable" in drive and "inserted" not in drive
-        )  # an empty one stays in its group, and QEMU does not tell
+        # an empty one stays in its group, and QEMU does not tell
+        hidden = "removable" in drive and "inserted" not in drive
         group = want.get("limit_group", own if hidden else "" if now == own else now)
         joins = group not in ("", now)
         before = drive_limits.of_group(vm, group) if joins else was

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-"""What an image names in its header, looked at before root opens it for QEMU.
+"""What images stand on: what they name in their headers, looked at before root opens them, and what lies over them by now.
 
 QEMU opens the disks of its command line before it becomes its user. Who can write to an image can name any file of the host
 in it, as what it stands on or where its data are.

@@ -109,6 +109,6 @@ def check_own(place: Place, params: Dict[str, Any], removal: bool) -> None:
         raise Refusal(f"directory: {path} can't be read: {exc.strerror}") from exc
     if others:
         raise Refusal(
-            f"directory: {path} has {', '.join(others[:3])}, and nothing of a virtual machine's: it is not taken for one, with "
-            "which all of it would go. Name another directory, or empty this one"
+            f"directory: {path} has {', '.join(others[:3])}, and nothing of a virtual machine's. All that is in a virtual "
+            "machine's directory is removed with it, so name another directory, or empty this one"
         )

@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from .._qmp.deadline import Deadline
 
 _TO_RESTART = (
-    "{} runs with other arguments than its options make, and gets these when it starts anew: restart_allowed does that"
+    "{} runs with other arguments than its options say. They take effect after a restart: set restart_allowed=true"
 )
 _UNREAD = (
-    "{} has a new seed, and its guest does not read it: cloud-init does so once for each instance-id, and that is still {}. With "
-    "another one in meta_data, it is read after a restart"
+    "{} has a new seed, and its guest does not read it: cloud-init reads one once for each instance-id, and that is still {}. "
+    "Give another instance-id in meta_data, and restart the virtual machine"
 )
 
 
