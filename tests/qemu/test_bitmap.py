@@ -108,7 +108,7 @@ def test_merging(bitmap: Lifecycle) -> None:
     assert "both" not in there(vm)
     run_module(vm, "qemu_bitmap", **given, merge_from=["wed"])
     bitmap.same(**given, merge_from=["wed"])
-    asked = {**given, "merge_from": ["mon", {"node": "data-node", "name": "tue"}]}
+    asked = {**given, "merge_from": ["mon", {"node": "data", "name": "tue"}]}
     foretold = run_module(vm, "qemu_bitmap", check=True, **asked)
     assert there(vm)["both"] == (0, False)
     done = run_module(vm, "qemu_bitmap", **asked)

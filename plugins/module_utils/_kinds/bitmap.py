@@ -62,12 +62,14 @@ class Bitmap(Kind):
                 raise Refusal(f"merge_from: {item!r} is neither a bitmap's name nor a dictionary of node and name")
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
-        """Return it with the node of a device or drive that was named instead: the image that is written to."""
-        if want["node"] in nodes(vm):
-            return want
-        from . import blockdev_graph
-
-        return {**want, "node": blockdev_graph.meant(vm, want["node"]) or want["node"]}
+        """Return it with the nodes of devices or drives that were named instead: the images that are written to."""
+        named: Want = {"node": _meant(vm, want["node"])}
+        if "merge_from" in want:
+            named["merge_from"] = [
+                {**item, "node": _meant(vm, item["node"])} if isinstance(item, dict) else item
+                for item in want["merge_from"]
+            ]
+        return {**want, **named}
 
     def read(self, vm: VM, want: Want) -> State | None:
         """Return all that is told of it. ``merge_from`` is what of the wanted sources is in it for certain: nothing.
@@ -157,6 +159,15 @@ class Bitmap(Kind):
         """Return what is told of it, whether it records as QEMU calls that."""
         have = super().describe(vm, want)
         return {key: value for key, value in have.items() if key not in ("enabled", "merge_from")}
+
+
+def _meant(vm: VM, name: str) -> str:
+    """Return the node that a name stands for; the name itself where nothing is called so."""
+    if name in nodes(vm):
+        return name
+    from . import blockdev_graph
+
+    return blockdev_graph.meant(vm, name) or name
 
 
 def _told(vm: VM, node: str, name: str) -> Dict[str, Any]:
