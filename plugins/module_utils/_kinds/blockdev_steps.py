@@ -110,14 +110,14 @@ def hold(name: str, node: str) -> Step:
     return Step("blockdev-add", made, undo=[_delete(name)])
 
 
-def drop_hold(name: str) -> Step:
-    """Return the step that lets a held node go."""
+def delete_node(name: str) -> Step:
+    """Return the step that deletes a node. It waits a moment where its user has just let go."""
     return _delete(name)
 
 
 def release(name: str) -> Step:
     """Return that step for the end of the plan, when nothing has to be given back any more."""
-    return drop_hold(name).replace(last=True)
+    return delete_node(name).replace(last=True)
 
 
 def _merged(was: Want, want: Want) -> Want:

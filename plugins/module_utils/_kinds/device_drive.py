@@ -163,7 +163,7 @@ def drop_left(vm: VM, ident: str, draft: Draft) -> List[Step]:
     if held_by(ident) not in nodes(vm) or ("blockdev", held_by(ident)) in draft.removing:
         return []
     draft.removing.add(("blockdev", held_by(ident)))
-    return [blockdev_steps.drop_hold(held_by(ident))]
+    return [blockdev_steps.delete_node(held_by(ident))]
 
 
 def let_go(vm: VM, ident: str, draft: Draft) -> List[Step]:

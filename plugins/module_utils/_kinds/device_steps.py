@@ -189,7 +189,7 @@ def delete(vm: VM, want: Want, ending: Wait, draft: Draft) -> List[Step]:
     stale = [name for name in held if name in nodes(vm)]  # of a run that was killed before the guest had answered
     draft.removing.update(("blockdev", name) for name in stale)
     return [
-        *(blockdev_steps.drop_hold(name) for name in stale),
+        *(blockdev_steps.delete_node(name) for name in stale),
         *(blockdev_steps.hold(name, node) for name, node in held.items() if node),
         step,
         *(blockdev_steps.release(name) for name, node in held.items() if node),

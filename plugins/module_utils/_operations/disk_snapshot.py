@@ -19,7 +19,7 @@ from .._host import overlay_file, part_file
 from .._host.qemu_img import QemuImg
 from .._kinds.blockdev_active import check_active
 from .._kinds.blockdev_nodes import nodes
-from .._kinds.blockdev_steps import drop_hold
+from .._kinds.blockdev_steps import delete_node
 from .._kinds.host_path import is_seen
 from . import jobs
 from .disk_snapshot_commit import CommitPlan, Overlay, commit, read_overlay
@@ -231,7 +231,7 @@ def user_of(vm: VM, disks: Sequence[Disk]) -> int:
 def add_steps(current: Current, disk: Disk, base: Layer, backing: str | None) -> List[Step]:
     """Return the steps that make a new overlay and its node, which stands on ``backing`` or on nothing yet."""
     new = current.places[disk.name]
-    steps = [drop_hold(new.stray)] if new.stray else []
+    steps = [delete_node(new.stray)] if new.stray else []
     if not new.there:
         steps.append(
             overlay_file.make_step(
@@ -246,7 +246,7 @@ def add_steps(current: Current, disk: Disk, base: Layer, backing: str | None) ->
     cache = {name: disk.layers[0].cache[name] for name in ("direct", "no-flush")}
     file = {"driver": "file", "filename": new.path}
     made = {"node-name": new.node, "driver": "qcow2", "file": file, "backing": backing, "cache": cache}
-    return [*steps, Step("blockdev-add", made, undo=[drop_hold(new.node)])]
+    return [*steps, Step("blockdev-add", made, undo=[delete_node(new.node)])]
 
 
 def take(current: Current) -> Plan:

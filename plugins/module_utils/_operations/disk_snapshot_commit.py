@@ -21,7 +21,7 @@ from .._host import overlay_file, part_file
 from .._kinds.blockdev_active import check_active
 from .._kinds.blockdev_graph import attached
 from .._kinds.blockdev_nodes import nodes
-from .._kinds.blockdev_steps import drop_hold
+from .._kinds.blockdev_steps import delete_node
 from .._kinds.host_path import is_seen
 from . import jobs
 from .disk_snapshot_disks import Disk, Layer, check_bitmaps, is_reverting, place, released
@@ -105,7 +105,7 @@ def commit(vm: VM, overlays: Sequence[Overlay], chains: Dict[str, List[str]], pa
     after, parts, clears = dict(chains), [], []
     for now in overlays:
         name = now.disk.name
-        clears += [drop_hold(now.stray)] if now.stray else []
+        clears += [delete_node(now.stray)] if now.stray else []
         clears += [remove_file(vm, now.unwritten, now.stray)] if now.unwritten else []
         if now.at is not None:
             after[name] = [*chains[name][: now.at], *chains[name][now.at + 1 :]]
@@ -148,7 +148,7 @@ def _part(vm: VM, now: Overlay, params: Params) -> jobs.JobPlan:
         begin,
         completed_by=[jobs.complete(now.ident)] if now.at == 0 and (begin or not ended) else (),
         on_success=[remove_file(vm, layer.path, layer.node, params["keep_file"]) for layer in gone],
-        then=[drop_hold(layer.node) for layer in gone],
+        then=[delete_node(layer.node) for layer in gone],
         before={},
         after={},
     )

@@ -18,7 +18,7 @@ from .._core.plan import Plan
 from .._core.step import Step
 from .._host import overlay_file
 from .._kinds.blockdev_nodes import held_by, nodes
-from .._kinds.blockdev_steps import drop_hold, hold
+from .._kinds.blockdev_steps import delete_node, hold
 from .._kinds.qemu_texts import drive_hint
 from .disk_snapshot_commit import remove_file
 from .disk_snapshot_disks import Disk, Layer, Place, check_bitmaps, is_reverting, released, reverting
@@ -86,7 +86,7 @@ def go_back(
 ) -> Plan:
     """Return the plan: ``new`` are the steps that make the overlays. All is taken back unless all disks have theirs."""
     mark, is_marked, ran = _mark(vm, name)
-    steps = [] if is_marked else [Step("blockdev-add", _marking(mark), undo=[drop_hold(mark)])]
+    steps = [] if is_marked else [Step("blockdev-add", _marking(mark), undo=[delete_node(mark)])]
     steps += new
     # QEMU drops what it has made by itself as soon as no device has it
     holds = [hold(held_by(back.disk.name), back.disk.top) for back in found if back.disk.top.startswith("#")]
@@ -95,12 +95,12 @@ def go_back(
         steps.append(Step("stop", wait=Reached(False), undo=[Step("cont")]))
     steps += [_switch(back.disk, places[back.disk.name].node) for back in found]
     later = [Step("system_reset", wait=WasReset()), *([Step("cont", wait=Reached(True))] if ran else [])]
-    later += [drop_hold(step.arguments["node-name"]) for step in holds]
+    later += [delete_node(step.arguments["node-name"]) for step in holds]
     for back in found:
         later += _clear(vm, back, places[back.disk.name])
     return Plan(
         steps,
-        later=[*later, drop_hold(mark)],
+        later=[*later, delete_node(mark)],
         before={"disks": {back.disk.name: [layer.source for layer in back.disk.layers] for back in found}},
         after={"disks": {back.disk.name: _chain(back, places[back.disk.name]) for back in found}},
         warnings=[
@@ -138,7 +138,7 @@ def _clear(vm: VM, back: Return, new: Place) -> List[Step]:
             continue
         if back.disk.is_overlay(layer.path):  # before its node, by which the next run would know of it
             steps.append(remove_file(vm, layer.path, layer.node))
-        steps.append(drop_hold(layer.node))
+        steps.append(delete_node(layer.node))
     return steps
 
 
