@@ -64,7 +64,7 @@ options:
   merge_from:
     description:
       - Bitmaps to merge into it, which themselves stay as they are. Each is a name on the same node, or a dictionary of C(node)
-        and C(name). A node is named by its own name here.
+        and C(name). The node may be given as in O(node).
       - Everything that one task changes in a bitmap is one transaction. It is done whole, or not at all.
     type: list
     elements: raw
