@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +21,10 @@ from support.vm import VERSIONS, VM
 collection.make_importable()
 
 
-# The files that take longest: begun last, one of them would leave the other workers with nothing to do.
+# What takes longest is begun first: last, one of them would leave the other workers with nothing to do.
 LONG = (
-    *("test_migrations", "test_documents", "test_role_vm", "test_migrate", "test_cloud_image", "test_action"),
-    *("test_migrate_failures", "test_properties"),
+    *("test_migrations", "test_documents", "test_action", "test_cloud_image", "test_role_migrate", "test_runner"),
+    *("test_role_vm", "test_migrate_once", "test_migrate", "test_migrate_failures", "test_properties"),
 )
 
 
@@ -33,14 +34,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
 
 
+@functools.lru_cache(maxsize=None)
+def shares_something(path: Path) -> bool:
+    """Whether the tests of a file have a guest or anything else in common that is made only once."""
+    text = path.read_text()
+    return "live_vm" in text or 'scope="module"' in text
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """The tests of a file on one QEMU share a guest, so they stay on one worker. Those of the roles share nothing."""
+    """The tests of a file that share a guest stay on one worker, for each QEMU. All others go where there is time."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByGuest(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file, _colons, test = nodeid.partition("::")
-            if "/test_role_" in file:
+            if file.startswith("tests/qemu/") and not shares_something(config.rootpath / file):
                 return nodeid
             return file + next((version for version in VERSIONS if f"[{version}" in test), "")
 
