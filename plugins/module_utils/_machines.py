@@ -22,7 +22,7 @@ from ._core.errors import Refusal
 from ._core.failure import internal_error
 from ._core.option import Option
 from ._core.progress import Progress
-from ._machine.validation import validate_options
+from ._machine.validation import Validator
 from ._qmp.address import parse
 from ._qmp.deadline import Stop
 from ._qmp.errors import ConnectError
@@ -57,7 +57,7 @@ def of_one(params: Params, options: Dict[str, Option], constraints: Dict[str, An
     if missing:
         raise Refusal(f"missing required arguments: {', '.join(sorted(missing))}")
     own = {name: value for name, value in params.items() if name in options}
-    return validate_options("parameters", options, own, **constraints) if constraints else own
+    return Validator(options, **constraints).validate("parameters", own) if constraints else own
 
 
 def of_each(params: Params, options: Dict[str, Option], constraints: Dict[str, Any]) -> Dict[str, Params]:
@@ -65,9 +65,10 @@ def of_each(params: Params, options: Dict[str, Option], constraints: Dict[str, A
     shared = {name: value for name, value in params.items() if name in options and name not in _OWN}
     found: Dict[str, Params] = {}
     wrong: List[str] = []
+    validator = Validator(options, **constraints)
     for name, own in params["machines"].items():
         try:
-            found[name] = _of(name, own, shared, options, constraints)
+            found[name] = _of(name, own, shared, validator)
         except Refusal as exc:
             wrong.append(str(exc))
     wrong += _in_each_others_way(found)
@@ -76,12 +77,12 @@ def of_each(params: Params, options: Dict[str, Option], constraints: Dict[str, A
     return found
 
 
-def _of(name: str, own: Any, shared: Params, options: Dict[str, Option], constraints: Dict[str, Any]) -> Params:
+def _of(name: str, own: Any, shared: Params, validator: Validator) -> Params:
     own = {} if own is None else own
     if isinstance(own, dict):
-        named = {"name": name} if "name" in options else {}
+        named = {"name": name} if "name" in validator.options else {}
         own = {key: value for key, value in {**shared, **named, **own}.items() if value is not None}
-    return validate_options(f"machines.{name}", options, own, **constraints)
+    return validator.validate(f"machines.{name}", own)
 
 
 def _in_each_others_way(machines: Dict[str, Params]) -> Iterator[str]:

@@ -405,10 +405,11 @@ def test_what_was_read_at_once_is_what_is_there(scsi_vm: VM) -> None:
     with QMPSession.connect(vm.qmp) as session:
         reader = Reader(session, Deadline(60.0), local=True, reopen=lambda seconds: session)
         read_devices(reader)
-        surveyed = reader.answers("qom-get")
+        surveyed = [(path, name, answer) for path, of in reader.properties.items() for name, answer in of.items()]
         assert len(surveyed) > 200
         wrong = []
-        for arguments, answer in surveyed:
+        for path, name, answer in surveyed:
+            arguments = {"path": path, "property": name}
             try:
                 asked = session.execute("qom-get", arguments)
             except errors.CommandError:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Tuple
 
 from .._qmp import errors
 from .errors import Refusal
@@ -56,6 +56,8 @@ class VM(Host):
         self.reopen = reopen
         self.local = local
         self._answers: Dict[_Question, Any] = {}
+        self.properties: Dict[str, Dict[str, Any]] = {}
+        """What is known of QOM objects without ``qom-get``: the properties by the object's path."""
         self._schema: Schema | None = None
         self.streams = True
         """Whether there may be jobs that stream."""
@@ -64,6 +66,7 @@ class VM(Host):
         """Drop what was read: the VM has changed since."""
         super().forget()
         self._answers.clear()
+        self.properties.clear()
 
     def ask(self, query: str, **arguments: Any) -> Any:
         """Return the ``return`` of a query, asked at most once.
@@ -72,6 +75,8 @@ class VM(Host):
 
         Raise the session's errors; a refusal (CommandError) is remembered too.
         """
+        if query == "qom-get" and arguments["property"] in self.properties.get(arguments["path"], ()):
+            return self.properties[arguments["path"]][arguments["property"]]
         key = _question(query, arguments)
         if key not in self._answers:
             self.check_harmless(query, arguments.get("command_line", ""))
@@ -106,14 +111,6 @@ class VM(Host):
     def know(self, answer: Any, query: str, **arguments: Any) -> None:
         """Take an answer from elsewhere for that of a query, until ``forget()``."""
         self._answers[_question(query, arguments)] = answer
-
-    def knows(self, query: str, **arguments: Any) -> bool:
-        """Tell whether the answer is there without asking."""
-        return _question(query, arguments) in self._answers
-
-    def answers(self, query: str) -> List[Tuple[Dict[str, Any], Any]]:
-        """Return all that is known of a query: its arguments and the answer to each."""
-        return [(_wire(dict(asked)), answer) for (name, asked), answer in self._answers.items() if name == query]
 
     def children(self, path: str) -> Dict[str, str]:
         """Names and types of what lies at a QOM path (``qom-list``); raises DeviceNotFound where there is no such path."""

@@ -92,6 +92,8 @@ def file_of(node: str) -> str:
 
 def same_file(one: Any, other: Any) -> bool:
     """Tell whether two paths lead to one file, or to one device."""
+    if one == other:
+        return True
     try:
         first, second = os.stat(one), os.stat(other)
     except (OSError, TypeError, ValueError):

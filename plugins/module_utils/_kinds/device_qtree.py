@@ -11,7 +11,7 @@ for one by one, as ever.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, List, NamedTuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 
 from .._core.vm import PERIPHERAL
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 _DEVICE = re.compile(r'dev: (\S+), id "(.*)"\Z')
 _BUS = re.compile(r"bus: (\S+)\Z")
-_PROPERTY = re.compile(r"(\S+) = (.*)\Z")
 _NUMBER = re.compile(r"(\d{1,9}) \(.*\)\Z")
 _SLOT = re.compile(r"([0-9a-f]{2})\.([0-7])\Z")
+_INNER = "virtio-backend"
+_TRUTH = {"true": True, "false": False}
 
 
 class _Place(NamedTuple):
@@ -41,51 +42,46 @@ def read_devices(vm: VM) -> None:
         while above and above[-1].indent >= indent:
             above.pop()
         here = above[-1].path if above else ""
-        device, bus = _DEVICE.match(text), _BUS.match(text)
+        device = _DEVICE.match(text) if text.startswith("dev: ") else None
+        bus = _BUS.match(text) if text.startswith("bus: ") else None
         if device:
             above.append(_Place(indent, _enter(vm, device.group(2), here)))
         elif bus:
             above.append(_Place(indent, f"{here}/{bus.group(1)}" if here else ""))
         elif here:
-            found = _PROPERTY.match(text)
-            if found:
-                _learn(vm, here, *found.groups())
+            name, equals, value = text.partition(" = ")
+            if equals and " " not in name:
+                _learn(vm.properties.setdefault(here, {}), name, value)
+    for path, properties in list(vm.properties.items()):
+        outer, _slash, inner = path.rpartition("/")
+        if inner == _INNER:  # the inner half's are the outer one's too, unless that has one of the same name
+            vm.properties[outer] = {**properties, **vm.properties.get(outer, {})}
 
 
 def _enter(vm: VM, ident: str, bus: str) -> str:
     """Return the path of a device on a bus. A virtio device without an id is the inner half of the one whose bus it sits on."""
     if ident:
         path = f"{PERIPHERAL}/{ident}"
-        for name in ("addr", "dev_id"):
-            vm.know(None, "qom-get", path=path, property=name)  # unless a line says so
+        vm.properties[path] = {"addr": None, "dev_id": None}  # unless a line says so
         if bus:
-            vm.know(bus, "qom-get", path=path, property="parent_bus")
+            vm.properties[path]["parent_bus"] = bus
         return path
     outer, _slash, name = bus.rpartition("/")
-    return f"{outer}/virtio-backend" if name == "virtio-bus" else ""
+    return f"{outer}/{_INNER}" if name == "virtio-bus" else ""
 
 
-def _learn(vm: VM, path: str, name: str, text: str) -> None:
-    """Return a property of a device; the inner half's are the outer one's too, unless that has one of the same name."""
-    inner = path.endswith("/virtio-backend")
-    place = _SLOT.match(text) if name == "addr" and not inner else None
-    if place:
-        vm.know(int(place.group(1), 16) << 3 | int(place.group(2)), "qom-get", path=path, property="addr")
-    value = _value(text)
-    if value is None:
-        return
-    vm.know(value, "qom-get", path=path, property=name)
-    if inner:
-        outer = path.rpartition("/")[0]
-        if not vm.knows("qom-get", path=outer, property=name):
-            vm.know(value, "qom-get", path=outer, property=name)
-
-
-def _value(text: str) -> Any:
-    """Return what ``qom-get`` would return, or None where the print does not tell."""
-    if text in ("true", "false"):
-        return text == "true"
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        return text[1:-1]
-    number = _NUMBER.match(text)
-    return int(number.group(1)) if number else None
+def _learn(properties: Dict[str, Any], name: str, text: str) -> None:
+    """Add what a line tells of a device: nothing where ``qom-get`` could return something else."""
+    if name == "addr":
+        place = _SLOT.match(text)
+        if place:
+            properties[name] = int(place.group(1), 16) << 3 | int(place.group(2))
+            return
+    if text in _TRUTH:
+        properties[name] = _TRUTH[text]
+    elif text[:1] == '"' and text[-1] == '"' and len(text) > 1:
+        properties[name] = text[1:-1]
+    elif text[:1].isdigit():
+        number = _NUMBER.match(text)
+        if number:
+            properties[name] = int(number.group(1))

@@ -60,6 +60,8 @@ class Kind:
 
     def ident(self, want: Want) -> str:
         """Return which one is meant, as one text: the values of ``keys``, or ``name`` where there is only one."""
+        if len(self.keys) == 1:  # nearly all kinds, and asked some 25 times of each thing
+            return str(want[self.keys[0]]) or self.name
         return "/".join(str(want[key]) for key in self.keys) or self.name
 
     def thing(self, want: Want) -> Thing:

@@ -19,7 +19,7 @@ from .._kinds.cpu import VCPUS
 from .._kinds.drive import DRIVE, check_groups
 from .._kinds.kind import Part
 from .._kinds.sections import SECTIONS
-from .validation import validate_options
+from .validation import Validator
 
 _STATE = {"state": Option("str", choices=["present", "absent"], default="present")}
 
@@ -38,14 +38,14 @@ def validated(params: Dict[str, Any]) -> Dict[str, Any]:
     return {
         **params,
         **{
-            name: [
-                validate_options(_place_of(name, number, entry), _options(name), entry)
-                for number, entry in enumerate(listed)
-            ]
-            for name, listed in params.items()
-            if name in SECTIONS and listed is not None
+            name: _validated(name, listed) for name, listed in params.items() if name in SECTIONS and listed is not None
         },
     }
+
+
+def _validated(name: str, listed: List[Any]) -> List[Dict[str, Any]]:
+    validator = Validator({**SECTIONS[name].options, **_STATE})
+    return [validator.validate(_place_of(name, number, entry), entry) for number, entry in enumerate(listed)]
 
 
 def prepared(params: Dict[str, Any], lists: Mapping[str, str] | None = None) -> Dict[str, Any]:
@@ -107,10 +107,6 @@ def _place_of(name: str, number: int, written: Any) -> str:
         keys = map(written.get, SECTIONS[name].keys)
         place = " ".join([place, *(text for text in keys if isinstance(text, str) and text)])
     return place
-
-
-def _options(name: str) -> Dict[str, Option]:
-    return {**SECTIONS[name].options, **_STATE}
 
 
 def _entry(name: str, number: int, params: Dict[str, Any]) -> Entry:

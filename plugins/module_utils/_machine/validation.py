@@ -6,40 +6,62 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Dict, List
 
 from .._core.errors import Refusal
 from .._core.option import Option, argument_spec, suggestion
 
-
-def validate_options(place: str, options: Dict[str, Option], written: Any, **constraints: Any) -> Dict[str, Any]:
-    """Return what was written at ``place`` as Ansible makes a module's parameters of it. Raise Refusal with Ansible's own words.
-
-    ``constraints`` are AnsibleModule's: ``required_if`` and so on. What has been validated before is returned as it is, without
-    Ansible's library, whose import costs more than a task that changes nothing.
-    """
-    if not constraints and _is_validated(options, written):
-        return dict(written)
+if TYPE_CHECKING:
     from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-    if not isinstance(written, dict):
-        # the value itself may have a secret in it
-        raise Refusal(f"{place}: this is not a dictionary of options, but of type {type(written).__name__}")
-    spec = argument_spec(options)
-    try:
-        checked = ArgumentSpecValidator(spec, **constraints).validate(written)
-    except TypeError:  # of options within what is not a dictionary, which Ansible says only where it looks for none
-        without = {name: {key: entry[key] for key in entry if key != "options"} for name, entry in spec.items()}
-        checked = ArgumentSpecValidator(without).validate(written)
-        if not checked.error_messages:
-            raise
-    if checked.unsupported_parameters:
-        paths = sorted([name] if isinstance(name, str) else list(name) for name in checked.unsupported_parameters)
-        raise Refusal(f"{place}: {'; '.join(_unknown(options, path) for path in paths)}")
-    if checked.error_messages:
-        raise Refusal(f"{place}: {'; '.join(checked.error_messages)}")
-    params: Dict[str, Any] = checked.validated_parameters
-    return params
+
+class Validator:
+    """Checks dictionaries of the same options, each as Ansible checks a module's own parameters."""
+
+    def __init__(self, options: Dict[str, Option], **constraints: Any) -> None:
+        """``constraints`` are AnsibleModule's: ``required_if`` and so on."""
+        self.options = options
+        self.constraints = constraints
+
+    def validate(self, place: str, written: Any) -> Dict[str, Any]:
+        """Return what was written at ``place`` as Ansible makes parameters of it. Raise Refusal with Ansible's own words.
+
+        What has been validated before is returned as it is, without Ansible's library, whose import costs more than a task that
+        changes nothing.
+        """
+        if not self.constraints and _is_validated(self.options, written):
+            return dict(written)
+        if not isinstance(written, dict):
+            # the value itself may have a secret in it
+            raise Refusal(f"{place}: this is not a dictionary of options, but of type {type(written).__name__}")
+        try:
+            checked = self._whole.validate(written)
+        except TypeError:  # of options within what is not a dictionary, which Ansible says only where it looks for none
+            checked = self._without_suboptions().validate(written)
+            if not checked.error_messages:
+                raise
+        if checked.unsupported_parameters:
+            paths = sorted([name] if isinstance(name, str) else list(name) for name in checked.unsupported_parameters)
+            raise Refusal(f"{place}: {'; '.join(_unknown(self.options, path) for path in paths)}")
+        if checked.error_messages:
+            raise Refusal(f"{place}: {'; '.join(checked.error_messages)}")
+        params: Dict[str, Any] = checked.validated_parameters
+        return params
+
+    @cached_property
+    def _whole(self) -> ArgumentSpecValidator:
+        from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+        return ArgumentSpecValidator(argument_spec(self.options), **self.constraints)
+
+    def _without_suboptions(self) -> ArgumentSpecValidator:
+        from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+        spec = argument_spec(self.options).items()
+        return ArgumentSpecValidator(
+            {name: {key: entry[key] for key in entry if key != "options"} for name, entry in spec}
+        )
 
 
 _TYPES: Dict[str, Any] = {

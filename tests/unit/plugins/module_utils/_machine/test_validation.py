@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
 from ansible_collections.vmm.qemu.plugins.module_utils._machine.document import prepared, validated
-from ansible_collections.vmm.qemu.plugins.module_utils._machine.validation import validate_options
+from ansible_collections.vmm.qemu.plugins.module_utils._machine.validation import Validator
 
 DOCUMENT: dict[str, Any] = {
     "disks": [
@@ -95,10 +95,10 @@ WHOLE: dict[str, Any] = {"text": "a", "number": 1, "list": [1], "path": None, "w
     ids=str,
 )
 def test_what_has_not_been_is(other: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert validate_options("x", OPTIONS, WHOLE) == WHOLE
+    assert Validator(OPTIONS).validate("x", WHOLE) == WHOLE
     monkeypatch.setitem(sys.modules, "ansible.module_utils.common.arg_spec", None)
-    assert validate_options("x", OPTIONS, WHOLE) == WHOLE
+    assert Validator(OPTIONS).validate("x", WHOLE) == WHOLE
     with pytest.raises(ImportError):
-        validate_options("x", OPTIONS, {**WHOLE, **other})
+        Validator(OPTIONS).validate("x", {**WHOLE, **other})
     with pytest.raises(ImportError):
-        validate_options("x", OPTIONS, {key: value for key, value in WHOLE.items() if key != "text"})
+        Validator(OPTIONS).validate("x", {key: value for key, value in WHOLE.items() if key != "text"})
