@@ -25,6 +25,7 @@ PARTS = {
     "tasks": "tasks and payloads",
     "ssh": "tasks over SSH",
     "machine": "many disks",
+    "backups": "backups",
     "fleet": "many virtual machines",
     "roles": "whole virtual machines",
 }
