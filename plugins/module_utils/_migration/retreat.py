@@ -231,12 +231,14 @@ def _cancelled(trip: Trip, now: Current) -> Dict[str, Any] | None:
 
 
 def _yanked(trip: Trip) -> Dict[str, Any] | None:
-    with within(trip, max(_YANK, trip.vm.deadline.remaining() or 0.0)):
-        try:
+    try:
+        with within(trip, max(_YANK, trip.vm.deadline.remaining() or 0.0)):
             trip.run.send(Step("yank", {"instances": [{"type": "migration"}]}, oob=True))
+        # QEMU lets the guest go on here once it has ended this, so that is not left to itself on a busy host
+        with within(trip, max(_MUTE, trip.vm.deadline.remaining() or 0.0)):
             return ended(trip)
-        except (NotDoneInTime, errors.CommandError, errors.InvalidCommand):  # QEMU 5.2 has no yank
-            return None
+    except (NotDoneInTime, errors.CommandError, errors.InvalidCommand):  # QEMU 5.2 has no yank
+        return None
 
 
 def judge(trip: Trip, end: Dict[str, Any], word: Answer = _UNASKED, ours: bool = False) -> str:
