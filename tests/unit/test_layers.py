@@ -23,6 +23,7 @@ FLOORS = [
     "module_utils/_engine/",
     "module_utils/_operations/",
     "module_utils/_migration/",
+    "module_utils/_backup/",
     "module_utils/_provision/",
     "module_utils/_machine/",
     "module_utils/_vm/",
