@@ -51,6 +51,7 @@ def every_module(vm: VM) -> dict[str, dict[str, Any]]:
     """For each module something to ask of it that a paused VM without a guest can answer."""
     here = str(vm.directory)
     return {
+        "qemu_backup": {"name": "daily", "path": f"{here}/backup", "disks": ["none"]},
         "qemu_balloon": {"size": "128M"},
         "qemu_bitmap": {"node": "none", "name": "b0"},
         "qemu_block_job": {"id": "j0", "operation": "backup", "device": "none", "target": "none"},

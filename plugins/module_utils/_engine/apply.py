@@ -62,6 +62,15 @@ def apply(plan: Plan, vm: VM) -> None:
         _note_done(step, takes_back, undo, kept)
 
 
+def take_back(plan: Plan, vm: VM, cause: Exception) -> PlanFailed:
+    """Take back a plan whose steps were all done, and return the error to raise: what came after them has failed."""
+    undo: List[Step] = []
+    kept: List[str] = []
+    for step in plan.steps:
+        _note_done(step, list(step.undo), undo, kept)
+    return PlanFailed(plan.steps[-1], cause, *_roll_back(undo, kept, vm))
+
+
 def _note_done(step: Step, takes_back: List[Step], undo: List[Step], kept: List[str]) -> None:
     """Put what takes a step back before what takes back the earlier ones, or note that nothing does."""
     undo[:0] = [back.replace(about=step.about, needs=step.needs, undoes=step) for back in takes_back]

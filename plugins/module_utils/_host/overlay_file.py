@@ -27,11 +27,12 @@ _MOST_ENTRIES = 1 << 20
 def make_step(path: str, base: Sequence[str], size: int, uid: int, binary: str, unused: Callable[[VM], bool]) -> Step:
     """Return the step that makes an overlay which only its user can open; nothing that is there is written over.
 
-    ``base``: the name and the format of the image below, as its header will have them. ``unused``: tells whether it
-    may be removed where a later step has failed.
+    ``base``: the name and the format of the image below, as its header will have them; empty where it stands on nothing.
+    ``unused``: tells whether it may be removed where a later step has failed.
     """
     part, whose = part_file.part_path(path), Ownership(str(uid), uid if uid != os.geteuid() else None)
-    line = [binary, "create", "-q", "-f", "qcow2", "-u", "-b", base[0], "-F", base[1], part, str(size)]
+    below = ["-u", "-b", base[0], "-F", base[1]] if base else []
+    line = [binary, "create", "-q", "-f", "qcow2", *below, part, str(size)]
     shown = [line, ["mv", "--no-clobber", part, path], *(whose.command_lines(path) if whose.uid is not None else [])]
     new = part_file.NewFile(path, 0o600)
 

@@ -249,14 +249,22 @@ def _check_node(vm: VM, want: Want, what: str, writes: bool) -> None:
 
 def _check_keeps(node: Dict[str, Any]) -> None:
     """Raise Refusal for an image that can't keep bitmaps."""
+    why = why_not_kept(node)
+    if why:
+        raise Refusal(f"persistent: {why}")
+
+
+def why_not_kept(node: Dict[str, Any]) -> str:
+    """Return why an image can't keep bitmaps, and what to do; empty where it can."""
     name, cure = node["node-name"], "leave it out, and make a full backup whenever the virtual machine was off"
     if node["drv"] != "qcow2":
-        raise Refusal(f"persistent: only qcow2 images keep bitmaps, and {name} is of format {node['drv']}: {cure}")
+        return f"only qcow2 images keep bitmaps, and {name} is of format {node['drv']}: {cure}"
     if node["image"].get("format-specific", {}).get("data", {}).get("compat") == "0.10":
-        raise Refusal(
-            f"persistent: {name} is a qcow2 image of version 2, which can't keep bitmaps: "
+        return (
+            f"{name} is a qcow2 image of version 2, which can't keep bitmaps: "
             "upgrade it while nobody uses it (qemu-img amend -o compat=1.1)"
         )
+    return ""
 
 
 BITMAP = Bitmap()

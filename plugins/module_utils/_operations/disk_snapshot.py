@@ -23,7 +23,7 @@ from .._kinds.blockdev_steps import delete_node
 from .._kinds.host_path import is_seen
 from . import jobs
 from .disk_snapshot_commit import CommitPlan, Overlay, commit, read_overlay
-from .disk_snapshot_disks import MOST_NAMES, Disk, Layer, Place, all_disks, check_label, place
+from .disk_snapshot_disks import MOST_NAMES, Disk, Layer, Place, all_disks, check_label, named, place
 from .disk_snapshot_revert import Return, directory_of, go_back, returns
 from .freeze import QUIESCE, Freezer, do_frozen
 
@@ -177,14 +177,10 @@ def _meant(known: Dict[str, Disk], params: Params) -> List[Disk]:
         if not writable and params["state"] == "present":
             raise Refusal("disks: the virtual machine has no writable disk")
         return writable
-    found: List[Disk] = []
-    for name in params["disks"]:
-        disk = known.get(name) or next((disk for disk in known.values() if name in disk.users), None)
-        if disk is None:
-            raise Refusal(f"disks: there is no disk {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
+    found = named(known, "disks", params["disks"])
+    for disk in found:
         if disk.layers[0].read_only:
-            raise Refusal(f"disks: {name} is read-only, so there is nothing to take a snapshot of")
-        found += [disk] if disk not in found else []
+            raise Refusal(f"disks: {disk.name} is read-only, so there is nothing to take a snapshot of")
     return found
 
 

@@ -139,17 +139,17 @@ def place(vm: VM, disk: Disk, name: str, base: Layer, directory: str, most: int 
     """
     for number in range(most):
         path = os.path.join(directory, f"{disk.name}@{name}{f'~{number}' if number else ''}.qcow2")
-        node, openers = _free_node(vm, disk.name, name, number), _openers(vm, path)
-        stray = next((name for name in openers if not is_held(vm, name)), "")
+        node, found = _free_node(vm, disk.name, name, number), openers(vm, path)
+        stray = next((name for name in found if not is_held(vm, name)), "")
         if not os.path.lexists(path):
             return Place(path, node, stray=stray)
-        in_chain = any(is_held(vm, name) for name in openers)
+        in_chain = any(is_held(vm, name) for name in found)
         if is_empty(path, base.source) and not in_chain and (stray or not in_use(path)):
             return Place(path, node, there=True, stray=stray)
     return Place(path, node, stray=stray, taken=True)
 
 
-def _openers(vm: VM, path: str) -> List[str]:
+def openers(vm: VM, path: str) -> List[str]:
     """Return the qcow2 nodes that have a file open."""
     return [name for name, node in nodes(vm).items() if node["drv"] == "qcow2" and _layer(vm, name).path == path]
 
@@ -188,11 +188,22 @@ def check_bitmaps(vm: VM, disk: Disk, layers: Sequence[Layer]) -> None:
             )
 
 
+def named(known: Dict[str, Disk], option: str, names: Sequence[str]) -> List[Disk]:
+    """Return the disks of these names, or of these nodes. Raise Refusal for one that is not there."""
+    found: List[Disk] = []
+    for name in names:
+        disk = known.get(name) or next((disk for disk in known.values() if name in disk.users), None)
+        if disk is None:
+            raise Refusal(f"{option}: there is no disk {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
+        found += [disk] if disk not in found else []
+    return found
+
+
 def check_label(disk: Disk) -> None:
     """Raise Refusal for a disk whose name can't be part of a file's name."""
     if not _LABEL.match(disk.name):
         raise Refusal(
-            f"disks: the device {disk.qom} has no id by which the files of its snapshots could be called: give it one, or "
+            f"disks: the device {disk.qom} has no id by which its files could be called: give it one, or "
             "name the other disks"
         )
 

@@ -72,7 +72,8 @@ class Freezer:
         """Return the step that freezes the guest, where it can be and is not."""
         if not self.address or self.trouble or self.was_frozen:
             return []
-        return [self._step(_FREEZE, self._freeze).replace(undo=[self._step(_THAW, self.thaw)])]
+        thaw = self._step(_THAW, self.thaw).replace(still_needed=lambda vm: self.frozen)
+        return [self._step(_FREEZE, self._freeze).replace(undo=[thaw])]
 
     @property
     def thaw_steps(self) -> List[Step]:

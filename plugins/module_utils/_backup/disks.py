@@ -1,0 +1,116 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+"""What is backed up: disks, and the bitmaps that say what has changed on them since a backup."""
+# Private to the collection: may change without notice.
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
+
+from .._core.errors import Refusal
+from .._kinds.bitmap import why_not_kept
+from .._kinds.blockdev_active import check_active
+from .._kinds.blockdev_nodes import nodes
+from .._operations.disk_snapshot_disks import Disk, Layer, all_disks, check_label, named
+
+if TYPE_CHECKING:
+    from .._core.vm import VM
+    from .._engine.operation import Params
+
+_PREFIX = "vmm-backup-"
+
+
+class Source(NamedTuple):
+    """A disk, and what it is copied from: the image that the guest writes to."""
+
+    disk: Disk
+    bitmaps: Dict[str, Dict[str, Any]]
+    """The bitmaps of the chain, by name, as QEMU tells of them."""
+    persistent: bool
+    """Whether the image can keep a bitmap."""
+    encrypted: bool = False
+    used: int = 0
+    """Bytes that the images of the disk take."""
+
+    @property
+    def name(self) -> str:
+        """The disk's name, and that of the directory with its images."""
+        return self.disk.name
+
+    @property
+    def top(self) -> Layer:
+        """The image that the guest writes to."""
+        return self.disk.layers[0]
+
+    @property
+    def node(self) -> str:
+        """Its node."""
+        return self.top.node
+
+
+def sources(vm: VM, params: Params) -> List[Source]:
+    """Return the disks that are meant. Raise Refusal for one that can't be."""
+    known = all_disks(vm)
+    found = [disk for disk in known.values() if not disk.layers[0].read_only]
+    if params["disks"] is not None:
+        found = named(known, "disks", params["disks"])
+    left_out = named(known, "exclude", params["exclude"] or [])
+    found = [disk for disk in found if disk not in left_out]
+    if not found:
+        raise Refusal(
+            "disks: there is no disk to back up: the virtual machine has none that is writable and not excluded"
+        )
+    for disk in found:
+        check_label(disk)
+        if disk.layers[0].read_only:
+            raise Refusal(f"disks: {disk.name} is read-only: copy its image {disk.layers[0].source} once")
+        check_active(vm, f"disks: a backup of {disk.name}", disk.layers[0].node)
+    return [_source(vm, disk, params["name"]) for disk in found]
+
+
+def _source(vm: VM, disk: Disk, name: str) -> Source:
+    node = nodes(vm)[disk.layers[0].node]
+    used = sum(nodes(vm)[layer.node]["image"].get("actual-size", 0) for layer in disk.layers)
+    return Source(disk, bitmaps(node, name), not why_not_kept(node), bool(node.get("encrypted")), used)
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def bitmap_name(name: str, number: int, directory: str) -> str:
+    """Return the name of the bitmap that begins with a backup.
+
+    No other one is ever called so, be it of a copy of the chain or of a chain that was here before: a listed backup alters the
+    time of its directory, and with it the name of the next one's bitmap.
+    """
+    found = directory
+    while not os.path.isdir(found):
+        found = os.path.dirname(found)
+    stat = os.stat(found)
+    once = f"{directory}\0{stat.st_dev}\0{stat.st_ino}\0{stat.st_mtime_ns}"
+    return f"{_PREFIX}{name}-{number}-{hashlib.sha256(os.fsencode(once)).hexdigest()[:12]}"
+
+
+def bitmaps(node: Dict[str, Any], name: str) -> Dict[str, Dict[str, Any]]:
+    """Return the bitmaps on a node that backups of this name have made."""
+    ours = re.compile(rf"{_PREFIX}{re.escape(name)}-[0-9]+-[0-9a-f]{{12}}\Z")
+    return {told["name"]: told for told in node.get("dirty-bitmaps", []) if ours.match(told.get("name", ""))}
+
+
+def job_id(name: str, disk: str) -> str:
+    """Return the id of a disk's job. With ``-`` in a name it could be that of another disk of another chain."""
+    plain = f"{_PREFIX}{name}-{disk}"
+    return f"{plain}-{_digest(name, disk)[:8]}" if "-" in name + disk else plain
+
+
+def node_name(name: str, disk: str, what: str = "target") -> str:
+    """Return the name of a node that is there for the time of a backup."""
+    return f"{_PREFIX}{what[:3]}-{_digest(name, disk)[:16]}"
+
+
+def _digest(name: str, disk: str) -> str:
+    return hashlib.sha256(f"{name}/{disk}".encode()).hexdigest()

@@ -1,0 +1,241 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+"""The steps of a backup: images, their nodes, the transaction that begins all copies at once, and what makes it complete."""
+# Private to the collection: may change without notice.
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence
+
+from .._core import safe_open
+from .._core.errors import OperationFailed, Refusal
+from .._core.step import Step
+from .._host import directory as directories
+from .._host import overlay_file, part_file
+from .._host.qemu_img import QemuImg
+from .._kinds.blockdev_nodes import nodes
+from .._kinds.blockdev_steps import delete_node
+from .._kinds.host_path import is_seen
+from .._operations import jobs
+from . import chain as chains
+from . import place
+from .disks import Source, job_id, node_name
+from .level import Choice
+
+if TYPE_CHECKING:
+    from .._core.vm import VM
+    from .._engine.operation import Params
+    from .._qmp.deadline import Deadline
+
+
+class NewImage:
+    """A disk's part of a new backup."""
+
+    def __init__(self, source: Source, base: chains.Image | None, bitmap: str | None) -> None:
+        """Take what the image stands on, and the bitmap that records what changes from then on."""
+        self.source, self.base, self.bitmap = source, base, bitmap
+        self.name = source.name
+        self.written = 0
+
+    @property
+    def dirty(self) -> int | None:
+        """Bytes that have changed since the base."""
+        count = self.source.bitmaps[self.base.bitmap]["count"] if self.base and self.base.bitmap else None
+        return None if count is None else int(count)
+
+
+class New:
+    """A new backup, and what its end tells of it."""
+
+    def __init__(
+        self,
+        path: str,
+        number: int,
+        choice: Choice,
+        disks: Sequence[NewImage],
+        user: int,
+        binary: str,
+        vm: Dict[str, Any],
+        name: str,
+    ) -> None:
+        """``user``: the one that QEMU runs as. ``binary``: the program that makes images. ``vm``: the VM's identity."""
+        self.path, self.number, self.choice, self.disks = path, number, choice, disks
+        self.user, self.binary, self.vm, self.name = user, binary, vm, name
+        self._time, self._quiesced = "", False
+
+    def taken(self, seconds: float, quiesced: bool) -> None:
+        """Note when it was taken."""
+        self._time, self._quiesced = chains.time_text(seconds), quiesced
+
+    def file(self, one: NewImage) -> str:
+        """Return the path of an image, from the directory on."""
+        return chains.file_name(one.name, self.number, self.choice.level)
+
+    def image_path(self, one: NewImage) -> str:
+        """Return the path of an image."""
+        return os.path.join(self.path, self.file(one))
+
+    def entry(self) -> chains.Backup:
+        """Return it as it is listed."""
+        disks = {
+            one.name: chains.Image(
+                file=self.file(one),
+                size=one.source.top.size,
+                backing=one.base and one.base.file,
+                written=one.written,
+                dirty=one.dirty,
+                node=one.source.node,
+                bitmap=one.bitmap,
+                source=one.source.top.source,
+            )
+            for one in self.disks
+        }
+        return chains.Backup(self.number, self.choice.level, self.choice.why, self._time, self._quiesced, disks)
+
+
+def check(vm: VM, new: New, params: Params) -> None:
+    """Raise Refusal where the images can't be made, or have no room."""
+    there = new.path if os.path.isdir(new.path) else os.path.dirname(new.path)
+    if not is_seen(vm, "path", there):
+        raise Refusal(f"path: QEMU sees another {there} than this task: run the task where QEMU runs")
+    part_file.check_directory("path", os.path.join(there, chains.FILE))
+    for one in new.disks:
+        found = directories.look(os.path.join(new.path, one.name))
+        if found is not None and (found.uid not in (0, os.geteuid()) or found.mode & 0o022):
+            raise Refusal(f"path: others can write to {new.path}/{one.name}: give it to the user that runs the task")
+    room = os.statvfs(there)
+    free = room.f_bavail * room.f_frsize
+    need = sum(one.source.used if one.dirty is None else one.dirty for one in new.disks)
+    if need > free and not params["force"] and not params["compress"]:
+        raise Refusal(
+            f"path: the backup takes up to {need} bytes, and {there} has {free}: when it is full the guest's own writes fail, "
+            "unless they go by fleece. Make room, or set force=true where less will be written"
+        )
+
+
+def warnings(new: New) -> List[str]:
+    """Return what is to be told of the disks."""
+    found = []
+    for one in new.disks:
+        if one.bitmap and not one.source.persistent:
+            found.append(
+                f"disks: the image of {one.name} is of format {one.source.top.format} and keeps no bitmap over an end of QEMU: "
+                "the first backup after that is a full one"
+            )
+        if one.source.encrypted:
+            found.append(f"disks: the image of {one.name} is encrypted, and its backup is not")
+    return found
+
+
+def make(vm: VM, new: New, begins: bool, lock: place.Lock) -> List[Step]:
+    """Return the steps that make the images and their nodes. ``begins``: there is no chain yet."""
+    mine = directories.Access(os.geteuid(), os.getegid(), 0o700)
+    if new.user != os.geteuid():
+        mine = directories.passed_by(_user_name(new.user))
+    made: List[Step] = []
+    if not os.path.isdir(new.path):
+        made.append(place.make_directory(new.path, mine, lock.acquire))
+    if begins:
+        listed = os.path.join(new.path, chains.FILE)
+        back = Step(do=lambda deadline: part_file.remove(listed), command_lines=[["rm", listed]])
+        made.append(_write(new.path, chains.Chain(new.name, new.vm), undo=[back]))
+    for one in new.disks:
+        if not os.path.isdir(os.path.join(new.path, one.name)):
+            made.append(place.make_directory(os.path.join(new.path, one.name), mine))
+    return [*made, *(step for one in new.disks for step in _image(vm, new, one))]
+
+
+def _user_name(uid: int) -> str | None:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        raise Refusal(f"path: QEMU runs as user {uid}, whom this host does not know") from None
+
+
+def _image(vm: VM, new: New, one: NewImage) -> List[Step]:
+    path, node = new.image_path(one), node_name(new.name, one.name)
+    base = (os.path.basename(one.base.file), "qcow2") if one.base else ()
+    image = overlay_file.make_step(
+        path, base, one.source.top.size, new.user, new.binary, lambda vm: node not in nodes(vm)
+    )
+    file = {"driver": "file", "filename": path}
+    made = {"node-name": node, "driver": "qcow2", "file": file, "backing": None}
+    return [image, Step("blockdev-add", made, undo=[delete_node(node)])]
+
+
+def begin(vm: VM, new: New, params: Params) -> Step:
+    """Return the transaction that begins all copies at one moment, and the bitmaps of what changes from then on."""
+    actions: List[Dict[str, Any]] = []
+    undo: List[Step] = []
+    for one in new.disks:
+        ident = job_id(new.name, one.name)
+        if one.bitmap:
+            bitmap: Dict[str, Any] = {"node": one.source.node, "name": one.bitmap}
+            actions.append(
+                {
+                    "type": "block-dirty-bitmap-add",
+                    "data": {**bitmap, **({"persistent": True} if one.source.persistent else {})},
+                }
+            )
+            undo.append(place.remove_bitmap(one.source.node, one.bitmap))
+        copy: Dict[str, Any] = {"job-id": ident, "device": one.source.node, "target": node_name(new.name, one.name)}
+        sync: Dict[str, Any] = {"sync": "full"}
+        if one.base:
+            sync = {"sync": "bitmap", "bitmap": one.base.bitmap, "bitmap-mode": "never"}
+        rest = {"auto-dismiss": False, **{key: params[key] for key in ("speed", "compress") if params[key]}}
+        actions.append({"type": "blockdev-backup", "data": {**copy, **sync, **rest}})
+        undo = [*place.end_job(ident), *undo]
+    if vm.ask("query-status")["running"]:  # it stands still where its write could not be kept
+        undo.append(Step("cont", removes=True, still_needed=lambda vm: vm.status == "io-error"))
+    return Step("transaction", {"actions": actions}, undo=undo)
+
+
+def end(vm: VM, new: New, name: str, chain: chains.Chain | None, params: Params) -> List[Step]:
+    """Return the steps that follow when all is copied. With the last one the backup is complete."""
+    steps = [jobs.dismiss(job_id(name, one.name)) for one in new.disks]
+    steps += [delete_node(node_name(name, one.name)) for one in new.disks]
+    paths = [new.image_path(one) for one in new.disks]
+    shown: List[List[str]] = [["sync", *paths]]
+    if params["verify"]:
+        shown += [[new.binary, "check", "-q", "-f", "qcow2", path] for path in paths]
+
+    def finish(deadline: Deadline) -> None:
+        for one in new.disks:
+            _finish(new, one)
+        for line in shown[1:]:
+            QemuImg(new.binary, deadline).run(line, f"verify: {line[-1]} is not good")
+
+    def listed(deadline: Deadline) -> None:
+        chains.write(new.path, (chain or chains.Chain(new.name, new.vm)).add(new.entry()))
+
+    lines = [["tee", os.path.join(new.path, chains.FILE)]]
+    return [*steps, Step(do=finish, command_lines=shown), Step(do=listed, command_lines=lines)]
+
+
+def _finish(new: New, one: NewImage) -> None:
+    """Have an image outlive a power failure, and give it to whose directory it is: QEMU does not need it any more."""
+    path = new.image_path(one)
+    try:
+        with safe_open.parent(path) as (directory, name):
+            file = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            os.fchown(file, os.geteuid(), os.getegid())
+            os.fsync(file)
+            one.written = os.fstat(file).st_blocks * 512
+        finally:
+            os.close(file)
+        chains.sync_directory(os.path.dirname(path))
+    except OSError as exc:
+        raise OperationFailed(f"path: {path} can't be written: {exc.strerror}") from exc
+
+
+def _write(path: str, chain: chains.Chain, undo: Sequence[Step] = ()) -> Step:
+    return Step(
+        do=lambda deadline: chains.write(path, chain),
+        command_lines=[["tee", os.path.join(path, chains.FILE)]],
+        undo=undo,
+    )

@@ -1,0 +1,258 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Backups of the disks of a running VM at one moment, each in an image of its own."""
+# Private to the collection: may change without notice.
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Tuple
+
+from .._core.errors import NotDoneInTime, OperationFailed, Refusal, TaskError
+from .._core.plan import Plan
+from .._core.progress import Progress
+from .._core.step import Step
+from .._engine.apply import take_back
+from .._engine.operation import Operation
+from .._host.qemu_img import QemuImg
+from .._operations import jobs
+from .._operations.disk_snapshot import user_of
+from .._operations.freeze import Freezer, do_frozen
+from .._qmp import errors
+from . import chain as chains
+from . import place, steps
+from .disks import Source, bitmap_name, job_id, sources
+from .level import Choice, bases, choose, counted
+from .retention import unlisted
+
+if TYPE_CHECKING:
+    from .._core.vm import VM
+    from .._engine.operation import Params, Run
+
+
+class Current(NamedTuple):
+    """What was read."""
+
+    vm: VM
+    chain: chains.Chain | None
+    clears: Sequence[Step]
+    """What removes that which a killed run has left."""
+    freezer: Freezer
+    lock: place.Lock
+    due: bool = False
+    sources: Sequence[Source] = ()
+    choice: Choice = Choice("", "")
+    new: steps.New | None = None
+    """What is made."""
+
+
+class BackupPlan(Plan):
+    """A backup. ``clears``: what is done before it; ``ends``: the steps that make it complete, ``tidies``: what follows."""
+
+    def __init__(self, clears: Sequence[Step], ends: Sequence[Step], tidies: Sequence[Step], **more: Any) -> None:
+        self.clears, self.ends, self.tidies = list(clears), list(ends), list(tidies)
+        first, thaw = more.pop("steps", ()), more.pop("thaw", ())
+        super().__init__(first, later=[*clears, *thaw, *ends, *tidies], **more)
+
+    @property
+    def commands(self) -> List[Any]:
+        """What the result shows, in the order in which it is done."""
+        rest = [step for step in self.later if not any(step is one for one in self.clears)]
+        return [command for step in (*self.clears, *self.steps, *rest) for command in step.commands]
+
+
+class Take(Operation):
+    """Take a backup, unless the newest is young enough."""
+
+    def read(self, vm: VM, params: Params) -> Current:
+        """Return the chain, the disks, and what the next backup is. Raise Refusal."""
+        path, name = params["path"], params["name"]
+        chain = place.read_chain(vm, path, name)
+        lock = place.Lock(path)
+        if os.path.isdir(path):
+            lock.check_free()
+        files = [os.path.join(path, file) for file in (unlisted(chain, path) if chain else ())]
+        clears = place.clear_qemu(vm, name, files) + [place.remove_file(vm, file) for file in files]
+        kept = [image.bitmap for base in bases(chain) for image in base.disks.values()]
+        clears += place.stray_bitmaps(vm, name, kept)
+        freezer = Freezer(params["quiesce"], vm.deadline)
+        if params["every"] and not chains.why_due(counted(chain, params["level"]), params["every"], time.time()):
+            return Current(vm, chain, clears, freezer, lock)
+        found = sources(vm, params)
+        _check_jobs(found, name)
+        choice = choose(params["level"], chain, found, path)
+        new = _new(vm, chain, found, choice, params)
+        return Current(vm, chain, clears, freezer, lock, True, found, choice, new)
+
+    def plan(self, current: Current, params: Params) -> Plan:
+        """Return what takes the backup, or only what a killed run has left to do."""
+        chain, freezer, new = current.chain, current.freezer, current.new
+        before = {"newest": _shown(chain), "left over": bool(current.clears), "frozen": freezer.was_frozen}
+        if new is None:
+            thaw = freezer.thaw_steps if freezer.was_frozen else []
+            after = {**before, "left over": False, "frozen": False}
+            return BackupPlan(current.clears, thaw, [], before=before, after=after)
+        if freezer.refusal:
+            raise Refusal(freezer.refusal)
+        vm, name = current.vm, params["name"]
+        first = steps.make(current.vm, new, chain is None, current.lock)
+        first += [*freezer.freeze_steps, steps.begin(vm, new, params)]
+        kept = [one.bitmap for one in new.disks if one.bitmap]
+        kept += [image.bitmap for base in _bases_after(chain, new) for image in base.disks.values() if image.bitmap]
+        gone = _old_bitmaps(current, kept)
+        warnings = [*steps.warnings(new), *([freezer.trouble] if freezer.trouble else [])]
+        newest = {"number": new.number, "level": new.choice.level, "disks": sorted(one.name for one in new.disks)}
+        return BackupPlan(
+            current.clears,
+            steps.end(vm, new, name, chain, params),
+            gone,
+            steps=first,
+            thaw=freezer.thaw_steps,
+            before=before,
+            after={"newest": newest, "left over": False, "frozen": False},
+            warnings=warnings,
+        )
+
+    def begin(self, run: Run, current: Current, params: Params) -> None:
+        """Do nothing yet: all is done under the lock."""
+
+    def follow(self, run: Run, current: Current, params: Params) -> Any:
+        """Clear up, copy, and list the backup; or take all of it back. Raise PlanFailed."""
+        if not isinstance(run.plan, BackupPlan):
+            raise TypeError(f"{type(run.plan).__name__} is not a BackupPlan")
+        lock = current.lock
+        try:
+            if os.path.isdir(params["path"]):
+                lock.acquire()
+                if place.read_chain(run.vm, params["path"], params["name"]) != current.chain:
+                    raise Refusal(
+                        f"path: another task has made a backup in {params['path']} meanwhile: run this one again"
+                    )
+            for step in run.plan.clears:
+                run.send(step)
+            if current.new is None:
+                for step in run.plan.ends:
+                    run.send(step)
+                return None
+            return self._take(run, run.plan, current.new, current, params)
+        finally:
+            lock.release()
+
+    def _take(self, run: Run, plan: BackupPlan, new: steps.New, current: Current, params: Params) -> Any:
+        began = time.monotonic()
+        do_frozen(run, current.freezer)
+        new.taken(time.time(), current.freezer.frozen_ms is not None and not current.freezer.warnings)
+        try:
+            wait_for_jobs(run, {job_id(params["name"], one.name): one.name for one in new.disks}, params)
+            for step in plan.ends:
+                run.send(step)
+        except (errors.QMPError, TaskError) as exc:
+            if _may_be_listed(new):
+                raise
+            raise take_back(plan, run.vm, exc) from exc
+        except BaseException as exc:  # the task was told to stop
+            if not _may_be_listed(new):
+                take_back(plan, run.vm, OperationFailed(str(exc)))
+            raise
+        for step in plan.tidies:
+            run.send(step)
+        return round(time.monotonic() - began, 3)
+
+    def describe(self, current: Current, params: Params, plan: Plan, end: Any) -> Dict[str, Any]:
+        """Return ``backup``: the one that was taken, or the newest one."""
+        newest = current.chain.newest if current.chain else None
+        told = current.new.entry() if current.new else newest
+        foretold = current.new is not None and end is None
+        shown: Dict[str, Any] = {"frozen_ms": current.freezer.frozen_ms, "duration": end}
+        if told:
+            shown.update(level=told.level, why=told.why, number=told.number, quiesced=told.quiesced)
+            shown["time"] = None if foretold else told.time
+            shown["disks"] = {
+                disk: _image(params["path"], image, None if foretold else image.written)
+                for disk, image in told.disks.items()
+            }
+        return {"backup": shown, "warnings": [*plan.warnings, *current.freezer.warnings]}
+
+
+def _may_be_listed(new: steps.New) -> bool:
+    """Tell whether it is listed, so that its images must stay; also where that can't be told."""
+    try:
+        chain = chains.read(new.path, new.name)
+    except TaskError:
+        return True
+    return bool(chain and chain.newest and chain.newest.number >= new.number)
+
+
+def _check_jobs(found: Sequence[Source], name: str) -> None:
+    for source in found:
+        others = [job for job in source.disk.jobs if job != job_id(name, source.name)]
+        if others:
+            raise Refusal(f"disks: block job {others[0]} works on {source.name}: let it end first")
+
+
+def _new(vm: VM, chain: chains.Chain | None, found: Sequence[Source], choice: Choice, params: Params) -> steps.New:
+    """Return what is to be made. Raise Refusal where there is no room for it, or no program that makes it."""
+    number = chain.next_number if chain else 1
+    bitmap = None if choice.level == chains.COPY else bitmap_name(params["name"], number, params["path"])
+    disks = [steps.NewImage(source, choice.image(source), bitmap) for source in found]
+    binary = QemuImg(params["qemu_img"], vm.deadline).binary
+    user = user_of(vm, [source.disk for source in found])
+    new = steps.New(params["path"], number, choice, disks, user, binary, place.identity(vm), params["name"])
+    steps.check(vm, new, params)
+    return new
+
+
+def _bases_after(chain: chains.Chain | None, new: steps.New) -> List[chains.Backup]:
+    return bases((chain or chains.Chain("", {})).add(new.entry()))
+
+
+def _old_bitmaps(current: Current, kept: Sequence[str]) -> List[Step]:
+    """Return the steps that remove the bitmaps which nothing stands on once the backup is listed."""
+    cleared = [step.arguments for step in current.clears]
+    found = place.stray_bitmaps(current.vm, current.new.name if current.new else "", kept)
+    return [step for step in found if step.arguments not in cleared]
+
+
+def _shown(chain: chains.Chain | None) -> Any:
+    newest = chain.newest if chain else None
+    return newest and {"number": newest.number, "level": newest.level, "disks": sorted(newest.disks)}
+
+
+def _image(path: str, image: chains.Image, written: int | None) -> Dict[str, Any]:
+    below = image.backing and os.path.join(path, image.backing)
+    shown = {"path": os.path.join(path, image.file), "size": image.size, "dirty": image.dirty}
+    return {**shown, "written": written, "backing": below}
+
+
+def wait_for_jobs(run: Run, idents: Dict[str, str], params: Params) -> None:
+    """Wait until all have concluded. Raise OperationFailed as soon as one has failed. ``idents``: the disk of each."""
+
+    def look() -> Tuple[Any, bool, Progress]:
+        known = jobs.jobs(run.vm)
+        for ident, disk in idents.items():
+            if ident not in known:
+                raise OperationFailed(f"backup of {disk}: its job {ident} is gone: something else has dismissed it")
+            if "error" in known[ident]:
+                error = {"class": "GenericError", "desc": known[ident]["error"]}
+                raise OperationFailed(f"backup of {disk}: {known[ident]['error']}", error=error)
+        if run.vm.status == "io-error":
+            raise OperationFailed(
+                "the guest stands still, since QEMU could not keep what a write of it would have replaced: the backup's target "
+                "is full or fails. The backup was given up, and the guest goes on; with fleece it does not wait for the target"
+            )
+        found = [known[ident] for ident in idents]
+        done, total = (sum(job[f"{key}-progress"] for job in found) for key in ("current", "total"))
+        phase = found[0]["status"] if len({job["status"] for job in found}) == 1 else "running"
+        return found, all(map(jobs.has_concluded, found)), Progress("backup", phase, done, total)
+
+    try:
+        run.watch(look, "JOB_STATUS_CHANGE")
+    except NotDoneInTime as exc:
+        raise OperationFailed(
+            f"backup: not done within {params['timeout']:.4g} s, and given up: set a longer timeout, or less to copy"
+        ) from exc
+
+
+TAKE = Take()

@@ -1,0 +1,230 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: full and incremental backups of the disks of running QEMU virtual machines."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qemu_backup
+short_description: Back up the disks of a running QEMU virtual machine, in full or what has changed
+version_added: 0.4.0
+author:
+  - The vmm.qemu contributors (@vmm-qemu)
+description:
+  - Copies disks of any format while the guest runs, all of them as they are at one moment, each to a qcow2 image of its own. A
+    later backup is of what has changed since, in an image that stands on the one before.
+  - The images of a disk are the files C(DISK/NUMBER-LEVEL.qcow2) in O(path), where C(DISK) is the device's id. The file
+    C(chain.json) there lists the complete backups. What is not listed there is not a backup, and the next run removes it.
+  - What changes on a disk is recorded by a dirty bitmap of QEMU's. Each backup begins one of its own, of a name that is never
+    given again, in the same transaction as its copy, and C(chain.json) has that name.
+  - The bitmap of an earlier backup is only read by the copy, and goes when the new backup is listed. So a run or a QEMU that is
+    killed at any moment leaves either the old list with the old bitmap, or the new list with the new one.
+  - A bitmap that is not the one of the list, is not there, or was not recording all the time, is never used. The backup is then
+    a full one, and RV(backup.why) tells the reason.
+extends_documentation_fragment:
+  - vmm.qemu._attributes
+  - vmm.qemu._attributes.actiongroup_qemu
+  - vmm.qemu._qmp
+attributes:
+  idempotent:
+    support: partial
+    details:
+      - With O(every) nothing is done while the newest backup is young enough. Without it each run takes a backup.
+options:
+  name:
+    description:
+      - The name of the backups, of 1 to 64 letters, digits, C(-), C(.) and C(_). One virtual machine can have backups of several
+        names, each in a directory of its own.
+      - Two directories for one name take the bitmaps from each other, so that all backups are full ones.
+    type: str
+    required: true
+  path:
+    description:
+      - The directory that has the backups of this name and of this virtual machine, and nothing else. It is made where the one
+        that it is in is there. Nobody but root and the task's user can write to it.
+      - QEMU must be able to reach it. A new one can be entered by the group of QEMU's user.
+    type: path
+    required: true
+  state:
+    description: V(present) takes a backup, unless O(every) says that none is due.
+    type: str
+    choices: [present]
+    default: present
+  disks:
+    description:
+      - The disks, as ids of their devices, names of their drives, or names of block nodes.
+      - If not set, all that the guest can write to, firmware's variables excepted.
+    type: list
+    elements: str
+  exclude:
+    description: Disks that are left out, by the same names.
+    type: list
+    elements: str
+  level:
+    description:
+      - V(incremental) is what has changed since the last backup, V(differential) what has changed since the last full one. It is an
+        error where that is not known.
+      - V(auto) is V(incremental) where what has changed is known of all disks, and else V(full).
+      - V(copy) is a full one that no other stands on. It leaves the bitmaps alone.
+    type: str
+    choices: [auto, full, incremental, differential, copy]
+    default: auto
+  every:
+    description:
+      - How old the newest backup is at least before another is taken, such as V(23h) for a task that runs each day.
+      - With O(level=full) the newest full one counts, with O(level=copy) the newest copy, with O(level=differential) a full one or
+        a differential one.
+    type: str
+  quiesce:
+    description:
+      - Have the guest's agent freeze its file systems for the moment of the backup, so that they are whole in it. If not set,
+        they are as after a power failure.
+      - The guest is thawed again whatever happens. One that a killed task has left frozen is thawed by the next run.
+    type: dict
+    suboptions:
+      agent:
+        description: The socket of the guest's agent, to which nobody else is connected.
+        type: str
+        required: true
+      required:
+        description:
+          - Whether nothing is done when the agent does not answer or refuses. If V(false), the backup is then taken of a guest
+            that is not frozen, with a warning.
+        type: bool
+        default: true
+      timeout:
+        description: Seconds for the agent to answer.
+        type: float
+        default: 10.0
+  compress:
+    description: Whether the images are compressed.
+    type: bool
+    default: false
+  speed:
+    description: How much is copied in a second at most of each disk, such as V(100M). If not set, there is no limit.
+    type: str
+  verify:
+    description: Whether C(qemu-img check) looks at the images before the backup is listed.
+    type: bool
+    default: false
+  force:
+    description: Whether a backup is taken where the directory may have too little room for it.
+    type: bool
+    default: false
+  qemu_img:
+    description: The program C(qemu-img), which makes the images, as a path or a name to be looked for.
+    type: path
+    default: qemu-img
+notes:
+  - The task runs on QEMU's own host. A monitor over the network is refused.
+  - Set O(timeout) to how long the copy may take. When that is over the backup is given up, and nothing of it is left.
+  - While a backup goes on, what the guest writes waits until QEMU has copied what was there before. A target that is slow slows
+    the guest down. One that is full or fails makes the guest's writes fail, or stops it; the backup is then given
+    up, and the guest goes on.
+  - Disks that are not qcow2 images have a bitmap in QEMU's memory only. Their first backup after QEMU has ended is a full one.
+seealso:
+  - module: vmm.qemu.qemu_disk_snapshot
+  - module: vmm.qemu.qemu_bitmap
+  - module: vmm.qemu.qemu_block_job
+"""
+
+EXAMPLES = r"""
+- name: Back up all disks, once a day, in full or what has changed
+  vmm.qemu.qemu_backup:
+    socket: /run/vm1.qmp
+    name: daily
+    path: /backup/vm1
+    every: 23h
+    timeout: 7200
+    quiesce:
+      agent: /run/vm1.agent
+
+- name: A full backup of the system disk now
+  vmm.qemu.qemu_backup:
+    socket: /run/vm1.qmp
+    name: daily
+    path: /backup/vm1
+    level: full
+    disks: [system]
+    verify: true
+    timeout: 7200
+"""
+
+RETURN = r"""
+backup:
+  description: The backup that was taken, in check mode as it would be; where none was due the newest one.
+  returned: success
+  type: dict
+  sample:
+    level: incremental
+    why: the bitmaps of backup 4 are good
+    number: 5
+    time: 2026-11-28T21:50:00Z
+    quiesced: true
+    frozen_ms: 35
+    duration: 2.4
+    disks:
+      system:
+        path: /backup/vm1/system/5-incremental.qcow2
+        size: 10737418240
+        dirty: 104857600
+        written: 105119744
+        backing: /backup/vm1/system/4-incremental.qcow2
+  contains:
+    level:
+      description: Its level.
+      type: str
+    why:
+      description: Why it is of this level.
+      type: str
+    number:
+      description: Its number, by which it can be named.
+      type: int
+    time:
+      description: When it was taken, in UTC. Null in check mode.
+      type: str
+    quiesced:
+      description: Whether the guest's file systems were frozen.
+      type: bool
+    frozen_ms:
+      description: For how many milliseconds the guest was frozen. Null where it was not.
+      type: int
+    duration:
+      description: Seconds that it took. Null where none was taken.
+      type: float
+    disks:
+      description:
+        - By disk, the C(path) of its image; its C(size) as the guest sees it; how many bytes had changed (C(dirty)), null for a
+          full one; how many bytes were C(written) to the file; and the image that it stands on (C(backing)), null where that is none.
+      type: dict
+commands:
+  description:
+    - What changed the virtual machine or the host, in order, or in check mode what would. QMP commands, those for the guest's agent
+      (with its C(socket)), and command lines.
+    - After a failure those that were sent.
+  returned: always
+  type: list
+  elements: raw
+error:
+  description: QEMU's own refusal, or the error that a job ended with.
+  returned: when QEMU refused a command or a job failed
+  type: dict
+  contains:
+    class:
+      description: QEMU's error class.
+      type: str
+    desc:
+      description: QEMU's text.
+      type: str
+"""
+
+from ansible_collections.vmm.qemu.plugins.module_utils._backup.backup import BACKUP
+from ansible_collections.vmm.qemu.plugins.module_utils._operation import operation
+
+MODULE = operation(BACKUP)
+main = MODULE.main
+
+if __name__ == "__main__":
+    main()
