@@ -132,7 +132,7 @@ def read(directory: str, name: str) -> Chain | None:
     """Return what is listed in a directory; None where nothing is. Raise Refusal for what is not this chain, whole and ours."""
     path = os.path.join(directory, FILE)
     try:
-        with safe_open.parent(path) as (at, own), open(_opened(own, at), "rb") as file:
+        with safe_open.parent(path) as (at, own), safe_open.regular(own, directory=at) as file:
             _check_own(path, os.fstat(file.fileno()), os.fstat(at).st_uid)
             text = file.read(_MOST)
     except FileNotFoundError:
@@ -183,15 +183,6 @@ def sync_directory(path: str) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-
-
-def _opened(name: str, directory: int) -> int:
-    """Return an open regular file. Raise OSError for anything else, that of a link included."""
-    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=directory)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise OSError(0, "it is not a regular file")
-    return file
 
 
 def _check_own(path: str, found: os.stat_result, of_directory: int) -> None:

@@ -1,17 +1,24 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-"""Which backups are kept, which go, and which images in the directory belong to none."""
+"""Which backups are kept, which go, and which images in the directory belong to none; and the steps that remove these."""
 # Private to the collection: may change without notice.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from typing import Any, Dict, List, Sequence, Set
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Set
 
-from .._core.errors import Refusal
+from .._core import safe_open
+from .._core.errors import OperationFailed, Refusal
+from .._core.step import Step
+from . import chain as chains
 from .chain import COPY, LEVELS, Backup, Chain
+
+if TYPE_CHECKING:
+    from .._qmp.deadline import Deadline
 
 _DAY = 86400
 _IMAGE = re.compile(rf"[1-9][0-9]*-(?:{'|'.join(LEVELS)})\.qcow2(?:\.part)?\Z")
@@ -86,3 +93,44 @@ def unlisted(chain: Chain | None, directory: str) -> List[str]:
     except OSError as exc:
         raise Refusal(f"path: can't look at {exc.filename}: {exc.strerror}") from exc
     return found
+
+
+def steps(directory: str, chain: Chain | None, numbers: Sequence[int], remains: Sequence[str]) -> List[Step]:
+    """Return the steps that remove backups, and images that belong to none. They go last, since nothing takes them back.
+
+    A backup leaves the list before its images go: a killed task leaves images that are not listed, and none that is missing.
+    ``chain``: as it is listed when the first of the steps is done; what was added since then stays listed.
+    """
+    gone = [one for one in chain.backups if one.number in numbers] if chain else []
+    files = [image.file for one in gone for image in one.disks.values()]
+    found = [_unlist_step(directory, chain.name, numbers)] if chain and gone else []
+    return found + [_remove_step(directory, file) for file in (*files, *remains)]
+
+
+def _unlist_step(directory: str, name: str, numbers: Sequence[int]) -> Step:
+    def do(deadline: Deadline) -> None:
+        listed = chains.read(directory, name)
+        left = listed.without(numbers) if listed else None
+        known = left.images() if left else {}
+        if any(image.backing is not None and image.backing not in known for image in known.values()):
+            raise OperationFailed(f"keep: a backup that stands on one of {numbers} was taken meanwhile: run this again")
+        if left is not None:
+            chains.write(directory, left)
+
+    path = os.path.join(directory, chains.FILE)
+    return Step(do=do, command_lines=[{"path": path, "action": f"unlist {', '.join(map(str, numbers))}"}], last=True)
+
+
+def _remove_step(directory: str, file: str) -> Step:
+    path = os.path.join(directory, file)
+
+    def do(deadline: Deadline) -> None:
+        try:
+            with contextlib.suppress(FileNotFoundError), safe_open.inside(directory, file) as (at, name):
+                os.unlink(name, dir_fd=at)
+            with contextlib.suppress(OSError), safe_open.parent(os.path.dirname(path)) as (at, name):
+                os.rmdir(name, dir_fd=at)  # the last of its disk
+        except OSError as exc:
+            raise OperationFailed(f"path: {path} can't be removed: {exc.strerror}") from exc
+
+    return Step(do=do, command_lines=[["rm", path]], removes=True, last=True)

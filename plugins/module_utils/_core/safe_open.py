@@ -21,15 +21,16 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MOST_LINKS = 40
 
 
-def regular(path: str, *, links: bool = False, devices: bool = False) -> IO[bytes]:
+def regular(path: str, *, links: bool = False, devices: bool = False, directory: int | None = None) -> IO[bytes]:
     """Return a regular file, to be read; never blocks. Raise OSError, and for anything else one that says what it is.
 
-    ``links``: whether the path may be a symbolic link; ``devices``: whether a block device is as good.
+    ``links``: whether the path may be a symbolic link; ``devices``: whether a block device is as good. ``directory``: an open one
+    that it is in, the path being its name there.
     """
     try:
-        fd = os.open(path, _READ | (0 if links else os.O_NOFOLLOW))
+        fd = os.open(path, _READ | (0 if links else os.O_NOFOLLOW), dir_fd=directory)
     except OSError as exc:
-        if exc.errno == errno.ELOOP and os.path.islink(path):
+        if exc.errno == errno.ELOOP and (directory is not None or os.path.islink(path)):
             exc.strerror = "it is a symbolic link"
         if exc.errno == errno.ENXIO:
             exc.strerror = "it is not a regular file"
@@ -60,6 +61,24 @@ def parent(path: str) -> Iterator[Tuple[int, str]]:
     """Yield the directory that an absolute path is in, as ``reached`` has it, and the name in it. Raise OSError."""
     with reached(os.path.dirname(path)) as directory:
         yield directory, os.path.basename(path)
+
+
+@contextmanager
+def inside(directory: str, path: str) -> Iterator[Tuple[int, str]]:
+    """Yield the directory that a path is in, which goes on from ``directory``, and the name in it. Raise OSError.
+
+    What is in there is not trusted: no symbolic link counts, whoever made it.
+    """
+    at = _walk(directory)
+    *names, last = path.split("/")
+    try:
+        for name in names:
+            inner = os.open(name, _LOOK | os.O_DIRECTORY, dir_fd=at)
+            os.close(at)
+            at = inner
+        yield at, last
+    finally:
+        os.close(at)
 
 
 def by_number(fd: int) -> str:

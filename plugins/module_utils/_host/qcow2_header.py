@@ -17,6 +17,10 @@ from .._core.errors import Refusal
 # As QEMU's docs/interop/qcow2 has it: magic, version, backing file's offset and length, cluster bits, size, encryption, entries and
 # offset of the L1 table, offset and clusters of the refcount table, internal snapshots.
 _HEADER = struct.Struct(">4sIQIIQIIQQII")
+# From version 3 on: what a program must know of to read the image.
+_FEATURES = struct.Struct(">Q")
+DATA_FILE = 1 << 2
+"""Its data are in another file, which it names."""
 _LONGEST_NAME = 1023
 _DEEPEST = 64
 
@@ -31,6 +35,10 @@ class Header(NamedTuple):
     l1_entries: int
     l1_offset: int
     snapshots: int
+    encryption: int
+    """0: none."""
+    features: int
+    """What a program must know of to read it, such as DATA_FILE."""
 
 
 def read(image: IO[bytes]) -> Header | None:
@@ -38,11 +46,14 @@ def read(image: IO[bytes]) -> Header | None:
     found = image.read(_HEADER.size)
     if len(found) < _HEADER.size or found[:4] != b"QFI\xfb":
         return None
-    _magic, _version, backing_at, length, _bits, size, _crypt, entries, l1_at, _refs, _clusters, snapshots = (
+    _magic, version, backing_at, length, _bits, size, crypt, entries, l1_at, _refs, _clusters, snapshots = (
         _HEADER.unpack(found)
     )
+    image.seek(_HEADER.size + 8)  # the offset of the snapshots is before them
+    features = _FEATURES.unpack(image.read(8).rjust(8, b"\0"))[0] if version > 2 else 0
     image.seek(backing_at)
-    return Header(image.read(min(length, _LONGEST_NAME)) if backing_at else b"", size, entries, l1_at, snapshots)
+    name = image.read(min(length, _LONGEST_NAME)) if backing_at else b""
+    return Header(name, size, entries, l1_at, snapshots, crypt, features)
 
 
 def check_top(option: str, path: str, disk: str) -> None:

@@ -14,7 +14,7 @@ import re
 import shutil
 import struct
 import subprocess
-from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 from .._core import safe_open
 from .._core.errors import Refusal
@@ -45,17 +45,17 @@ class QemuImg:
         self.binary = found
         self._deadline = deadline
 
-    def run(self, command: List[str], failure: str, file: Tuple[str, int] | None = None) -> str:
+    def run(self, command: List[str], failure: str, *files: Tuple[str, int]) -> str:
         """Return what it printed. Raise Refusal, begun with ``failure``, when it fails or lasts too long.
 
-        ``file``: a path in the command and the open file that qemu-img uses in its place, whatever has that name by then.
+        ``files``: paths in the command, ``json:`` words included, and the open files that qemu-img uses in their place, whatever
+        has these names by then.
         """
-        number = safe_open.by_number(file[1]) if file else ""
         try:
             done = child.run(
-                [number if file and word == file[0] else word for word in command],
+                [_by_number(word, files) for word in command],
                 self._deadline,
-                pass_fds=[file[1]] if file else [],
+                pass_fds=[file for _path, file in files],
                 env={**os.environ, "LC_ALL": "C"},
             )
         except subprocess.TimeoutExpired as exc:
@@ -64,7 +64,8 @@ class QemuImg:
             raise Refusal(f"qemu_img: {command[0]} can't be run: {exc.strerror}") from exc
         if done.returncode:
             text = done.stderr.decode(errors="replace").strip()
-            text = text.replace(number, file[0]) if file else text
+            for path, file in files:
+                text = re.sub(rf"{safe_open.by_number(file)}\b", path.replace("\\", r"\\"), text)
             said = "; ".join(line.replace("qemu-img: ", "", 1) for line in text.splitlines())
             raise Refusal(f"{failure}: {said or 'qemu-img does not say why'}", rc=done.returncode, stderr=text)
         return done.stdout.decode(errors="replace")
@@ -82,6 +83,16 @@ class QemuImg:
         """
         command = [self.binary, "create", "-f", kind, "-o", "help", path]
         return _LISTED.findall(self.run(command, f"format: {kind} images can't be made"))
+
+
+def _by_number(word: str, files: Sequence[Tuple[str, int]]) -> str:
+    """Return a word of a command with open files in the place of their paths."""
+    for path, file in files:
+        if word == path:
+            return safe_open.by_number(file)
+        if word.startswith("json:"):
+            word = word.replace(json.dumps(path), json.dumps(safe_open.by_number(file)))
+    return word
 
 
 def in_use(path: str) -> bool:
