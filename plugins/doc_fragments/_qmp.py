@@ -73,6 +73,13 @@ options:
     required: false
 """
 
+    # of modules some of whose states need no virtual machine; to be named before the fragment above
+    STATES = r"""
+options:
+  socket:
+    required: false
+"""
+
     # of modules that need no virtual machine
     UNUSED = r"""
 options:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: qemu_backup
-short_description: Back up the disks of a running QEMU virtual machine, in full or what has changed
+short_description: Back up the disks of a running QEMU virtual machine, in full or what has changed, and restore them
 version_added: 0.4.0
 author:
   - The vmm.qemu contributors (@vmm-qemu)
@@ -23,15 +23,19 @@ description:
     killed at any moment leaves either the old list with the old bitmap, or the new list with the new one.
   - A bitmap that is not the one of the list, is not there, or was not recording all the time, is never used. The backup is then
     a full one, and RV(backup.why) tells the reason.
+  - Restoring makes new images of a backup. That and verifying need no virtual machine. What is in the headers of a backup's images
+    is not trusted, and no file that they name is opened unless C(chain.json) has it, too.
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
+  - vmm.qemu._qmp.states
   - vmm.qemu._qmp
 attributes:
   idempotent:
     support: partial
     details:
       - With O(every) nothing is done while the newest backup is young enough. Without it each run takes a backup.
+      - O(state=restored) does nothing where an image was made of the same backup already, be it changed since then or not.
 options:
   name:
     description:
@@ -48,14 +52,20 @@ options:
     type: path
     required: true
   state:
-    description: V(present) takes a backup, unless O(every) says that none is due.
+    description:
+      - V(present) takes a backup, unless O(every) says that none is due. It needs O(socket).
+      - V(restored) makes the images O(to) of a backup.
+      - V(verified) looks at a backup. It proves that all of its images are there and stand on each other as listed, that
+        C(qemu-img check) finds each of them whole, and that each byte of each disk can be read. It does not prove that these are the
+        bytes that the guest had. With O(to) the images there are compared with the backup, too.
     type: str
-    choices: [present]
+    choices: [present, restored, verified]
     default: present
   disks:
     description:
       - The disks, as ids of their devices, names of their drives, or names of block nodes.
       - If not set, all that the guest can write to, firmware's variables excepted.
+      - With O(state=restored) and O(state=verified), disks of the backup as it lists them; if not set, all of them.
     type: list
     elements: str
   exclude:
@@ -110,11 +120,34 @@ options:
     type: bool
     default: false
   force:
-    description: Whether a backup is taken where the directory may have too little room for it.
+    description:
+      - Whether a backup is taken where the directory may have too little room for it.
+      - With O(state=restored), whether an image that is there is replaced, which nothing takes back. One that a running virtual
+        machine uses is not.
     type: bool
     default: false
+  to:
+    description:
+      - Where the restored images are. Either a directory, which has them as C(DISK.qcow2) or C(DISK.raw), or a dictionary of disks
+        and absolute paths. Directories must be there.
+      - Needed with O(state=restored).
+      - A new image appears when it is whole, all new ones or none. It is the task's user's alone, and stands on no other.
+      - One that is there already is kept, and is no change, if it was made of the same backup or has the same data. Any other is an
+        error unless O(force) is set.
+    type: raw
+  until:
+    description:
+      - Which backup is restored or verified. Either its number, or a time such as V(2026-11-28T21:50:00Z), which is UTC unless it
+        says otherwise. That is the newest one that was taken until then. A date alone is its first moment.
+      - If not set, the newest.
+    type: str
+  format:
+    description: The format of the images O(to).
+    type: str
+    choices: [qcow2, raw]
+    default: qcow2
   qemu_img:
-    description: The program C(qemu-img), which makes the images, as a path or a name to be looked for.
+    description: The program C(qemu-img), which makes and reads the images, as a path or a name to be looked for.
     type: path
     default: qemu-img
 notes:
@@ -150,11 +183,31 @@ EXAMPLES = r"""
     disks: [system]
     verify: true
     timeout: 7200
+
+- name: The newest backup can be read
+  vmm.qemu.qemu_backup:
+    name: daily
+    path: /backup/vm1
+    state: verified
+    timeout: 7200
+
+- name: The disks as they were on Saturday evening, as new images
+  vmm.qemu.qemu_backup:
+    name: daily
+    path: /backup/vm1
+    state: restored
+    until: "2026-11-28T21:50:00Z"
+    to:
+      system: /var/lib/vm2/disk.qcow2
+      data: /var/lib/vm2/data.qcow2
+    timeout: 7200
 """
 
 RETURN = r"""
 backup:
-  description: The backup that was taken, in check mode as it would be; where none was due the newest one.
+  description:
+    - The backup that was taken, in check mode as it would be; where none was due the newest one.
+    - The one that was restored or verified.
   returned: success
   type: dict
   sample:
@@ -198,6 +251,14 @@ backup:
       description:
         - By disk, the C(path) of its image; its C(size) as the guest sees it; how many bytes had changed (C(dirty)), null for a
           full one; how many bytes were C(written) to the file; and the image that it stands on (C(backing)), null where that is none.
+        - With O(state=restored) the image that it was made, too (C(restored)).
+      type: dict
+    verified:
+      description:
+        - By disk, the C(images) that were checked, from the top one down; how many bytes of the disk were C(read); those images whose
+          clusters are not all in use (C(leaks)), which costs room only; and the image that has the same data (C(same_as)), null
+          where none was compared.
+      returned: with O(state=verified)
       type: dict
 commands:
   description:
@@ -220,10 +281,10 @@ error:
       type: str
 """
 
-from ansible_collections.vmm.qemu.plugins.module_utils._backup.backup import BACKUP
-from ansible_collections.vmm.qemu.plugins.module_utils._operation import operation
+from ansible_collections.vmm.qemu.plugins.module_utils._backup.module import OPTIONS, REQUIRED_IF, run
+from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 
-MODULE = operation(BACKUP)
+MODULE = Module(OPTIONS, run, monitor=False, required_if=REQUIRED_IF)
 main = MODULE.main
 
 if __name__ == "__main__":

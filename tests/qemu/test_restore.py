@@ -21,19 +21,12 @@ import pytest
 from ansible_collections.vmm.qemu.plugins.module_utils._backup import chain as chains
 from ansible_collections.vmm.qemu.plugins.module_utils._backup import restore
 from ansible_collections.vmm.qemu.plugins.module_utils._backup.chain import Backup, Chain, Image
-from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
-from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from support.modules import ModuleFailed
+from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
 MIB = 1 << 20
 SIZE = 8 * MIB
 DISKS = ("vda", "data")
-MODULE = Module(
-    {**restore.OPTIONS, "state": Option("str", required=True), "timeout": Option("float", default=600.0)},
-    restore.run,
-    monitor=False,
-)
 
 
 def run(*command: str) -> None:
@@ -118,15 +111,8 @@ def out(tmp_path: Path) -> Path:
 
 
 def task(backups: Chains, state: str = "restored", *, check: bool = False, **options: Any) -> dict[str, Any]:
-    from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-
-    given = {"state": state, "name": "nightly", "path": backups.path, **options}
-    found = ArgumentSpecValidator(MODULE.argument_spec).validate(given)
-    assert not found.error_messages
-    result = MODULE.run(found.validated_parameters, check, True)
-    if result.get("failed"):
-        raise ModuleFailed(result)
-    return result
+    given = {"name": "nightly", "path": backups.path, **options}
+    return run_module(None, "qemu_backup", check=check, diff=True, state=state, **given)
 
 
 def contents(directory: Path) -> dict[str, bytes]:

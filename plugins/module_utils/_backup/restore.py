@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .._qmp.deadline import Deadline
     from .chain import Backup, Chain
 
+STATES = ("restored", "verified")
 OPTIONS = {
     "name": Option("str", required=True),
     "path": Option("path", required=True),
