@@ -5,18 +5,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.vmm.qemu.plugins.module_utils._backup.disks import job_id
+from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply
+from support.fake_agent import FakeAgent
 from support.lifecycle import Lifecycle
-from support.modules import run_module
+from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
 SIZE = 8 << 20
@@ -126,3 +134,320 @@ def test_full_and_incremental(life: Lifecycle) -> None:
     shutil.move(place(vm), f"{place(vm)}.moved")  # all of it: images stand on each other by their bare names
     shutil.move(f"{place(vm)}.moved", place(vm))
     is_good(vm)
+
+
+def why(vm: VM, *words: str, level: str = "full", **options: Any) -> None:
+    """The next backup is of this level, for this reason; it is good, and the one after it is incremental again."""
+    done = backup(vm, **options)["backup"]
+    assert done["level"] == level, done["why"]
+    for word in words:
+        assert word in done["why"], done["why"]
+    is_good(vm)
+    tidy(vm)
+    assert backup(vm)["backup"]["level"] == "incremental"
+    is_good(vm)
+
+
+def set_aside(vm: VM, bitmap: str, how: str) -> None:
+    vm.observer.execute(f"block-dirty-bitmap-{how}", node="b-node", name=bitmap)
+
+
+def test_each_reason_for_a_full_backup(life: Lifecycle, start_vm: Callable[..., VM]) -> None:
+    vm = life.vm
+    write(vm, 1)
+    why(vm, "there is no full backup yet")
+    set_aside(vm, bitmaps(vm)[0], "remove")
+    assert backup(vm)["backup"]["level"] == "incremental"  # of the two bitmaps the other was the last one's
+    set_aside(vm, bitmaps(vm)[-1], "remove")
+    why(vm, "b does not have the bitmap of backup 3 any more", "another image was put")
+    set_aside(vm, bitmaps(vm)[-1], "disable")
+    life.refused(
+        "a backup of level incremental is not possible",
+        "was disabled",
+        name="daily",
+        path=str(place(vm)),
+        level="incremental",
+    )
+    why(vm, "the bitmap of b was disabled")
+    vm.observer.execute("block_resize", node_name="b-node", size=SIZE + (1 << 20))
+    why(vm, f"b has grown from {SIZE} to {SIZE + (1 << 20)} bytes")
+    assert "backup 9 is of a, b, and this one of a" in backup(vm, disks=["a"])["backup"]["why"]
+    why(vm, "of a, and this one of a, b")
+    (place(vm) / "a" / f"{listed(vm)[-2]['number']}-full.qcow2").unlink()
+    done = backup(vm)["backup"]
+    assert done["level"] == "full" and "is not there any more" in done["why"]
+    run_module(vm, "qemu_disk_snapshot", name="s1", disks=["b"])
+    assert (
+        "b is on" in backup(vm, check=True)["backup"]["why"] and "b@s1.qcow2" in backup(vm, check=True)["backup"]["why"]
+    )
+    run_module(vm, "qemu_disk_snapshot", name="s1", disks=["b"], state="absent")
+    assert backup(vm)["backup"]["level"] == "incremental"
+    is_good(vm)
+
+
+def test_a_virtual_machine_that_ends_or_is_killed(vm: VM, start_vm: Callable[..., VM]) -> None:
+    """What is in an image is known again, unless QEMU was killed; what is in memory is not."""
+    for disks, ends, level, word in (
+        ("b", ["quit"], "incremental", "bitmaps of backup 1 are good"),
+        ("b", ["kill"], "full", "b does not have the bitmap of backup 2 any more: QEMU was killed"),
+        ("b", ["quit", "kill"], "full", "the bitmap of b is inconsistent: QEMU was killed"),
+        ("ab", [], "full", "backup 4 is of b"),
+        ("ab", ["quit"], "full", "a does not have the bitmap of backup 5 any more: its format keeps none"),
+    ):
+        if not listed_or_none(vm):
+            backup(vm, disks=["b"])
+        write(vm, len(listed(vm)) + 10, "1M", "64k")
+        for end in ends:
+            ended(vm, end)
+            vm.start()
+            plug(vm, new=False)
+        done = backup(vm, disks=list(disks))["backup"]
+        assert (done["level"], word in done["why"]) == (level, True), done["why"]
+        is_good(vm, disks=disks)
+    tidy(vm)
+
+
+def ended(vm: VM, how: str) -> None:
+    if how == "quit":
+        vm.observer.execute("quit")
+    else:
+        vm.kill()
+    vm.wait_exit()
+
+
+def listed_or_none(vm: VM) -> Any:
+    return (place(vm) / "chain.json").exists() and listed(vm)
+
+
+def test_levels(life: Lifecycle) -> None:
+    vm, where = life.vm, {"name": "daily", "path": str(place(life.vm))}
+    for level in ("incremental", "differential"):
+        life.refused(f"of level {level} is not possible", "there is no full backup yet", level=level, **where)
+    for number, level in enumerate(
+        ("full", "incremental", "differential", "copy", "incremental", "differential"), start=1
+    ):
+        write(vm, number, f"{number}M", "64k")
+        done = backup(vm, level=level, compress=level == "copy", speed="1G")["backup"]
+        backing = {2: 1, 3: 1, 5: 3, 6: 1}.get(number)
+        assert (done["level"], done["why"]) == (level, "it was asked for")
+        assert (done["disks"]["b"]["backing"] or "").rsplit("/", 1)[-1].split("-")[0] == str(backing or "")
+        is_good(vm)
+        tidy(vm)
+    assert backup(vm, check=True, every="1h")["changed"] is False
+    for level, changed in (("full", False), ("copy", False), ("differential", False)):
+        assert backup(vm, check=True, level=level, every="1h")["changed"] is changed
+    young = json.loads((place(vm) / "chain.json").read_text())
+    for entry in young["backups"]:
+        entry["time"] = "2020-01-01T00:00:00Z" if entry["level"] == "full" else entry["time"]
+    (place(vm) / "chain.json").write_text(json.dumps(young))
+    assert backup(vm, check=True, level="full", every="1h")["changed"]
+    assert not backup(vm, check=True, every="1h")["changed"]
+
+
+def test_bad_input(life: Lifecycle, tmp_path: Path) -> None:
+    vm, where = life.vm, {"path": str(place(life.vm))}
+    for name in ("", "..", "a/b", "-x", "x" * 65):
+        life.refused("is not a valid name", name=name, **where)
+    life.refused("'here' is not an absolute path", name="daily", path="here")
+    life.refused("there is no directory", name="daily", path=f"{tmp_path}/none/bk")
+    life.refused("there is no disk 'c'; there are: a, b", name="daily", disks=["c"], **where)
+    life.refused("there is no disk 'c'", name="daily", exclude=["c"], **where)
+    life.refused("there is no disk to back up", name="daily", exclude=["a", "b"], **where)
+    life.refused("disks: the list is empty", name="daily", disks=[], **where)
+    life.refused("every: 'often' is not a valid period", name="daily", every="often", **where)
+    life.refused("speed: ", name="daily", speed="fast", **where)
+    life.refused("there is no program", name="daily", qemu_img="no-such-img", **where)
+    (tmp_path / "data").write_text("mine")
+    life.refused("has no chain.json, and data is in it", name="daily", path=str(tmp_path))
+    (tmp_path / "link").symlink_to(tmp_path)
+    life.refused("a symbolic link", name="daily", path=f"{tmp_path}/link")
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    life.refused("can write to", "give it to the user", name="daily", path=str(open_to_all))
+    vm.observer.execute("blockdev-add", node_name="t", driver="file", filename=vm.image("t.img", str(SIZE)))
+    vm.observer.execute("blockdev-mirror", job_id="m", device="b-node", target="t", sync="full")
+    vm.observer.wait_event("BLOCK_JOB_READY", device="m")
+    life.refused("block job m works on b", name="daily", **where)
+    assert not place(vm).exists()
+
+
+def test_a_directory_of_another_chain_or_another_virtual_machine(vm: VM, start_vm: Callable[..., VM]) -> None:
+    backup(vm)
+    with pytest.raises(ModuleFailed, match="has the backups 'daily', not 'weekly'"):
+        backup(vm, name="weekly")
+    other = plug(start_vm(scsi=True, name="other"))
+    with pytest.raises(ModuleFailed, match=r"of another virtual machine \(name bed; this one's is other\)"):
+        backup(other, path=str(place(vm)))
+    shutil.copytree(place(vm), f"{place(vm)}.copy")
+    again = backup(vm, path=f"{place(vm)}.copy")[
+        "backup"
+    ]  # of the same disks and the same bitmap, and yet not incremental
+    assert again["level"] == "incremental"
+    assert backup(vm)["backup"]["level"] == "full"
+
+
+def forked(vm: VM, sent: Callable[..., None], **options: Any) -> int:
+    """Begin a task in a process of its own, with this in the place of what sends its steps."""
+    pid = os.fork()
+    if pid == 0:
+        apply._send = sent
+        with contextlib.suppress(BaseException):
+            backup(vm, **options)
+            os._exit(0)
+        os._exit(1)
+    return pid
+
+
+def killed_before(vm: VM, step: int, **options: Any) -> bool:
+    """Run a task that is killed before its step of that number; False where it had fewer, and came to its end."""
+    count, sent = [step], apply._send
+
+    def send(*arguments: Any) -> None:
+        if count[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count[0] -= 1
+        sent(*arguments)
+
+    ended = os.waitpid(forked(vm, send, **options), 0)[1]
+    assert ended in (0, signal.SIGKILL)
+    return ended != 0
+
+
+@pytest.mark.parametrize("level", ["full", "incremental"])
+def test_killed_at_any_step(vm: VM, tmp_path: Path, level: str) -> None:
+    step = 0
+    if level == "incremental":
+        backup(vm)
+    with FakeAgent(tmp_path / "qga") as agent:
+        quiesce = {"agent": agent.path}
+        while killed_before(vm, step, quiesce=quiesce):
+            write(vm, step + 1, f"{step * 64}k", "64k")
+            if step % 2:  # what it has left goes, too, where no backup is due
+                backup(vm, quiesce=quiesce, every="1h")
+                if listed_or_none(vm):
+                    tidy(vm)
+            done = backup(vm, quiesce=quiesce)
+            assert not agent.frozen
+            is_good(vm)
+            tidy(vm)
+            if level == "full":
+                shutil.rmtree(place(vm))
+            else:
+                assert done["backup"]["level"] == "incremental", (step, done["backup"]["why"])
+            step += 1
+    assert step > 12
+
+
+def test_killed_while_it_copies(vm: VM) -> None:
+    """The job goes on. The next run ends it, and begins anew; nothing that was written is missed."""
+    write(vm, 1, size="8M")
+    backup(vm)
+    write(vm, 2, size="8M")
+    for number in range(2):
+        task = forked(vm, apply._send, speed="64K")
+        going(vm)
+        os.kill(task, signal.SIGKILL)
+        os.waitpid(task, 0)
+        write(vm, 3 + number, "1M")
+    done = backup(vm)["backup"]
+    assert (done["level"], done["number"], done["disks"]["b"]["dirty"]) == ("incremental", 2, SIZE)
+    is_good(vm)
+    tidy(vm)
+
+
+def going(vm: VM) -> None:
+    while len(vm.observer.execute("query-jobs")) < 2:
+        time.sleep(0.01)
+
+
+def in_the_middle(vm: VM, do: Callable[[], None], **options: Any) -> dict[str, Any]:
+    """Something happens while the jobs of a slow backup go on; how it ends."""
+    result: list[Any] = []
+
+    def run() -> None:
+        try:
+            result.append(backup(vm, speed="64K", **options))
+        except ModuleFailed as failed:
+            result.append(failed.result)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    going(vm)
+    do()
+    thread.join()
+    found: dict[str, Any] = result[0]
+    return found
+
+
+def test_qemu_is_killed_while_it_copies(vm: VM) -> None:
+    write(vm, 1, size="8M")
+    backup(vm)
+    write(vm, 2, size="8M")
+    assert "lost QEMU" in in_the_middle(vm, vm.kill)["msg"]
+    assert len(listed(vm)) == 1
+    vm.wait_exit()
+    vm.start()
+    plug(vm, new=False)
+    done = backup(vm, exclude=["a"])["backup"]
+    assert done["level"] == "full"
+    is_good(vm, disks="b")
+    assert {path.name for path in place(vm).rglob("*.qcow2*")} == {"1-full.qcow2", "2-full.qcow2"}
+
+
+def test_a_job_is_cancelled_by_another_tool_or_the_time_is_up(vm: VM) -> None:
+    write(vm, 1, size="8M")
+    backup(vm)
+    write(vm, 2, size="8M")
+    told = in_the_middle(vm, partial(vm.observer.execute, "job-cancel", id=job_id("daily", "b")))
+    assert "backup of b: Operation canceled" in told["msg"] and told["rolled_back"] and "not_rolled_back" not in told
+    tidy(vm)
+    with pytest.raises(ModuleFailed, match="not done within 1 s, and given up"):
+        backup(vm, speed="64K", timeout=1)
+    tidy(vm)
+    assert backup(vm)["backup"]["level"] == "incremental"
+    is_good(vm)
+
+
+def test_two_at_once(start_vm: Callable[..., VM]) -> None:
+    """By another monitor of the same machine."""
+    second = ["-chardev", "socket,id=second,path=second,server=on,wait=off", "-mon", "chardev=second,mode=control"]
+    vm = plug(start_vm(scsi=True, args=second))
+    write(vm, 1, size="2M")
+    seen: list[str] = []
+
+    def again() -> None:
+        for other in (str(place(vm)), f"{place(vm)}.other"):
+            with pytest.raises(ModuleFailed) as failed:
+                run_module(f"{vm.directory}/second", "qemu_backup", name="daily", path=other)
+            seen.append(failed.value.result["msg"])
+        for disk in "ab":
+            vm.observer.execute("block-job-set-speed", device=job_id("daily", disk), speed=0)
+
+    assert in_the_middle(vm, again)["changed"]
+    assert "another task makes a backup" in seen[0] and "in another directory" in seen[1]
+    is_good(vm)
+    tidy(vm)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(path)], check=True)
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_no_space_left(vm: VM, small: Path) -> None:
+    write(vm, 1, size="8M")
+    with pytest.raises(ModuleFailed, match="Make room, or set force=true"):
+        backup(vm, path=str(small))
+    with pytest.raises(ModuleFailed, match="No space left") as failed:
+        backup(vm, path=str(small), force=True)
+    assert "not_rolled_back" not in failed.value.result and os.listdir(small) == []
+    assert vm.observer.execute("query-jobs") == [] and bitmaps(vm) == []
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small)], check=True)
+    backup(vm, path=str(small))
+    same(f"{small}/b/1-full.qcow2", f"{vm.directory}/b.img", "qcow2")

@@ -75,7 +75,7 @@ def sources(vm: VM, params: Params) -> List[Source]:
 def _source(vm: VM, disk: Disk, name: str) -> Source:
     node = nodes(vm)[disk.layers[0].node]
     used = sum(nodes(vm)[layer.node]["image"].get("actual-size", 0) for layer in disk.layers)
-    return Source(disk, bitmaps(node, name), not why_not_kept(node), bool(node.get("encrypted")), used)
+    return Source(disk, bitmaps(vm, disk, name), not why_not_kept(node), bool(node.get("encrypted")), used)
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -95,10 +95,12 @@ def bitmap_name(name: str, number: int, directory: str) -> str:
     return f"{_PREFIX}{name}-{number}-{hashlib.sha256(os.fsencode(once)).hexdigest()[:12]}"
 
 
-def bitmaps(node: Dict[str, Any], name: str) -> Dict[str, Dict[str, Any]]:
-    """Return the bitmaps on a node that backups of this name have made."""
+def bitmaps(vm: VM, disk: Disk, name: str) -> Dict[str, Dict[str, Any]]:
+    """Return the bitmaps on a disk's image that backups of this name have made, not busy where only a killed run's job uses them."""
     ours = re.compile(rf"{_PREFIX}{re.escape(name)}-[0-9]+-[0-9a-f]{{12}}\Z")
-    return {told["name"]: told for told in node.get("dirty-bitmaps", []) if ours.match(told.get("name", ""))}
+    ends = {"busy": False} if job_id(name, disk.name) in disk.jobs else {}
+    listed = nodes(vm)[disk.layers[0].node].get("dirty-bitmaps", [])
+    return {told["name"]: {**told, **ends} for told in listed if ours.match(told.get("name", ""))}
 
 
 def job_id(name: str, disk: str) -> str:

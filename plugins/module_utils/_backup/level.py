@@ -108,7 +108,7 @@ def _of_disk(base: Backup, image: Image, source: Source) -> str:
 def _of_bitmap(base: Backup, image: Image, source: Source) -> str:
     told = source.bitmaps.get(image.bitmap or "")
     if told is None:
-        kept = "another image was put in its place, or it went back to an earlier state"
+        kept = "QEMU was killed, another image was put in its place, or it went back to an earlier state"
         lost = "its format keeps none over an end of QEMU" if not source.persistent else kept
         return f"{source.name} does not have the bitmap of backup {base.number} any more: {lost}"
     if told.get("inconsistent"):

@@ -162,7 +162,7 @@ def stray_bitmaps(vm: VM, name: str, kept: Sequence[str | None]) -> List[Step]:
     return [
         remove_bitmap(disk.layers[0].node, bitmap)
         for disk in all_disks(vm).values()
-        for bitmap, told in bitmaps(nodes(vm)[disk.layers[0].node], name).items()
+        for bitmap, told in bitmaps(vm, disk, name).items()
         if bitmap not in kept and not told["busy"] and not nodes(vm)[disk.layers[0].node]["ro"]
     ]
 
