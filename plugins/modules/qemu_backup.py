@@ -54,12 +54,13 @@ options:
   state:
     description:
       - V(present) takes a backup, unless O(every) says that none is due. It needs O(socket).
+      - V(absent) ends the backups of this name, which removes their bitmaps, and with O(remove_data) the files. It needs O(socket).
       - V(restored) makes the images O(to) of a backup.
       - V(verified) looks at a backup. It proves that all of its images are there and stand on each other as listed, that
         C(qemu-img check) finds each of them whole, and that each byte of each disk can be read. It does not prove that these are the
         bytes that the guest had. With O(to) the images there are compared with the backup, too.
     type: str
-    choices: [present, restored, verified]
+    choices: [present, absent, restored, verified]
     default: present
   disks:
     description:
@@ -119,6 +120,23 @@ options:
     description: Whether C(qemu-img check) looks at the images before the backup is listed.
     type: bool
     default: false
+  keep:
+    description:
+      - Which backups are kept when another has been taken. A full backup goes with all that stand on it, or not at all, and while
+        either rule keeps one of them all are kept. The newest full one is never removed.
+      - If not set, all are kept.
+    type: dict
+    suboptions:
+      full:
+        description: So many full backups, the newest ones. Copies that are older than those go, too.
+        type: int
+      days:
+        description: Those that are not older than so many days.
+        type: int
+  remove_data:
+    description: Whether the backups themselves are removed with O(state=absent). Nothing brings them back.
+    type: bool
+    default: false
   force:
     description:
       - Whether a backup is taken where the directory may have too little room for it.
@@ -170,6 +188,8 @@ EXAMPLES = r"""
     name: daily
     path: /backup/vm1
     every: 23h
+    keep:
+      days: 30
     timeout: 7200
     quiesce:
       agent: /run/vm1.agent
@@ -183,6 +203,14 @@ EXAMPLES = r"""
     disks: [system]
     verify: true
     timeout: 7200
+
+- name: No more backups, and those that are there can go
+  vmm.qemu.qemu_backup:
+    socket: /run/vm1.qmp
+    name: daily
+    path: /backup/vm1
+    state: absent
+    remove_data: true
 
 - name: The newest backup can be read
   vmm.qemu.qemu_backup:

@@ -280,11 +280,14 @@ def test_a_directory_of_another_chain_or_another_virtual_machine(vm: VM, start_v
     with pytest.raises(ModuleFailed, match=r"of another virtual machine \(name bed; this one's is other\)"):
         backup(other, path=str(place(vm)))
     shutil.copytree(place(vm), f"{place(vm)}.copy")
-    again = backup(vm, path=f"{place(vm)}.copy")[
-        "backup"
-    ]  # of the same disks and the same bitmap, and yet not incremental
-    assert again["level"] == "incremental"
-    assert backup(vm)["backup"]["level"] == "full"
+    levels = []
+    for number in range(1, 3):  # each takes the other's bitmaps away, and none takes one for its own
+        for path in (place(vm), Path(f"{place(vm)}.copy")):
+            write(vm, number, f"{number}M", "64k")
+            told = backup(vm, path=str(path))["backup"]
+            levels.append(told["level"])
+            same(told["disks"]["b"]["path"], f"{vm.directory}/b.img", "qcow2")
+    assert levels == ["incremental", "incremental", "full", "full"]
 
 
 def forked(vm: VM, sent: Callable[..., None], **options: Any) -> int:
@@ -402,8 +405,8 @@ def test_a_job_is_cancelled_by_another_tool_or_the_time_is_up(vm: VM) -> None:
     told = in_the_middle(vm, partial(vm.observer.execute, "job-cancel", id=job_id("daily", "b")))
     assert "backup of b: Operation canceled" in told["msg"] and told["rolled_back"] and "not_rolled_back" not in told
     tidy(vm)
-    with pytest.raises(ModuleFailed, match="not done within 1 s, and given up"):
-        backup(vm, speed="64K", timeout=1)
+    with pytest.raises(ModuleFailed, match="not done within 8 s, and given up"):
+        backup(vm, speed="64K", timeout=8)
     tidy(vm)
     assert backup(vm)["backup"]["level"] == "incremental"
     is_good(vm)
@@ -428,6 +431,38 @@ def test_two_at_once(start_vm: Callable[..., VM]) -> None:
     assert "another task makes a backup" in seen[0] and "in another directory" in seen[1]
     is_good(vm)
     tidy(vm)
+
+
+def test_keep_and_absent(life: Lifecycle) -> None:
+    vm, where = life.vm, {"name": "daily", "path": str(place(life.vm))}
+    for number in range(1, 8):
+        write(vm, number, f"{number}M", "64k", disks="b")
+        foretold = backup(vm, check=True, diff=True, level="full" if number % 3 == 1 else "auto", keep={"full": 2})
+        done = backup(vm, diff=True, level="full" if number % 3 == 1 else "auto", keep={"full": 2})
+        assert done["commands"] == foretold["commands"] and done["diff"] == foretold["diff"]
+        assert [one["number"] for one in listed(vm)] == list(range(4 if number == 7 else 1, number + 1))
+        is_good(vm)
+        tidy(vm)
+    life.step(every="1h", keep={"full": 1}, **where)
+    assert [one["number"] for one in listed(vm)] == [7]
+    life.step(state="absent", **where)
+    assert bitmaps(vm, "a") == bitmaps(vm, "b") == [] and (place(vm) / "b" / "7-full.qcow2").exists()
+    assert "does not have the bitmap of backup 7" in backup(vm, check=True)["backup"]["why"]
+    backup(vm)
+    life.step(state="absent", remove_data=True, **where)
+    assert bitmaps(vm, "a") == bitmaps(vm, "b") == [] and not place(vm).exists()
+
+
+def test_absent_after_a_killed_run(vm: VM) -> None:
+    write(vm, 1, size="8M")
+    task = forked(vm, apply._send, speed="64K")
+    going(vm)
+    os.kill(task, signal.SIGKILL)
+    os.waitpid(task, 0)
+    backup(vm, state="absent", remove_data=True)
+    assert not place(vm).exists()
+    assert vm.observer.execute("query-jobs") == [] and bitmaps(vm, "a") == bitmaps(vm, "b") == []
+    assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"a-node", "b-node"}
 
 
 @pytest.fixture

@@ -16,8 +16,10 @@ from .._core.vm import NO_MACHINE
 from .._engine.operation import Operation
 from .._operations.freeze import QUIESCE
 from .._qmp.values import human_size
+from .absent import ABSENT
 from .chain import LEVELS, seconds
 from .level import AUTO
+from .retention import check_keep
 from .take import TAKE
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _MOST = (1 << 63) - 1
-_STATES: Dict[str, Operation] = {"present": TAKE}
+_STATES: Dict[str, Operation] = {"present": TAKE, "absent": ABSENT}
 
 
 class Backups(Operation):
@@ -45,6 +47,8 @@ class Backups(Operation):
         "compress": Option("bool", default=False),
         "speed": Option("str"),
         "verify": Option("bool", default=False),
+        "keep": Option("dict", options={"full": Option("int"), "days": Option("int")}),
+        "remove_data": Option("bool", default=False),
         "force": Option("bool", default=False),
         "qemu_img": Option("path", default="qemu-img"),
     }
@@ -64,6 +68,7 @@ class Backups(Operation):
                 raise Refusal(f"{option}: the list is empty; leave it out")
         if quiesce and not quiesce["timeout"] > 0:
             raise Refusal(f"quiesce.timeout: {quiesce['timeout']} is not a positive number of seconds")
+        check_keep(params["keep"])
         try:
             size = human_size(speed) if speed else 0
         except ValueError as exc:

@@ -96,7 +96,7 @@ def bitmap_name(name: str, number: int, directory: str) -> str:
 
 
 def bitmaps(vm: VM, disk: Disk, name: str) -> Dict[str, Dict[str, Any]]:
-    """Return the bitmaps on a disk's image that backups of this name have made, not busy where only a killed run's job uses them."""
+    """Return the bitmaps on a disk's image that backups of this name have made. One that a killed run's job uses is not busy."""
     ours = re.compile(rf"{_PREFIX}{re.escape(name)}-[0-9]+-[0-9a-f]{{12}}\Z")
     ends = {"busy": False} if job_id(name, disk.name) in disk.jobs else {}
     listed = nodes(vm)[disk.layers[0].node].get("dirty-bitmaps", [])

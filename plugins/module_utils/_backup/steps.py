@@ -63,11 +63,11 @@ class New:
         """``user``: the one that QEMU runs as. ``binary``: the program that makes images. ``vm``: the VM's identity."""
         self.path, self.number, self.choice, self.disks = path, number, choice, disks
         self.user, self.binary, self.vm, self.name = user, binary, vm, name
-        self._time, self._quiesced = "", False
+        self.began, self._quiesced = 0.0, False
 
     def taken(self, seconds: float, quiesced: bool) -> None:
-        """Note when it was taken."""
-        self._time, self._quiesced = chains.time_text(seconds), quiesced
+        """Note when it is taken, in seconds of the clock."""
+        self.began, self._quiesced = seconds, quiesced
 
     def file(self, one: NewImage) -> str:
         """Return the path of an image, from the directory on."""
@@ -92,7 +92,8 @@ class New:
             )
             for one in self.disks
         }
-        return chains.Backup(self.number, self.choice.level, self.choice.why, self._time, self._quiesced, disks)
+        level, why = self.choice.level, self.choice.why
+        return chains.Backup(self.number, level, why, chains.time_text(self.began), self._quiesced, disks)
 
 
 def check(vm: VM, new: New, params: Params) -> None:

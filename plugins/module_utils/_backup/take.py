@@ -22,10 +22,10 @@ from .._operations.disk_snapshot import user_of
 from .._operations.freeze import Freezer, do_frozen
 from .._qmp import errors
 from . import chain as chains
-from . import place, steps
+from . import place, retention, steps
 from .disks import Source, bitmap_name, job_id, sources
 from .level import Choice, bases, choose, counted
-from .retention import unlisted
+from .result import shown
 
 if TYPE_CHECKING:
     from .._core.vm import VM
@@ -73,12 +73,14 @@ class Take(Operation):
         lock = place.Lock(path)
         if os.path.isdir(path):
             lock.check_free()
-        files = [os.path.join(path, file) for file in (unlisted(chain, path) if chain else ())]
+        files = [os.path.join(path, file) for file in (retention.unlisted(chain, path) if chain else ())]
         clears = place.clear_qemu(vm, name, files) + [place.remove_file(vm, file) for file in files]
         kept = [image.bitmap for base in bases(chain) for image in base.disks.values()]
         clears += place.stray_bitmaps(vm, name, kept)
         freezer = Freezer(params["quiesce"], vm.deadline)
-        if params["every"] and not chains.why_due(counted(chain, params["level"]), params["every"], time.time()):
+        now = time.time()
+        if params["every"] and not chains.why_due(counted(chain, params["level"]), params["every"], now):
+            clears += retention.steps(path, chain, retention.pruned(chain, params["keep"], now) if chain else [], ())
             return Current(vm, chain, clears, freezer, lock)
         found = sources(vm, params)
         _check_jobs(found, name)
@@ -89,7 +91,7 @@ class Take(Operation):
     def plan(self, current: Current, params: Params) -> Plan:
         """Return what takes the backup, or only what a killed run has left to do."""
         chain, freezer, new = current.chain, current.freezer, current.new
-        before = {"newest": _shown(chain), "left over": bool(current.clears), "frozen": freezer.was_frozen}
+        before = {"newest": _newest(chain), "left over": bool(current.clears), "frozen": freezer.was_frozen}
         if new is None:
             thaw = freezer.thaw_steps if freezer.was_frozen else []
             after = {**before, "left over": False, "frozen": False}
@@ -99,9 +101,10 @@ class Take(Operation):
         vm, name = current.vm, params["name"]
         first = steps.make(current.vm, new, chain is None, current.lock)
         first += [*freezer.freeze_steps, steps.begin(vm, new, params)]
-        kept = [one.bitmap for one in new.disks if one.bitmap]
-        kept += [image.bitmap for base in _bases_after(chain, new) for image in base.disks.values() if image.bitmap]
+        listed = (chain or chains.Chain(name, {})).add(new.entry())
+        kept = [image.bitmap for base in bases(listed) for image in base.disks.values() if image.bitmap]
         gone = _old_bitmaps(current, kept)
+        gone += retention.steps(params["path"], chain, retention.pruned(listed, params["keep"], new.began), ())
         warnings = [*steps.warnings(new), *([freezer.trouble] if freezer.trouble else [])]
         newest = {"number": new.number, "level": new.choice.level, "disks": sorted(one.name for one in new.disks)}
         return BackupPlan(
@@ -164,16 +167,14 @@ class Take(Operation):
         """Return ``backup``: the one that was taken, or the newest one."""
         newest = current.chain.newest if current.chain else None
         told = current.new.entry() if current.new else newest
-        foretold = current.new is not None and end is None
-        shown: Dict[str, Any] = {"frozen_ms": current.freezer.frozen_ms, "duration": end}
+        backup: Dict[str, Any] = {"frozen_ms": current.freezer.frozen_ms, "duration": end}
         if told:
-            shown.update(level=told.level, why=told.why, number=told.number, quiesced=told.quiesced)
-            shown["time"] = None if foretold else told.time
-            shown["disks"] = {
-                disk: _image(params["path"], image, None if foretold else image.written)
-                for disk, image in told.disks.items()
-            }
-        return {"backup": shown, "warnings": [*plan.warnings, *current.freezer.warnings]}
+            backup.update(shown(params["path"], told))
+        if current.new and end is None:  # what only the real run tells
+            backup["time"] = None
+            for image in backup["disks"].values():
+                image["written"] = None
+        return {"backup": backup, "warnings": [*plan.warnings, *current.freezer.warnings]}
 
 
 def _may_be_listed(new: steps.New) -> bool:
@@ -200,12 +201,9 @@ def _new(vm: VM, chain: chains.Chain | None, found: Sequence[Source], choice: Ch
     binary = QemuImg(params["qemu_img"], vm.deadline).binary
     user = user_of(vm, [source.disk for source in found])
     new = steps.New(params["path"], number, choice, disks, user, binary, place.identity(vm), params["name"])
+    new.taken(time.time(), bool(params["quiesce"]))
     steps.check(vm, new, params)
     return new
-
-
-def _bases_after(chain: chains.Chain | None, new: steps.New) -> List[chains.Backup]:
-    return bases((chain or chains.Chain("", {})).add(new.entry()))
 
 
 def _old_bitmaps(current: Current, kept: Sequence[str]) -> List[Step]:
@@ -215,15 +213,9 @@ def _old_bitmaps(current: Current, kept: Sequence[str]) -> List[Step]:
     return [step for step in found if step.arguments not in cleared]
 
 
-def _shown(chain: chains.Chain | None) -> Any:
+def _newest(chain: chains.Chain | None) -> Any:
     newest = chain.newest if chain else None
     return newest and {"number": newest.number, "level": newest.level, "disks": sorted(newest.disks)}
-
-
-def _image(path: str, image: chains.Image, written: int | None) -> Dict[str, Any]:
-    below = image.backing and os.path.join(path, image.backing)
-    shown = {"path": os.path.join(path, image.file), "size": image.size, "dirty": image.dirty}
-    return {**shown, "written": written, "backing": below}
 
 
 def wait_for_jobs(run: Run, idents: Dict[str, str], params: Params) -> None:
