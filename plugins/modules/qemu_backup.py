@@ -109,6 +109,16 @@ options:
         description: Seconds for the agent to answer.
         type: float
         default: 10.0
+  fleece:
+    description:
+      - A directory for scratch images, on a disk of this host that is fast. What the guest writes over while the backup goes on is
+        kept there first, so that a slow target does not slow the guest down, and one that fails does not make its writes fail.
+      - A scratch image grows by what the guest writes over meanwhile. Where that has no room the backup fails, and the guest goes on.
+        It is removed when the backup is done.
+      - The guest stands still for some milliseconds where there is more than one disk. A task that is killed just then leaves it
+        paused; the next run lets it run.
+      - It needs QEMU 7.2 or later.
+    type: path
   compress:
     description: Whether the images are compressed.
     type: bool

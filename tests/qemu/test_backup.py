@@ -25,6 +25,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply
 from support.fake_agent import FakeAgent
 from support.lifecycle import Lifecycle
 from support.modules import ModuleFailed, run_module
+from support.observer import ObserverError
 from support.vm import VM
 
 SIZE = 8 << 20
@@ -486,3 +487,71 @@ def test_no_space_left(vm: VM, small: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=40m", str(small)], check=True)
     backup(vm, path=str(small))
     same(f"{small}/b/1-full.qcow2", f"{vm.directory}/b.img", "qcow2")
+
+
+# -- fleece ------------------------------------------------------------------------------------------------------------
+
+
+def test_fleece(vm: VM, tmp_path: Path) -> None:
+    """What is written while it copies is not in it; scratch images and filters are gone afterwards."""
+    vm.observer.execute("cont")
+    write(vm, 1, size="8M")
+    for number in range(1, 4):
+        truths = {disk: shutil.copy(f"{vm.directory}/{disk}.img", f"{tmp_path}/{disk}.truth") for disk in "ab"}
+        foretold = backup(vm, check=True, diff=True, fleece=str(tmp_path), speed="64K")
+
+        def meddle(pattern: int = number + 1) -> None:
+            write(vm, pattern, "1M", "3M")
+            for disk in "ab":
+                vm.observer.execute("block-job-set-speed", device=job_id("daily", disk), speed=0)
+
+        done = in_the_middle(vm, meddle, fleece=str(tmp_path), diff=True)
+        assert [one for one in done["commands"] if one not in foretold["commands"]][1:] == [], (
+            "the speed is in the transaction"
+        )
+        assert done["backup"]["level"] == ("full" if number == 1 else "incremental")
+        for disk, truth in truths.items():
+            same(done["backup"]["disks"][disk]["path"], truth, "raw" if disk == "a" else "qcow2")
+        assert sorted(os.listdir(tmp_path)) == ["a.truth", "b.truth"] and vm.observer.status() == "running"
+        tidy(vm)
+    assert backup(vm)["backup"]["level"] == "incremental"
+    is_good(vm)
+
+
+def test_a_target_without_room_fails_no_write_of_the_guest(vm: VM, small: Path, tmp_path: Path) -> None:
+    """With fleece neither the backup's target nor the scratch image does; without it the task says what came of it."""
+    vm.observer.execute("cont")
+    write(vm, 1, size="8M")
+    fleece = tmp_path / "fleece"
+    fleece.mkdir()
+    for path, scratch in ((small, fleece), (tmp_path / "bk", small)):
+        since = len(vm.stderr)
+        told = in_the_middle(vm, partial(fill, vm), path=str(path), fleece=str(scratch), force=True)
+        assert "backup of" in told["msg"] and "not_rolled_back" not in told
+        assert "write failed" not in vm.stderr[since:] and vm.observer.status() == "running"
+        assert os.listdir(small) == [] and os.listdir(fleece) == [] and not (tmp_path / "bk").exists()
+        assert vm.observer.execute("query-jobs") == [] and bitmaps(vm) == []
+
+
+def fill(vm: VM) -> None:
+    write(vm, 7, "0", "8M")
+    for disk in "ab":
+        with contextlib.suppress(ObserverError):
+            vm.observer.execute("block-job-set-speed", device=job_id("daily", disk), speed=0)
+
+
+def test_killed_at_any_step_with_fleece(vm: VM, tmp_path: Path) -> None:
+    step = 0
+    vm.observer.execute("cont")
+    backup(vm)
+    while killed_before(vm, step, fleece=str(tmp_path)):
+        write(vm, step + 1, f"{step * 64}k", "64k")
+        done = backup(vm, **({"fleece": str(tmp_path)} if step % 3 else {}))
+        assert done["backup"]["level"] == "incremental", (step, done["backup"]["why"])
+        assert vm.observer.status() == "running"
+        is_good(vm)
+        tidy(vm)
+        step += 1
+    assert step > 30
+    backup(vm, fleece=str(tmp_path))
+    assert os.listdir(tmp_path) == []

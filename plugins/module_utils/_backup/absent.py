@@ -17,7 +17,7 @@ from .._host import directory as directories
 from .._host import part_file
 from .._operations.disk_snapshot_disks import all_disks
 from . import chain as chains
-from . import place, retention
+from . import fleece, place, retention
 from .disks import bitmaps
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Absent(Operation):
                     )
         files = retention.unlisted(chain, path) if chain else []
         in_qemu = place.clear_qemu(vm, name, [os.path.join(path, file) for file in files])
+        in_qemu += fleece.clear(vm, name, params["fleece"])
         return Current(chain, in_qemu + place.stray_bitmaps(vm, name, ()), files, lock)
 
     def plan(self, current: Current, params: Params) -> Plan:
@@ -73,7 +74,7 @@ class Absent(Operation):
         try:
             if os.path.isdir(params["path"]):
                 current.lock.acquire()
-            super().follow(run, current, params)
+            place.send(run, run.plan.later)
         finally:
             current.lock.release()
 

@@ -44,6 +44,7 @@ class Backups(Operation):
         "level": Option("str", choices=[AUTO, *LEVELS], default=AUTO),
         "every": Option("str"),
         "quiesce": QUIESCE,
+        "fleece": Option("path"),
         "compress": Option("bool", default=False),
         "speed": Option("str"),
         "verify": Option("bool", default=False),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 from .._core.errors import Refusal
 from .._kinds.bitmap import why_not_kept
 from .._kinds.blockdev_active import check_active
+from .._kinds.blockdev_graph import children
 from .._kinds.blockdev_nodes import nodes
 from .._operations.disk_snapshot_disks import Disk, Layer, all_disks, check_label, named
 
@@ -32,6 +33,8 @@ class Source(NamedTuple):
     """The bitmaps of the chain, by name, as QEMU tells of them."""
     persistent: bool
     """Whether the image can keep a bitmap."""
+    under: str
+    """What the device has, without a filter that a killed run has left over it."""
     encrypted: bool = False
     used: int = 0
     """Bytes that the images of the disk take."""
@@ -75,7 +78,13 @@ def sources(vm: VM, params: Params) -> List[Source]:
 def _source(vm: VM, disk: Disk, name: str) -> Source:
     node = nodes(vm)[disk.layers[0].node]
     used = sum(nodes(vm)[layer.node]["image"].get("actual-size", 0) for layer in disk.layers)
-    return Source(disk, bitmaps(vm, disk, name), not why_not_kept(node), bool(node.get("encrypted")), used)
+    kept = not why_not_kept(node)
+    return Source(disk, bitmaps(vm, disk, name), kept, under(vm, disk, name), bool(node.get("encrypted")), used)
+
+
+def under(vm: VM, disk: Disk, name: str) -> str:
+    """Return the top node of what a device has, without a filter that was put over it for a backup of this name."""
+    return children(vm, disk.top)["file"] if disk.top == node_name(name, disk.name, "filter") else disk.top
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from .disks import bitmaps, job_id, node_name
 
 if TYPE_CHECKING:
     from .._core.vm import VM
+    from .._engine.operation import Run
     from .._qmp.deadline import Deadline
     from .._qmp.errors import CommandError
     from .._qmp.events import Event
@@ -104,6 +105,14 @@ def identity(vm: VM) -> Dict[str, Any]:
     """Return what QEMU tells of who it is: ``name`` and ``uuid``, where it was given them."""
     name, uuid = vm.ask("query-name").get("name"), vm.ask("query-uuid")["UUID"]
     return {**({"name": name} if name else {}), **({"uuid": uuid} if uuid != _NO_UUID else {})}
+
+
+def send(run: Run, steps: Sequence[Step]) -> None:
+    """Send steps of the plan, but for those that would remove what is not there any more."""
+    for step in steps:
+        run.vm.forget()
+        if not step.removes or step.still_needed is None or step.still_needed(run.vm):
+            run.send(step)
 
 
 class _Ended(Wait):

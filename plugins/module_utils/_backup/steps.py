@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 from .._core import safe_open
 from .._core.errors import OperationFailed, Refusal
@@ -20,7 +20,7 @@ from .._kinds.blockdev_steps import delete_node
 from .._kinds.host_path import is_seen
 from .._operations import jobs
 from . import chain as chains
-from . import place
+from . import fleece, place
 from .disks import Source, job_id, node_name
 from .level import Choice
 
@@ -98,6 +98,8 @@ class New:
 
 def check(vm: VM, new: New, params: Params) -> None:
     """Raise Refusal where the images can't be made, or have no room."""
+    if params["fleece"]:
+        fleece.check(vm, "fleece", params["fleece"])
     there = new.path if os.path.isdir(new.path) else os.path.dirname(new.path)
     if not is_seen(vm, "path", there):
         raise Refusal(f"path: QEMU sees another {there} than this task: run the task where QEMU runs")
@@ -168,36 +170,66 @@ def _image(vm: VM, new: New, one: NewImage) -> List[Step]:
     return [image, Step("blockdev-add", made, undo=[delete_node(node)])]
 
 
-def begin(vm: VM, new: New, params: Params) -> Step:
-    """Return the transaction that begins all copies at one moment, and the bitmaps of what changes from then on."""
-    actions: List[Dict[str, Any]] = []
-    undo: List[Step] = []
-    for one in new.disks:
-        ident = job_id(new.name, one.name)
-        if one.bitmap:
-            bitmap: Dict[str, Any] = {"node": one.source.node, "name": one.bitmap}
-            actions.append(
-                {
-                    "type": "block-dirty-bitmap-add",
-                    "data": {**bitmap, **({"persistent": True} if one.source.persistent else {})},
-                }
-            )
-            undo.append(place.remove_bitmap(one.source.node, one.bitmap))
-        copy: Dict[str, Any] = {"job-id": ident, "device": one.source.node, "target": node_name(new.name, one.name)}
-        sync: Dict[str, Any] = {"sync": "full"}
-        if one.base:
-            sync = {"sync": "bitmap", "bitmap": one.base.bitmap, "bitmap-mode": "never"}
-        rest = {"auto-dismiss": False, **{key: params[key] for key in ("speed", "compress") if params[key]}}
-        actions.append({"type": "blockdev-backup", "data": {**copy, **sync, **rest}})
-        undo = [*place.end_job(ident), *undo]
+def begin(vm: VM, new: New, freeze: Sequence[Step], params: Params) -> List[Step]:
+    """Return the steps that begin all copies as of one moment, and the bitmaps of what changes from then on."""
+    bitmaps = [
+        ("block-dirty-bitmap-add", {"node": one.source.node, "name": one.bitmap, **_persistent(one)})
+        for one in new.disks
+        if one.bitmap
+    ]
+    undo = [place.remove_bitmap(one.source.node, one.bitmap) for one in new.disks if one.bitmap]
+    ends = [step for one in new.disks for step in place.end_job(job_id(new.name, one.name))]
     if vm.ask("query-status")["running"]:  # it stands still where its write could not be kept
-        undo.append(Step("cont", removes=True, still_needed=lambda vm: vm.status == "io-error"))
-    return Step("transaction", {"actions": actions}, undo=undo)
+        ends.append(Step("cont", removes=True, still_needed=lambda vm: vm.status == "io-error"))
+    copies = [action for one in new.disks for action in _copy(new, one, params)]
+    if not params["fleece"]:
+        return [*freeze, _transaction([*bitmaps, *copies], [*ends, *undo])]
+    sources = [one.source for one in new.disks]
+    made = [step for one in sources for step in fleece.prepare(params["fleece"], new.name, one, new.user, new.binary)]
+    at_once = [_transaction(bitmaps, undo)] if bitmaps else []
+    return [*made, *freeze, *fleece.put_in(vm, new.name, sources, at_once), _transaction(copies, ends)]
+
+
+def _persistent(one: NewImage) -> Dict[str, Any]:
+    return {"persistent": True} if one.source.persistent else {}
+
+
+def _transaction(actions: Sequence[Tuple[str, Dict[str, Any]]], undo: Sequence[Step]) -> Step:
+    return Step("transaction", {"actions": [{"type": name, "data": data} for name, data in actions]}, undo=undo)
+
+
+def _copy(new: New, one: NewImage, params: Params) -> List[Tuple[str, Dict[str, Any]]]:
+    """Return the actions that copy a disk: of an earlier backup's bitmap only what it says has changed."""
+    actions: List[Tuple[str, Dict[str, Any]]] = []
+    node, bitmap = one.source.node, one.base and one.base.bitmap
+    if params["fleece"]:
+        node = fleece.names(new.name, one.name).access
+        if bitmap:  # of another node, whose copy has more in it by now, which does no harm
+            actions = [
+                ("block-dirty-bitmap-add", {"node": node, "name": bitmap}),
+                (
+                    "block-dirty-bitmap-merge",
+                    {"node": node, "target": bitmap, "bitmaps": [{"node": one.source.node, "name": bitmap}]},
+                ),
+            ]
+    copy: Dict[str, Any] = {
+        "job-id": job_id(new.name, one.name),
+        "device": node,
+        "target": node_name(new.name, one.name),
+        **({"sync": "bitmap", "bitmap": bitmap, "bitmap-mode": "never"} if bitmap else {"sync": "full"}),
+        "auto-dismiss": False,
+        **{key: params[key] for key in ("speed", "compress") if params[key]},
+    }
+    return [*actions, ("blockdev-backup", copy)]
 
 
 def end(vm: VM, new: New, name: str, chain: chains.Chain | None, params: Params) -> List[Step]:
     """Return the steps that follow when all is copied. With the last one the backup is complete."""
     steps = [jobs.dismiss(job_id(name, one.name)) for one in new.disks]
+    if params["fleece"]:
+        steps += fleece.take_out(vm, name, [one.source.disk for one in new.disks])
+        paths = [fleece.scratch_path(params["fleece"], name, one.name) for one in new.disks]
+        steps += [place.remove_file(vm, path) for path in paths]
     steps += [delete_node(node_name(name, one.name)) for one in new.disks]
     paths = [new.image_path(one) for one in new.disks]
     shown: List[List[str]] = [["sync", *paths]]

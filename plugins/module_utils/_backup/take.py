@@ -22,7 +22,7 @@ from .._operations.disk_snapshot import user_of
 from .._operations.freeze import Freezer, do_frozen
 from .._qmp import errors
 from . import chain as chains
-from . import place, retention, steps
+from . import fleece, place, retention, steps
 from .disks import Source, bitmap_name, job_id, sources
 from .level import Choice, bases, choose, counted
 from .result import shown
@@ -74,7 +74,11 @@ class Take(Operation):
         if os.path.isdir(path):
             lock.check_free()
         files = [os.path.join(path, file) for file in (retention.unlisted(chain, path) if chain else ())]
-        clears = place.clear_qemu(vm, name, files) + [place.remove_file(vm, file) for file in files]
+        clears = (
+            place.clear_qemu(vm, name, files)
+            + fleece.clear(vm, name, params["fleece"])
+            + [place.remove_file(vm, file) for file in files]
+        )
         kept = [image.bitmap for base in bases(chain) for image in base.disks.values()]
         clears += place.stray_bitmaps(vm, name, kept)
         freezer = Freezer(params["quiesce"], vm.deadline)
@@ -100,7 +104,7 @@ class Take(Operation):
             raise Refusal(freezer.refusal)
         vm, name = current.vm, params["name"]
         first = steps.make(current.vm, new, chain is None, current.lock)
-        first += [*freezer.freeze_steps, steps.begin(vm, new, params)]
+        first += steps.begin(vm, new, freezer.freeze_steps, params)
         listed = (chain or chains.Chain(name, {})).add(new.entry())
         kept = [image.bitmap for base in bases(listed) for image in base.disks.values() if image.bitmap]
         gone = _old_bitmaps(current, kept)
@@ -133,11 +137,9 @@ class Take(Operation):
                     raise Refusal(
                         f"path: another task has made a backup in {params['path']} meanwhile: run this one again"
                     )
-            for step in run.plan.clears:
-                run.send(step)
+            place.send(run, run.plan.clears)
             if current.new is None:
-                for step in run.plan.ends:
-                    run.send(step)
+                place.send(run, run.plan.ends)
                 return None
             return self._take(run, run.plan, current.new, current, params)
         finally:
@@ -149,8 +151,7 @@ class Take(Operation):
         new.taken(time.time(), current.freezer.frozen_ms is not None and not current.freezer.warnings)
         try:
             wait_for_jobs(run, {job_id(params["name"], one.name): one.name for one in new.disks}, params)
-            for step in plan.ends:
-                run.send(step)
+            place.send(run, plan.ends)
         except (errors.QMPError, TaskError) as exc:
             if _may_be_listed(new):
                 raise
@@ -159,8 +160,7 @@ class Take(Operation):
             if not _may_be_listed(new):
                 take_back(plan, run.vm, OperationFailed(str(exc)))
             raise
-        for step in plan.tidies:
-            run.send(step)
+        place.send(run, plan.tidies)
         return round(time.monotonic() - began, 3)
 
     def describe(self, current: Current, params: Params, plan: Plan, end: Any) -> Dict[str, Any]:

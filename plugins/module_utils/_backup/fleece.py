@@ -1,0 +1,157 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Disks as they were at one moment, while the guest writes on: what a write would replace goes to a scratch image first.
+
+A filter (``copy-before-write``) between the device and its disk does that, and a node beside it (``snapshot-access``) shows the
+disk as it was when the filter was put in. Where the scratch image fails, that view breaks, and not the guest's write.
+"""
+# Private to the collection: may change without notice.
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
+
+from .._core.errors import Refusal
+from .._core.step import Step
+from .._host import overlay_file, part_file
+from .._kinds.blockdev_graph import children
+from .._kinds.blockdev_nodes import nodes
+from .._kinds.blockdev_steps import delete_node
+from .._kinds.qemu_texts import drive_hint
+from .._operations.disk_snapshot_disks import Disk, all_disks
+from . import place
+from .disks import Source, job_id, node_name, under
+
+if TYPE_CHECKING:
+    from .._core.vm import VM
+
+_SECONDS = 30
+"""How long a write of the guest waits for the scratch image; after that the view breaks."""
+
+
+class Names(NamedTuple):
+    """What is made for a disk."""
+
+    scratch: str
+    view_filter: str
+    access: str
+
+
+def names(name: str, disk: str) -> Names:
+    """Return the names of the nodes."""
+    return Names(*(node_name(name, disk, what) for what in ("scratch", "filter", "access")))
+
+
+def mark(name: str) -> str:
+    """Return the name of the node that says that the guest was stopped to put filters in, and is to run."""
+    return node_name(name, "", "mark")
+
+
+def scratch_path(directory: str, name: str, disk: str) -> str:
+    """Return the path of a disk's scratch image."""
+    return os.path.join(directory, f"{job_id(name, disk)}.qcow2")
+
+
+def check(vm: VM, option: str, directory: str) -> None:
+    """Raise Refusal where this QEMU has no such filters, or the directory can't have scratch images."""
+    if not vm.schema.has("blockdev-add", "driver=snapshot-access"):
+        raise Refusal(f"{option}: this QEMU has no views of a disk as it was (snapshot-access): 7.2 and later have")
+    if not directory.startswith("/"):
+        raise Refusal(f"{option}: {directory!r} is not an absolute path")
+    part_file.check_directory(option, os.path.join(directory, "scratch"))
+
+
+def prepare(directory: str, name: str, source: Source, user: int, binary: str) -> List[Step]:
+    """Return the steps that make a disk's scratch image, and the filter that writes to it."""
+    own, path = names(name, source.name), scratch_path(directory, name, source.name)
+    image = overlay_file.make_step(path, (), source.top.size, user, binary, lambda vm: own.scratch not in nodes(vm))
+    file = {"driver": "file", "filename": path}
+    scratch = {"node-name": own.scratch, "driver": "qcow2", "discard": "unmap", "file": file}
+    view = {
+        "node-name": own.view_filter,
+        "driver": "copy-before-write",
+        "file": source.under,
+        "target": own.scratch,
+        "on-cbw-error": "break-snapshot",
+        "cbw-timeout": _SECONDS,
+    }
+    return [
+        image,
+        Step("blockdev-add", scratch, undo=[delete_node(own.scratch)]),
+        Step("blockdev-add", view, undo=[delete_node(own.view_filter)]),
+    ]
+
+
+def put_in(vm: VM, name: str, sources: Sequence[Source], at_once: Sequence[Step]) -> List[Step]:
+    """Return the steps that put filters in, all at one moment, and show the disks as they are then.
+
+    ``at_once`` comes before that moment: a bitmap that is begun there has all that is not in the view.
+    """
+    steps: List[Step] = []
+    stands = len(sources) > 1 and vm.ask("query-status")["running"]
+    if stands:
+        made = {"node-name": mark(name), "driver": "null-co", "read-only": True}
+        go_on = Step("cont", removes=True, still_needed=lambda vm: vm.status == "paused")
+        steps += [Step("blockdev-add", made, undo=[delete_node(mark(name))]), Step("stop", undo=[go_on])]
+    steps += at_once
+    steps += [_switch(source.disk, names(name, source.name).view_filter, source.under) for source in sources]
+    if stands:
+        nothing = Step("stop", removes=True, still_needed=lambda vm: False)
+        steps += [Step("cont", undo=[nothing]), delete_node(mark(name)).replace(undo=[nothing])]
+    for source in sources:
+        own = names(name, source.name)
+        made = {"node-name": own.access, "driver": "snapshot-access", "file": own.view_filter}
+        steps.append(Step("blockdev-add", made, undo=[delete_node(own.access)]))
+    return steps
+
+
+def _switch(disk: Disk, view: str, without: str) -> Step:
+    """Return the step that puts a filter in. Its undo takes it out, and does nothing where it is not in."""
+    given = {"path": disk.qom, "property": "drive"}
+    return Step("qom-set", {**given, "value": view}, undo=[_take_out(disk, view, without)], hint=drive_hint)
+
+
+def _take_out(disk: Disk, view: str, without: str) -> Step:
+    # given what it has already, a device ends QEMU
+    return Step(
+        "qom-set",
+        {"path": disk.qom, "property": "drive", "value": without},
+        removes=True,
+        still_needed=lambda vm: vm.prop(disk.qom, "drive") == view,
+    )
+
+
+def take_out(vm: VM, name: str, disks: Sequence[Disk], there: Dict[str, Any] | None = None) -> List[Step]:
+    """Return the steps that take the filters out, and remove what was made for them.
+
+    ``there``: the nodes that are there, where only those are removed.
+    """
+    steps: List[Step] = []
+    for disk in disks:
+        own = names(name, disk.name)
+        wanted = [node for node in own if there is None or node in there]
+        steps += [delete_node(own.access)] if own.access in wanted else []
+        if own.view_filter in wanted and (there is None or disk.top == own.view_filter):
+            steps.append(_take_out(disk, own.view_filter, under(vm, disk, name)))
+        steps += [delete_node(own.view_filter)] if own.view_filter in wanted else []
+        steps += [delete_node(own.scratch)] if own.scratch in wanted else []
+    return steps
+
+
+def clear(vm: VM, name: str, directory: str | None) -> List[Step]:
+    """Return the steps that remove what a killed run has left, be it only a scratch image in the directory."""
+    there, disks, paths = nodes(vm), list(all_disks(vm).values()), []
+    for disk in disks:
+        own = names(name, disk.name)
+        if own.scratch in there:
+            file = there.get(children(vm, own.scratch).get("file", ""), {})
+            paths.append(str(file.get("file", "")))
+        if directory and os.path.lexists(scratch_path(directory, name, disk.name)):
+            paths.append(scratch_path(directory, name, disk.name))
+    steps = take_out(vm, name, disks, there)
+    steps += [place.remove_file(vm, path) for path in dict.fromkeys(paths) if path]
+    if mark(name) in there:
+        steps += [Step("cont", removes=True, still_needed=lambda vm: vm.status == "paused"), delete_node(mark(name))]
+    return steps
