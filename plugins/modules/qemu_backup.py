@@ -189,6 +189,8 @@ seealso:
   - module: vmm.qemu.qemu_disk_snapshot
   - module: vmm.qemu.qemu_bitmap
   - module: vmm.qemu.qemu_block_job
+  - ref: ansible_collections.vmm.qemu.docsite.backups
+    description: Guide to backups, and to what is lost when.
 """
 
 EXAMPLES = r"""
