@@ -184,7 +184,7 @@ def check_bitmaps(vm: VM, disk: Disk, layers: Sequence[Layer]) -> None:
         if names:
             raise Refusal(
                 f"disks: {layer.source} of {disk.name} has bitmap {names[0]}, which would be lost with it: remove that first "
-                "(qemu_bitmap), and let a full backup follow"
+                "(qemu_bitmap, or qemu_backup with state=absent, which keeps the backups), and let a full backup follow"
             )
 
 

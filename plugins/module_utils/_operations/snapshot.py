@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from .._core.errors import Refusal
 from .._core.option import Option
@@ -48,6 +48,7 @@ class Disk(NamedTuple):
     holds: bool
     """Whether it can hold snapshots."""
     snapshots: List[Snapshot]
+    bitmaps: Sequence[str] = ()
 
     def find(self, name: str) -> Snapshot | None:
         """Return its snapshot of that name; None where it has none."""
@@ -113,7 +114,13 @@ class Snapshots(jobs.JobOperation):
         free = sorted(node for node in known if not is_held(vm, node))
         wanted = [*named, *(node for node in [*attached, *free] if not known[node]["ro"])]
         disks = {
-            node: Disk(node, node in attached, _holds(vm, node), known[node]["image"].get("snapshots") or [])
+            node: Disk(
+                node,
+                node in attached,
+                known[_holder(vm, node)]["drv"] in _HOLD,
+                known[node]["image"].get("snapshots") or [],
+                [told["name"] for told in known[_holder(vm, node)].get("dirty-bitmaps", []) if told.get("name")],
+            )
             for node in wanted
         }
         for node in named:
@@ -188,11 +195,12 @@ class Snapshots(jobs.JobOperation):
         return {"snapshots": _listed(end or current)}
 
 
-def _holds(vm: VM, node: str) -> bool:
+def _holder(vm: VM, node: str) -> str:
+    """Return the node that a snapshot of another goes to."""
     known = nodes(vm)
     while known[node]["drv"] in _THROUGH and children(vm, node).get("file") in known:
         node = children(vm, node)["file"]
-    return known[node]["drv"] in _HOLD
+    return node
 
 
 def job_id(action: str, name: str) -> str:
@@ -305,6 +313,13 @@ def _load(current: Current, params: Params) -> Step:
     trouble = _unloadable(current, name, devices)
     if trouble:
         raise Refusal(f"name: {trouble}")
+    for node in devices:  # QEMU notices when the VM is stopped, and other disks have gone back
+        if current.disks[node].bitmaps:
+            raise Refusal(
+                f"devices: {node} has bitmap {current.disks[node].bitmaps[0]}, which would not tell what differs after "
+                "that. Remove it first: qemu_bitmap does, and of all disks qemu_backup with state=absent, which keeps the "
+                "backups; the next one is a full one"
+            )
     state = _state_of(current, name, devices)
     vmstate = _vmstate(params, devices, state[0])
     if vmstate not in state:
