@@ -48,6 +48,7 @@ options:
     description:
       - The directory that has the backups of this name and of this virtual machine, and nothing else. It is made where the one
         that it is in is there. Nobody but root and the task's user can write to it.
+      - With O(state=exported) a directory that is there, for scratch images.
       - QEMU must be able to reach it. A new one can be entered by the group of QEMU's user.
     type: path
     required: true
@@ -55,12 +56,15 @@ options:
     description:
       - V(present) takes a backup, unless O(every) says that none is due. It needs O(socket).
       - V(absent) ends the backups of this name, which removes their bitmaps, and with O(remove_data) the files. It needs O(socket).
+      - V(exported) shows the disks as they are at one moment to NBD clients, which fetch them while the guest writes on. What the guest
+        writes over meanwhile is kept in scratch images in O(path). It is done once; V(absent) takes it away, and another
+        V(exported) after that is of another moment. It needs O(socket), and QEMU 7.2 or later.
       - V(restored) makes the images O(to) of a backup.
       - V(verified) looks at a backup. It proves that all of its images are there and stand on each other as listed, that
         C(qemu-img check) finds each of them whole, and that each byte of each disk can be read. It does not prove that these are the
         bytes that the guest had. With O(to) the images there are compared with the backup, too.
     type: str
-    choices: [present, absent, restored, verified]
+    choices: [present, absent, exported, restored, verified]
     default: present
   disks:
     description:
@@ -119,6 +123,22 @@ options:
         paused; the next run lets it run.
       - It needs QEMU 7.2 or later.
     type: path
+  listen:
+    description:
+      - The address of QEMU's NBD server with O(state=exported), as the path of a UNIX socket, C(HOST:PORT) or C([v6]:PORT). Each disk is
+        an export of the name C(NAME/DISK).
+      - QEMU has one such server. It is started for the first export, and ends with the last one. Where it runs already, this can be
+        left out.
+    type: str
+  tls_creds:
+    description: The object with the TLS credentials of the NBD server, as M(vmm.qemu.qemu_export) takes it.
+    type: str
+  bitmaps:
+    description:
+      - Dirty bitmaps of the disks, which clients see as C(qemu:dirty-bitmap:BITMAP) with O(state=exported), as they were at that moment.
+        They stay as they are on the disks.
+    type: list
+    elements: str
   compress:
     description: Whether the images are compressed.
     type: bool
@@ -150,6 +170,7 @@ options:
   force:
     description:
       - Whether a backup is taken where the directory may have too little room for it.
+      - With O(state=absent), whether exports end although clients are connected.
       - With O(state=restored), whether an image that is there is replaced, which nothing takes back. One that a running virtual
         machine uses is not.
     type: bool
@@ -179,6 +200,7 @@ options:
     type: path
     default: qemu-img
 notes:
+  - The task has the monitor for as long as the backup takes. Other tasks wait for it, or take another monitor.
   - The task runs on QEMU's own host. A monitor over the network is refused.
   - Set O(timeout) to how long the copy may take. When that is over the backup is given up, and nothing of it is left.
   - While a backup goes on, what the guest writes waits until QEMU has copied what was there before. A target that is slow slows
@@ -215,6 +237,29 @@ EXAMPLES = r"""
     disks: [system]
     verify: true
     timeout: 7200
+
+- name: Fetch the disks as they are now
+  block:
+    - name: Show them
+      vmm.qemu.qemu_backup:
+        socket: /run/vm1.qmp
+        name: fetch
+        path: /var/lib/scratch
+        state: exported
+        listen: /run/vm1.nbd
+      register: shown
+    - name: Fetch each
+      ansible.builtin.command:
+        argv: [nbdcopy, "{{ item.value.uri }}", "/backup/{{ item.key }}.raw"]
+      loop: "{{ shown.backup.disks | dict2items }}"
+      changed_when: true
+  always:
+    - name: Take the view away
+      vmm.qemu.qemu_backup:
+        socket: /run/vm1.qmp
+        name: fetch
+        path: /var/lib/scratch
+        state: absent
 
 - name: No more backups, and those that are there can go
   vmm.qemu.qemu_backup:
@@ -291,6 +336,7 @@ backup:
       description:
         - By disk, the C(path) of its image; its C(size) as the guest sees it; how many bytes had changed (C(dirty)), null for a
           full one; how many bytes were C(written) to the file; and the image that it stands on (C(backing)), null where that is none.
+        - With O(state=exported) the name of each disk's C(export), its C(uri) where O(listen) is given, its C(size) and its C(bitmaps).
         - With O(state=restored) the image that it was made, too (C(restored)).
       type: dict
     verified:
@@ -300,6 +346,11 @@ backup:
           where none was compared.
       returned: with O(state=verified)
       type: dict
+unverifiable:
+  description: Options of exports that are there already, which QEMU does not tell.
+  returned: with O(state=exported)
+  type: list
+  elements: str
 commands:
   description:
     - What changed the virtual machine or the host, in order, or in check mode what would. QMP commands, those for the guest's agent

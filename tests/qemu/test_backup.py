@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -21,8 +20,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._backup.disks import job_id
-from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply
 from support.fake_agent import FakeAgent
+from support.killed import forked, kill, killed_before
 from support.lifecycle import Lifecycle
 from support.modules import ModuleFailed, run_module
 from support.observer import ObserverError
@@ -221,7 +220,8 @@ def listed_or_none(vm: VM) -> Any:
 
 
 def test_levels(life: Lifecycle) -> None:
-    vm, where = life.vm, {"name": "daily", "path": str(place(life.vm))}
+    vm = life.vm
+    where: dict[str, Any] = {"name": "daily", "path": str(place(life.vm))}
     for level in ("incremental", "differential"):
         life.refused(f"of level {level} is not possible", "there is no full backup yet", level=level, **where)
     for number, level in enumerate(
@@ -246,7 +246,8 @@ def test_levels(life: Lifecycle) -> None:
 
 
 def test_bad_input(life: Lifecycle, tmp_path: Path) -> None:
-    vm, where = life.vm, {"path": str(place(life.vm))}
+    vm = life.vm
+    where: dict[str, Any] = {"path": str(place(life.vm))}
     for name in ("", "..", "a/b", "-x", "x" * 65):
         life.refused("is not a valid name", name=name, **where)
     life.refused("'here' is not an absolute path", name="daily", path="here")
@@ -291,33 +292,6 @@ def test_a_directory_of_another_chain_or_another_virtual_machine(vm: VM, start_v
     assert levels == ["incremental", "incremental", "full", "full"]
 
 
-def forked(vm: VM, sent: Callable[..., None], **options: Any) -> int:
-    """Begin a task in a process of its own, with this in the place of what sends its steps."""
-    pid = os.fork()
-    if pid == 0:
-        apply._send = sent
-        with contextlib.suppress(BaseException):
-            backup(vm, **options)
-            os._exit(0)
-        os._exit(1)
-    return pid
-
-
-def killed_before(vm: VM, step: int, **options: Any) -> bool:
-    """Run a task that is killed before its step of that number; False where it had fewer, and came to its end."""
-    count, sent = [step], apply._send
-
-    def send(*arguments: Any) -> None:
-        if count[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        count[0] -= 1
-        sent(*arguments)
-
-    ended = os.waitpid(forked(vm, send, **options), 0)[1]
-    assert ended in (0, signal.SIGKILL)
-    return ended != 0
-
-
 @pytest.mark.parametrize("level", ["full", "incremental"])
 def test_killed_at_any_step(vm: VM, tmp_path: Path, level: str) -> None:
     step = 0
@@ -325,7 +299,7 @@ def test_killed_at_any_step(vm: VM, tmp_path: Path, level: str) -> None:
         backup(vm)
     with FakeAgent(tmp_path / "qga") as agent:
         quiesce = {"agent": agent.path}
-        while killed_before(vm, step, quiesce=quiesce):
+        while killed_before(step, partial(backup, vm, quiesce=quiesce)):
             write(vm, step + 1, f"{step * 64}k", "64k")
             if step % 2:  # what it has left goes, too, where no backup is due
                 backup(vm, quiesce=quiesce, every="1h")
@@ -349,10 +323,9 @@ def test_killed_while_it_copies(vm: VM) -> None:
     backup(vm)
     write(vm, 2, size="8M")
     for number in range(2):
-        task = forked(vm, apply._send, speed="64K")
+        task = forked(partial(backup, vm, speed="64K"))
         going(vm)
-        os.kill(task, signal.SIGKILL)
-        os.waitpid(task, 0)
+        kill(task)
         write(vm, 3 + number, "1M")
     done = backup(vm)["backup"]
     assert (done["level"], done["number"], done["disks"]["b"]["dirty"]) == ("incremental", 2, SIZE)
@@ -435,7 +408,8 @@ def test_two_at_once(start_vm: Callable[..., VM]) -> None:
 
 
 def test_keep_and_absent(life: Lifecycle) -> None:
-    vm, where = life.vm, {"name": "daily", "path": str(place(life.vm))}
+    vm = life.vm
+    where: dict[str, Any] = {"name": "daily", "path": str(place(life.vm))}
     for number in range(1, 8):
         write(vm, number, f"{number}M", "64k", disks="b")
         foretold = backup(vm, check=True, diff=True, level="full" if number % 3 == 1 else "auto", keep={"full": 2})
@@ -456,10 +430,9 @@ def test_keep_and_absent(life: Lifecycle) -> None:
 
 def test_absent_after_a_killed_run(vm: VM) -> None:
     write(vm, 1, size="8M")
-    task = forked(vm, apply._send, speed="64K")
+    task = forked(partial(backup, vm, speed="64K"))
     going(vm)
-    os.kill(task, signal.SIGKILL)
-    os.waitpid(task, 0)
+    kill(task)
     backup(vm, state="absent", remove_data=True)
     assert not place(vm).exists()
     assert vm.observer.execute("query-jobs") == [] and bitmaps(vm, "a") == bitmaps(vm, "b") == []
@@ -544,7 +517,7 @@ def test_killed_at_any_step_with_fleece(vm: VM, tmp_path: Path) -> None:
     step = 0
     vm.observer.execute("cont")
     backup(vm)
-    while killed_before(vm, step, fleece=str(tmp_path)):
+    while killed_before(step, partial(backup, vm, fleece=str(tmp_path))):
         write(vm, step + 1, f"{step * 64}k", "64k")
         done = backup(vm, **({"fleece": str(tmp_path)} if step % 3 else {}))
         assert done["backup"]["level"] == "incremental", (step, done["backup"]["why"])

@@ -19,6 +19,7 @@ from .._operations.disk_snapshot_disks import all_disks
 from . import chain as chains
 from . import fleece, place, retention
 from .disks import bitmaps
+from .pull import end_exports
 
 if TYPE_CHECKING:
     from .._core.vm import VM
@@ -54,7 +55,8 @@ class Absent(Operation):
                     )
         files = retention.unlisted(chain, path) if chain else []
         in_qemu = place.clear_qemu(vm, name, [os.path.join(path, file) for file in files])
-        in_qemu += fleece.clear(vm, name, params["fleece"])
+        in_qemu += fleece.clear(vm, name, [params["fleece"], path])
+        in_qemu = [*end_exports(vm, name, params["force"]), *in_qemu]
         return Current(chain, in_qemu + place.stray_bitmaps(vm, name, ()), files, lock)
 
     def plan(self, current: Current, params: Params) -> Plan:

@@ -19,6 +19,7 @@ from .._qmp.values import human_size
 from .absent import ABSENT
 from .chain import LEVELS, seconds
 from .level import AUTO
+from .pull import PULL
 from .retention import check_keep
 from .take import TAKE
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _MOST = (1 << 63) - 1
-_STATES: Dict[str, Operation] = {"present": TAKE, "absent": ABSENT}
+_STATES: Dict[str, Operation] = {"present": TAKE, "absent": ABSENT, "exported": PULL}
 
 
 class Backups(Operation):
@@ -45,6 +46,9 @@ class Backups(Operation):
         "every": Option("str"),
         "quiesce": QUIESCE,
         "fleece": Option("path"),
+        "listen": Option("str"),
+        "tls_creds": Option("str"),
+        "bitmaps": Option("list", elements="str"),
         "compress": Option("bool", default=False),
         "speed": Option("str"),
         "verify": Option("bool", default=False),
@@ -64,7 +68,7 @@ class Backups(Operation):
             )
         if not path.startswith("/") or "\0" in path:
             raise Refusal(f"path: {path!r} is not an absolute path")
-        for option in ("disks", "exclude"):
+        for option in ("disks", "exclude", "bitmaps"):
             if params[option] is not None and not params[option]:
                 raise Refusal(f"{option}: the list is empty; leave it out")
         if quiesce and not quiesce["timeout"] > 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
 
 from .._core.errors import Refusal
 from .._kinds.bitmap import why_not_kept
@@ -75,6 +75,14 @@ def sources(vm: VM, params: Params) -> List[Source]:
     return [_source(vm, disk, params["name"]) for disk in found]
 
 
+def check_jobs(found: Sequence[Source], name: str) -> None:
+    """Raise Refusal where a job works on a disk, but for one of a killed run."""
+    for source in found:
+        others = [job for job in source.disk.jobs if job != job_id(name, source.name)]
+        if others:
+            raise Refusal(f"disks: block job {others[0]} works on {source.name}: let it end first")
+
+
 def _source(vm: VM, disk: Disk, name: str) -> Source:
     node = nodes(vm)[disk.layers[0].node]
     used = sum(nodes(vm)[layer.node]["image"].get("actual-size", 0) for layer in disk.layers)
@@ -116,6 +124,11 @@ def job_id(name: str, disk: str) -> str:
     """Return the id of a disk's job. With ``-`` in a name it could be that of another disk of another chain."""
     plain = f"{_PREFIX}{name}-{disk}"
     return f"{plain}-{_digest(name, disk)[:8]}" if "-" in name + disk else plain
+
+
+def is_scratch(file: str) -> bool:
+    """Tell whether a file is called as a scratch image."""
+    return file.startswith(_PREFIX) and file.endswith((".qcow2", ".qcow2.part"))
 
 
 def node_name(name: str, disk: str, what: str = "target") -> str:

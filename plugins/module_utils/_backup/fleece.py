@@ -140,16 +140,16 @@ def take_out(vm: VM, name: str, disks: Sequence[Disk], there: Dict[str, Any] | N
     return steps
 
 
-def clear(vm: VM, name: str, directory: str | None) -> List[Step]:
-    """Return the steps that remove what a killed run has left, be it only a scratch image in the directory."""
+def clear(vm: VM, name: str, directories: Sequence[str | None]) -> List[Step]:
+    """Return the steps that remove what a killed run has left, be it only a scratch image in one of the directories."""
     there, disks, paths = nodes(vm), list(all_disks(vm).values()), []
     for disk in disks:
         own = names(name, disk.name)
         if own.scratch in there:
             file = there.get(children(vm, own.scratch).get("file", ""), {})
             paths.append(str(file.get("file", "")))
-        if directory and os.path.lexists(scratch_path(directory, name, disk.name)):
-            paths.append(scratch_path(directory, name, disk.name))
+        own_paths = [scratch_path(directory, name, disk.name) for directory in directories if directory]
+        paths += [path for path in own_paths if os.path.lexists(path)]
     steps = take_out(vm, name, disks, there)
     steps += [place.remove_file(vm, path) for path in dict.fromkeys(paths) if path]
     if mark(name) in there:

@@ -23,7 +23,7 @@ from .._kinds.qemu_texts import is_busy
 from .._operations import jobs
 from .._operations.disk_snapshot_disks import all_disks, openers
 from . import chain as chains
-from .disks import bitmaps, job_id, node_name
+from .disks import bitmaps, is_scratch, job_id, node_name
 
 if TYPE_CHECKING:
     from .._core.vm import VM
@@ -84,7 +84,8 @@ def read_chain(vm: VM, path: str, name: str) -> chains.Chain | None:
         )
     chain = chains.read(path, name)
     if chain is None:
-        strange = sorted(set(os.listdir(path)) - {part_file.part_path(chains.FILE), "lost+found"})
+        there = set(os.listdir(path)) - {part_file.part_path(chains.FILE), "lost+found"}
+        strange = sorted(found for found in there if not is_scratch(found))
         if strange:
             raise Refusal(
                 f"path: {path} has no {chains.FILE}, and {strange[0]} is in it: a chain of backups takes a directory of its own"

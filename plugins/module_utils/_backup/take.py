@@ -23,8 +23,9 @@ from .._operations.freeze import Freezer, do_frozen
 from .._qmp import errors
 from . import chain as chains
 from . import fleece, place, retention, steps
-from .disks import Source, bitmap_name, job_id, sources
+from .disks import Source, bitmap_name, check_jobs, job_id, sources
 from .level import Choice, bases, choose, counted
+from .pull import exported
 from .result import shown
 
 if TYPE_CHECKING:
@@ -73,10 +74,16 @@ class Take(Operation):
         lock = place.Lock(path)
         if os.path.isdir(path):
             lock.check_free()
+        views = sorted(exported(vm, name))
+        if views:
+            raise Refusal(
+                f"name: {', '.join(views)} is exported as {name} (state=exported): end that first (state=absent), or take "
+                "another name"
+            )
         files = [os.path.join(path, file) for file in (retention.unlisted(chain, path) if chain else ())]
         clears = (
             place.clear_qemu(vm, name, files)
-            + fleece.clear(vm, name, params["fleece"])
+            + fleece.clear(vm, name, [params["fleece"]])
             + [place.remove_file(vm, file) for file in files]
         )
         kept = [image.bitmap for base in bases(chain) for image in base.disks.values()]
@@ -87,7 +94,7 @@ class Take(Operation):
             clears += retention.steps(path, chain, retention.pruned(chain, params["keep"], now) if chain else [], ())
             return Current(vm, chain, clears, freezer, lock)
         found = sources(vm, params)
-        _check_jobs(found, name)
+        check_jobs(found, name)
         choice = choose(params["level"], chain, found, path)
         new = _new(vm, chain, found, choice, params)
         return Current(vm, chain, clears, freezer, lock, True, found, choice, new)
@@ -184,13 +191,6 @@ def _may_be_listed(new: steps.New) -> bool:
     except TaskError:
         return True
     return bool(chain and chain.newest and chain.newest.number >= new.number)
-
-
-def _check_jobs(found: Sequence[Source], name: str) -> None:
-    for source in found:
-        others = [job for job in source.disk.jobs if job != job_id(name, source.name)]
-        if others:
-            raise Refusal(f"disks: block job {others[0]} works on {source.name}: let it end first")
 
 
 def _new(vm: VM, chain: chains.Chain | None, found: Sequence[Source], choice: Choice, params: Params) -> steps.New:

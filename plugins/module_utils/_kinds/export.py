@@ -111,7 +111,7 @@ class Export(Kind):
             made["addr"] = {"type": "unix", "path": export_server.parse(want["listen"]).path}
         before = export_server.start(vm, want, draft) if kind == _NBD else []
         adding = Step("block-export-add", vm.schema.coerce("block-export-add", made), hint=_no_server)
-        return [*before, adding.replace(undo=[_removing(want["id"], True)])]
+        return [*before, adding.replace(undo=[removing(want["id"], True)])]
 
     def remove(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Return the ``block-export-del``, and after the last NBD export the ``nbd-server-stop``.
@@ -122,7 +122,7 @@ class Export(Kind):
         from . import export_server
 
         have = _told(vm, want["id"])
-        step = _removing(want["id"], want.get("force", False))
+        step = removing(want["id"], want.get("force", False))
         if have["type"] != _NBD:
             return [step]
         if ("node" in want or "type" in want) and want.get("type", _NBD) == _NBD:
@@ -161,7 +161,8 @@ class _Gone(Wait):
         )
 
 
-def _removing(ident: str, force: bool) -> Step:
+def removing(ident: str, force: bool) -> Step:
+    """Return the step that ends an export. ``force``: it does not wait until its clients have left."""
     return Step(
         "block-export-del",
         {"id": ident, **({"mode": "hard"} if force else {})},

@@ -1,0 +1,111 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_backup, state exported: what an NBD client finds while the guest writes on, and what is left afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.killed import killed_before
+from support.lifecycle import Lifecycle
+from support.modules import ModuleFailed, run_module
+from support.nbd import Client, listed
+from support.vm import VM
+
+SIZE = 8 << 20
+DISKS = (("a", "scsi-hd", "raw", "scsi0.0"), ("b", "virtio-blk-pci", "qcow2", "rp0"))
+
+
+@pytest.fixture
+def vm(start_vm: Callable[..., VM], tmp_path: Path) -> VM:
+    """No guest, running. `a` is a raw scsi-hd, `b` a qcow2 virtio-blk."""
+    machine = start_vm(scsi=True)
+    for name, driver, fmt, bus in DISKS:
+        path = machine.image(f"{name}.img", str(SIZE), fmt)
+        run_module(machine, "qemu_disk", id=name, driver=driver, filename=path, format=fmt, bus=bus)
+    machine.observer.execute("cont")
+    (machine.directory / "scratch").mkdir()
+    return machine
+
+
+def write(vm: VM, pattern: int, at: str, size: str) -> None:
+    for disk in ("a", "/machine/peripheral/b/virtio-backend"):
+        for line in (f"write -P {pattern} {at} {size}", "flush"):
+            vm.observer.hmp(f'qemu-io -d {disk} "{line}"')
+
+
+def given(vm: VM, **options: Any) -> dict[str, Any]:
+    listen = {} if options.get("state") == "absent" else {"listen": f"{vm.directory}/nbd"}
+    return {"name": "pull", "path": f"{vm.directory}/scratch", "state": "exported", **listen, **options}
+
+
+def tidy(vm: VM) -> None:
+    assert vm.observer.execute("query-block-exports") == [] and not listed("-k", f"{vm.directory}/nbd")
+    assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"a-node", "b-node"}
+    assert os.listdir(vm.directory / "scratch") == [] and vm.observer.status() == "running"
+
+
+def test_exported(vm: VM, tmp_path: Path) -> None:
+    life = Lifecycle(vm, "qemu_backup")
+    write(vm, 1, "0", "8M")
+    for disk in "ab":
+        run_module(vm, "qemu_bitmap", node=disk, name="last")
+    write(vm, 2, "1M", "64k")
+    truths = {disk: shutil.copy(f"{vm.directory}/{disk}.img", f"{tmp_path}/{disk}") for disk in "ab"}
+    before = vm.fingerprint()
+    done = life.step(**given(vm, bitmaps=["last"]))
+    write(vm, 3, "0", "4M")
+    for (disk, _driver, fmt, _bus), truth in zip(DISKS, truths.values()):
+        uri = done["backup"]["disks"][disk]["uri"]
+        command = ["qemu-img", "compare", "-f", "raw", "-F", fmt, uri, truth]
+        assert "identical" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        server = f"driver=nbd,export=pull/{disk},server.type=unix,server.path={vm.directory}/nbd"
+        image = f"{server},x-dirty-bitmap=qemu:dirty-bitmap:last"
+        told = subprocess.run(
+            ["qemu-img", "map", "--output=json", "--image-opts", image], check=True, capture_output=True
+        )
+        dirty = [(part["start"], part["length"]) for part in json.loads(told.stdout) if not part["data"]]
+        assert dirty == [(1 << 20, 64 << 10)]
+    again = life.same(**given(vm, bitmaps=["last"]))
+    assert again["unverifiable"] == ["listen", "bitmaps"]
+    life.refused("a, b is exported as pull, and not a", **given(vm, disks=["a"]))
+    life.refused("is exported as pull (state=exported)", **given(vm, state="present"))
+    stays = pytest.raises(ModuleFailed, match="it has clients that are connected")
+    with Client(f"{vm.directory}/nbd", "pull/a"), stays:
+        run_module(vm, "qemu_backup", timeout=3, **given(vm, state="absent"))
+    run_module(vm, "qemu_backup", **given(vm))
+    life.step(**given(vm, state="absent"))
+    tidy(vm)
+    assert vm.fingerprint() == before
+
+
+def test_bad_input(vm: VM, tmp_path: Path) -> None:
+    life = Lifecycle(vm, "qemu_backup")
+    life.refused("listen: no NBD server runs yet", **given(vm, listen=None))
+    life.refused("listen: 'nowhere' is not a valid address", **given(vm, listen="nowhere"))
+    life.refused("there is no directory", **given(vm, path=f"{tmp_path}/none"))
+    life.refused("has no bitmap 'last'", **given(vm, bitmaps=["last"]))
+    (tmp_path / "nbd").write_text("mine")
+    life.refused("is there and is a file", **given(vm, listen=f"{tmp_path}/nbd"))
+    tidy(vm)
+
+
+def test_killed_at_any_step(vm: VM) -> None:
+    """The next run has the disks as they are then; or takes away what there is."""
+    step = 0
+    while killed_before(step, lambda: run_module(vm, "qemu_backup", **given(vm))):
+        if step % 2:
+            run_module(vm, "qemu_backup", **given(vm))
+        run_module(vm, "qemu_backup", **given(vm, state="absent"))
+        tidy(vm)
+        step += 1
+    assert step > 15

@@ -1,0 +1,47 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tasks in processes of their own, which are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply
+
+
+def forked(task: Callable[[], Any], send: Callable[..., None] = apply._send) -> int:
+    """Begin a task, with this in the place of what sends its steps; gives its process id."""
+    pid = os.fork()
+    if pid == 0:
+        apply._send = send
+        with contextlib.suppress(BaseException):
+            task()
+            os._exit(0)
+        os._exit(1)
+    return pid
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and it is gone."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def killed_before(step: int, task: Callable[[], Any]) -> bool:
+    """Run a task that is killed before its step of that number; False where it had fewer, and came to its end."""
+    count, sent = [step], apply._send
+
+    def send(*arguments: Any) -> None:
+        if count[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count[0] -= 1
+        sent(*arguments)
+
+    ended = os.waitpid(forked(task, send), 0)[1]
+    assert ended in (0, signal.SIGKILL)
+    return ended != 0
