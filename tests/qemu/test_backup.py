@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import threading
@@ -32,10 +33,11 @@ LIVE_VM = {"scsi": True}
 DISKS = (("a", "scsi-hd", "raw", "scsi0.0"), ("b", "virtio-blk-pci", "qcow2", "rp0"))
 
 
-def plug(vm: VM, new: bool = True) -> VM:
+def plug(vm: VM, new: bool = True, owner: int = 0) -> VM:
     """`a` is a raw scsi-hd, `b` a qcow2 virtio-blk."""
     for name, driver, fmt, bus in DISKS:
         path = vm.image(f"{name}.img", str(SIZE), fmt) if new else f"{vm.directory}/{name}.img"
+        os.chown(path, owner, -1)
         run_module(vm, "qemu_disk", id=name, driver=driver, filename=path, format=fmt, bus=bus)
     return vm
 
@@ -528,3 +530,130 @@ def test_killed_at_any_step_with_fleece(vm: VM, tmp_path: Path) -> None:
     assert step > 30
     backup(vm, fleece=str(tmp_path))
     assert os.listdir(tmp_path) == []
+
+
+# -- other drives, other users, and a guest ----------------------------------------------------------------------------
+
+
+def test_drives_of_the_command_line(start_vm: Callable[..., VM], tmp_path: Path) -> None:
+    """Their nodes have names that QEMU makes up, and the device of one has no id."""
+    first = start_vm()
+    images = [first.image(name, str(SIZE), "qcow2") for name in ("c.qcow2", "d.qcow2")]
+    drives = [f"if=none,id=drv0,file={images[0]},format=qcow2", f"if=virtio,file={images[1]},format=qcow2"]
+    args = ["-drive", drives[0], "-device", "virtio-blk-pci,drive=drv0,id=vb,bus=rp0", "-drive", drives[1]]
+    for number, fleece in enumerate((None, tmp_path, None), start=1):
+        vm = start_vm(args=args)
+        for drive in ("drv0", "virtio0"):
+            vm.observer.hmp(f'qemu-io {drive} "write -P {number} {number}M 64k"')
+        done = backup(first, socket=vm.qmp, **({"fleece": str(fleece)} if fleece else {}))["backup"]
+        assert done["level"] == ("full" if number == 1 else "incremental"), done["why"]
+        vm.observer.execute("quit")
+        vm.wait_exit()
+        for disk, image in zip(("vb", "virtio0"), images):
+            same(done["disks"][disk]["path"], image, "qcow2")
+
+
+def test_a_qemu_of_another_user(start_vm: Callable[..., VM], qemu_version: str) -> None:
+    """It gets into the directory, and has no image any more when the backup is done."""
+    as_nobody = ["-runas", "nobody"] if qemu_version == "7.2" else ["-run-with", "user=nobody"]
+    vm = start_vm(scsi=True, args=as_nobody)
+    vm.directory.chmod(0o755)
+    plug(vm, owner=pwd.getpwnam("nobody").pw_uid)
+    done = backup(vm)["backup"]
+    assert (place(vm).stat().st_mode & 0o777, place(vm).stat().st_uid) == (0o710, os.geteuid())
+    for disk in "ab":
+        found = Path(done["disks"][disk]["path"]).stat()
+        assert (found.st_uid, found.st_mode & 0o777) == (os.geteuid(), 0o600)
+    write(vm, 1)
+    assert backup(vm)["backup"]["level"] == "incremental"
+    is_good(vm)
+
+
+NUMBERS = """n=0; while [ ! -e /tmp/stop ]; do n=$((n + 1)); for disk in sda sdb; do
+printf "%08d" $n | dd of=/dev/$disk bs=512 count=1 seek=$((n % 1000 * 16)) conv=sync,notrunc oflag=direct 2>/dev/null;
+printf "%08d" $n | dd of=/dev/$disk bs=512 count=1 seek=16001 conv=sync,notrunc oflag=direct 2>/dev/null; done; done &"""
+
+
+@pytest.fixture
+def guest(live_vm: VM) -> VM:
+    for name in "ab":
+        disk = {
+            "driver": "scsi-hd",
+            "bus": "scsi0.0",
+            "format": "qcow2",
+            "filename": live_vm.image(f"{name}.img", str(SIZE), "qcow2"),
+        }
+        run_module(live_vm, "qemu_disk", **{"id": name, **disk})  # type: ignore[arg-type]
+        live_vm.guest_sees(blk={"sda"} if name == "a" else {"sda", "sdb"})
+    return live_vm
+
+
+def unplug(vm: VM) -> None:
+    for name in "ab":
+        run_module(vm, "qemu_disk", id=name, state="absent")
+    vm.guest_sees(blk=set())
+
+
+def number_in(image: str) -> int:
+    command = ["qemu-io", "-r", "-f", "qcow2", "-c", "read -v 8192512 512", image]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return int(said.splitlines()[0].split()[-1].strip(".") or 0)
+
+
+def test_a_guest_that_writes(guest: VM, tmp_path: Path) -> None:
+    """A writer puts n on one disk, then on the other. All backups have both of one moment, and the last is what the disks are."""
+    guest.run_in_guest(NUMBERS.replace("\n", " "))
+    pairs = []
+    for number in range(1, 7):
+        done = backup(guest, **({"fleece": str(tmp_path)} if number % 2 else {}))["backup"]
+        assert done["level"] == ("full" if number == 1 else "incremental"), done["why"]
+        pairs.append(tuple(number_in(done["disks"][disk]["path"]) for disk in "ab"))
+        assert guest.observer.status() == "running"
+    assert all(one - other in (0, 1) for one, other in pairs) and len(set(pairs)) > 1, pairs
+    guest.observer.execute("stop")
+    truths = {disk: f"{tmp_path}/{disk}.raw" for disk in "ab"}
+    done = in_the_middle_of_copying(guest, truths)["backup"]
+    guest.run_in_guest("touch /tmp/stop")
+    for disk, truth in truths.items():
+        same(done["disks"][disk]["path"], truth, "raw")
+    unplug(guest)
+
+
+def in_the_middle_of_copying(vm: VM, truths: dict[str, str]) -> dict[str, Any]:
+    """A backup of a guest that stands still when it begins, and writes while it goes on; what the disks had is kept beside."""
+    for disk, truth in truths.items():
+        vm.observer.hmp(f'qemu-io -d {disk} "flush"')
+        command = ["qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", f"{vm.directory}/{disk}.img", truth]
+        subprocess.run(command, check=True)
+
+    def go_on() -> None:
+        vm.observer.execute("cont")
+        vm.run_in_guest("sleep 1")
+        for disk in truths:
+            with contextlib.suppress(ObserverError):
+                vm.observer.execute("block-job-set-speed", device=job_id("daily", disk), speed=0)
+
+    return in_the_middle(vm, go_on)
+
+
+def test_a_guest_whose_backup_has_no_room_left(guest: VM, small: Path) -> None:
+    """QEMU stops it, since its write could not be kept. It goes on, and has lost nothing."""
+    fill = "head -c 8388608 /dev/zero | tr '\\0' {} > /dev/{}; sync"
+    for disk in ("sda", "sdb"):
+        guest.run_in_guest(fill.format("x", disk))
+
+    def fill_up() -> None:
+        guest.observer.forget_events()
+        line = fill.format("y", "sda") + "; echo wrote $?"
+        thread.append(threading.Thread(target=lambda: said.append(guest.run_in_guest(line))))
+        thread[0].start()
+
+    said: list[str] = []
+    thread: list[threading.Thread] = []
+    told = in_the_middle(guest, fill_up, path=str(small), force=True)
+    assert "the guest stands still" in told["msg"] or "No space left" in told["msg"]
+    thread[0].join()
+    assert said == ["wrote 0\n"] and guest.observer.status() == "running"
+    assert os.listdir(small) == [] and guest.observer.execute("query-jobs") == []
+    assert guest.run_in_guest("head -c 8388608 /dev/sda | tr -d y | wc -c").strip() == "0"
+    unplug(guest)

@@ -202,3 +202,20 @@ def test_a_disk_snapshot_can_be_taken_and_committed_and_not_gone_back_to(live_vm
     assert vm.observer.status() == "running" and not (vm.directory / "s0@s1~1.qcow2").exists()
     life.step(name="s1", state="absent")
     run_module(vm, "qemu_disk", id="s0", state="absent")
+
+
+def test_a_backup_can_be_taken_of_a_guest_that_writes_to_it_directly_alone(live_vm: VM) -> None:
+    vm, life = live_vm, Lifecycle(live_vm, "qemu_backup")
+    image = vm.image("k.qcow2", "8M", "qcow2")
+    run_module(vm, "qemu_disk", id="k0", driver="scsi-hd", bus="scsi0.0", filename=image, format="qcow2")
+    where: dict[str, Any] = {"name": "daily", "path": f"{vm.directory}/bk", "disks": ["k0"]}
+    for level in ("full", "incremental"):
+        done = run_module(vm, "qemu_backup", **where)["backup"]
+        assert done["level"] == level, done["why"]
+        vm.observer.hmp('qemu-io -d k0 "write -P 2 1M 64k"')
+    for refused in ({"fleece": str(vm.directory)}, {"state": "exported", "listen": f"{vm.directory}/nbd"}):
+        life.refused(
+            "this QEMU has no views of a disk as it was (snapshot-access): 7.2 and later have", **{**where, **refused}
+        )
+    run_module(vm, "qemu_backup", state="absent", remove_data=True, **where)
+    run_module(vm, "qemu_disk", id="k0", state="absent")

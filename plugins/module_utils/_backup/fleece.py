@@ -114,12 +114,12 @@ def _switch(disk: Disk, view: str, without: str) -> Step:
 
 
 def _take_out(disk: Disk, view: str, without: str) -> Step:
-    # given what it has already, a device ends QEMU
+    # given what it has already, a device ends QEMU; one with a -drive names that as what it has
     return Step(
         "qom-set",
         {"path": disk.qom, "property": "drive", "value": without},
         removes=True,
-        still_needed=lambda vm: vm.prop(disk.qom, "drive") == view,
+        still_needed=lambda vm: any(known.top == view for known in all_disks(vm).values()),
     )
 
 
