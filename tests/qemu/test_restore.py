@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._backup import chain as c
 from ansible_collections.vmm.qemu.plugins.module_utils._backup import restore
 from ansible_collections.vmm.qemu.plugins.module_utils._backup.chain import Backup, Chain, Image
 from support.modules import ModuleFailed, run_module
+from support.timing import until
 from support.vm import VM
 
 MIB = 1 << 20
@@ -317,11 +320,37 @@ def test_no_room(backups: Chains, small: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [command[0] for command in failed.value.result.get("rolled_back", [])] in ([], ["rm"])
 
 
-def test_a_run_that_is_killed(backups: Chains, out: Path, tmp_path: Path) -> None:
-    """What is left of it has no image's name, is no obstacle, and is gone after the next run."""
-    (out / "vda.qcow2.part").write_bytes(b"half")
-    step(backups, out, 2, to=str(out))
-    assert sorted(os.listdir(out)) == ["data.qcow2", "vda.qcow2"]
+def test_a_run_that_is_killed_or_out_of_time(backups: Chains, out: Path, tmp_path: Path) -> None:
+    """Its qemu-img goes on, which the next run says; what that leaves is no obstacle, and goes."""
+    slow, begun, go = tmp_path / "slow-img", tmp_path / "begun", tmp_path / "go"
+    wait = f"touch {begun}; while [ ! -e {go} ]; do sleep 0.1; done"
+    slow.write_text(f'#!/bin/sh\nif [ "$1" = convert ]; then {wait}; fi\nexec qemu-img "$@"\n')
+    slow.chmod(0o755)
+    options: dict[str, Any] = {"to": str(out), "disks": ["vda"], "qemu_img": str(slow)}
+    with pytest.raises(ModuleFailed, match="convert was not done within the timeout"):
+        task(backups, timeout=5.0, **options)
+    assert not os.listdir(out)
+    begun.unlink(missing_ok=True)
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            task(backups, timeout=600.0, **options)
+        os._exit(0)
+    until(begun.exists)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with pytest.raises(ModuleFailed, match="another task is making"):
+        task(backups, to=str(out), disks=["vda"])
+    go.touch()
+
+    def done() -> bool:
+        with contextlib.suppress(ModuleFailed):
+            task(backups, to=str(out), disks=["vda"])
+            return True
+        return False
+
+    until(done)
+    assert os.listdir(out) == ["vda.qcow2"] and backups.is_restored("vda", 5, out / "vda.qcow2")
 
 
 # -- verified ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from .point import check_plain, source
 
 if TYPE_CHECKING:
     from .._host.qemu_img import QemuImg
-    from .point import Opened, Point
+    from .point import Point
 
 # How qemu-img ends: the image is damaged; clusters are lost, which costs room and nothing else.
 _DAMAGED, _LEAKS = 2, 3
@@ -28,9 +28,7 @@ def verify(tool: QemuImg, point: Point, path: str | None, kind: str) -> Dict[str
     can be read; where a path is given, that the image there has the same data.
     """
     with point.opened() as files:
-        leaks = [
-            one for number, one in enumerate(point.paths) if _check(tool, one, files[number:], point.paths[number:])
-        ]
+        leaks = [path for path, file in files if _check(tool, path, file)]
         target = f"driver=null-co,size={point.size}"
         line = [tool.binary, "convert", "-n", "--target-image-opts", point.source, target]
         tool.run(line, f"path: disk {point.disk} of the backup can't be read to its end", *files)
@@ -39,10 +37,13 @@ def verify(tool: QemuImg, point: Point, path: str | None, kind: str) -> Dict[str
     return {"images": point.paths, "read": point.size, "leaks": leaks, "same_as": path}
 
 
-def _check(tool: QemuImg, path: str, files: Opened, paths: list[str]) -> bool:
-    """Look at an image's own tables. Tell whether it takes more room than it needs. Raise Refusal for a damaged one."""
+def _check(tool: QemuImg, path: str, file: int) -> bool:
+    """Tell whether an image takes more room than it needs. Raise Refusal for one whose tables are damaged.
+
+    What it stands on is not needed for that, and opening all of it for each image takes long.
+    """
     try:
-        tool.run([tool.binary, "check", "-q", source(paths)], f"path: {path} can't be checked", *files)
+        tool.run([tool.binary, "check", "-q", source([path])], f"path: {path} can't be checked", (path, file))
     except Refusal as exc:
         code = exc.details.get("rc")
         if code == _LEAKS:

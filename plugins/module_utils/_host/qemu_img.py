@@ -23,6 +23,8 @@ from . import child
 if TYPE_CHECKING:
     from .._qmp.deadline import Deadline
 
+# Of what it says, at its beginning and at its end.
+_SHOWN = 400
 # `  cluster_size=<size>    - qcow2 cluster size`, as `-o help` lists them.
 _LISTED = re.compile(r"^\s+([A-Za-z0-9_.-]+)=<", re.MULTILINE)
 # struct flock: type, whence, start, length, process.
@@ -67,6 +69,8 @@ class QemuImg:
             for path, file in files:
                 text = re.sub(rf"{safe_open.by_number(file)}\b", path.replace("\\", r"\\"), text)
             said = "; ".join(line.replace("qemu-img: ", "", 1) for line in text.splitlines())
+            if len(said) > 2 * _SHOWN:  # the name of an image in a long chain has all of it
+                said = f"{said[:_SHOWN]} ... {said[-_SHOWN:]}"
             raise Refusal(f"{failure}: {said or 'qemu-img does not say why'}", rc=done.returncode, stderr=text)
         return done.stdout.decode(errors="replace")
 
