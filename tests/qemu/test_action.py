@@ -76,6 +76,7 @@ def every_module(vm: VM) -> dict[str, dict[str, Any]]:
         "qemu_object": {"id": "s1", "qom_type": "secret", "options": {"data": "hunter22"}},
         "qemu_power": {"state": "running"},
         "qemu_qom": {"path": "/machine", "property": "type"},
+        "qemu_save": {"path": f"{here}/none/vm"},
         "qemu_screendump": {"path": f"{here}/screen.png"},
         "qemu_seed": {"path": f"{here}/seed.iso", "meta_data": "instance-id: i1\n", "user_data": ""},
         "qemu_serial_port": {"id": "p0", "chardev": {"type": "null"}, "bus": "none.0"},

@@ -18,6 +18,11 @@ class Process:
             self.pid = None
 
     @property
+    def identity(self) -> str:
+        """What tells it from any other since the host started; empty where it is not known."""
+        return f"{self.pid} {self._start_time}" if self.pid else ""
+
+    @property
     def alive(self) -> bool:
         """Whether it is there and not just waiting to be noticed by its parent (a container's init may never look).
 
