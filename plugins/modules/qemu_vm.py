@@ -99,6 +99,22 @@ options:
       - V(0) ends it at once, be it running or paused, which to the guest is a power failure.
     type: int
     default: 60
+  on_host_shutdown:
+    description:
+      - What becomes of the guest when systemd stops it, as when the host goes down or with C(systemctl stop).
+      - V(shutdown) presses its power button.
+      - V(save) saves it to the file C(saved) in O(directory), and it goes on from there when it is started the next time, by systemd or
+        by this module: see M(vmm.qemu.qemu_save). If that fails, its power button is pressed.
+      - When systemd starts it and it can't go on, since a disk has changed meanwhile, say, then it is started anew, as after a power
+        failure. The journal has the reason, and what was saved is never loaded, and kept as C(saved.old). This module fails instead.
+      - With O(state=stopped) this module shuts the guest down in any case. A guest that is saved stays so.
+    type: str
+    choices: [shutdown, save]
+    default: shutdown
+  save_timeout:
+    description: Seconds that saving the guest has with O(on_host_shutdown=save), and going on with it.
+    type: int
+    default: 300
   power:
     description:
       - Whether the guest of a running virtual machine runs or is paused.

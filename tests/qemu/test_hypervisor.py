@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The role vmm.qemu.vm on a host with systemd, over SSH: what a VM has outlives the host's reboot and QEMU's crash.
 
-The VM has firmware only.
+The VM has firmware only, or a guest that counts.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import time
 from typing import Any
 
 import pytest
 
 from support.hypervisor import Hypervisor
+from support.vm import BED, CMDLINE
 
 UNIT = "vmm-qemu-vm1.service"
 DIRECTORY = "/var/lib/vmm-qemu/vm1"
@@ -36,10 +39,13 @@ VM1: dict[str, Any] = {
 }
 
 
-def provision(host: Hypervisor, changed: bool) -> None:
-    """Run the role: it must work, and change something or nothing."""
-    role = {"role": "vmm.qemu.vm", "vars": VM1}
+def provision(host: Hypervisor, changed: bool | None, variables: dict[str, Any] | None = None) -> None:
+    """Run the role: it must work, and change something or nothing; None: it must be refused, since its guest is saved."""
+    role = {"role": "vmm.qemu.vm", "vars": variables or VM1}
     run = host.play([{"hosts": "hypervisors", "gather_facts": False, "roles": [role]}])
+    if changed is None:
+        assert run.rc != 0 and "its guest is saved in" in run.output, run.output
+        return
     assert run.rc == 0, run.output
     assert any(task.changed for task in run.tasks) == changed, run.output
 
@@ -84,3 +90,59 @@ def test_what_a_vm_has_outlives_a_reboot_and_a_crash() -> None:
 
         crash(host)
         is_whole(host)
+
+
+GUEST: dict[str, Any] = {
+    **VM1,
+    "vm_on_host_shutdown": "save",
+    "vm_memory": "128M",
+    "vm_kernel": "/root/vmlinuz",
+    "vm_initrd": "/root/initrd.gz",
+    "vm_append": f"{CMDLINE} bed.count",
+}
+
+
+def counted(host: Hypervisor, boots: int) -> int:
+    """The last number that the guest has told; waits for another one. It has booted so many times."""
+    console = host.root / f"{DIRECTORY}/run/console.log".lstrip("/")
+    size, end = len(console.read_text(errors="replace")), time.monotonic() + 120
+    while "GUEST-COUNT" not in (text := console.read_text(errors="replace"))[size:].rpartition("\n")[0]:
+        assert time.monotonic() < end, text[-500:]
+        time.sleep(0.2)
+    assert text.count("GUEST-UP") == boots
+    return int(re.findall(r"GUEST-COUNT (\d+)\r?\n", text)[-1])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make such namespaces")
+def test_a_reboot_is_a_pause_for_the_guest() -> None:
+    with Hypervisor() as host:
+        for name in ("vmlinuz", "initrd.gz"):
+            shutil.copyfile(BED / "guest" / name, host.root / "root" / name)
+        provision(host, changed=True, variables=GUEST)
+        before = counted(host, boots=1)
+
+        host.reboot()
+        is_whole(host)
+        after = counted(host, boots=1)
+        assert after > before, host.journal(UNIT)
+        directory = host.root / DIRECTORY.lstrip("/")
+        assert not [name for name in os.listdir(directory) if name.startswith("saved")]
+        provision(host, changed=False, variables=GUEST)
+
+        # the module goes on with it, too, and not with other options
+        host.run("systemctl", "stop", UNIT)
+        assert (directory / "saved").stat().st_mode & 0o777 == 0o600
+        provision(host, changed=None, variables={**GUEST, "vm_memory": "192M"})
+        assert (directory / "saved").exists()
+        provision(host, changed=True, variables=GUEST)
+        assert counted(host, boots=1) > after
+        is_whole(host)
+        provision(host, changed=False, variables=GUEST)
+
+        # a disk that was written to meanwhile
+        host.run("systemctl", "stop", UNIT)
+        host.run("qemu-img", "resize", "-q", f"{DIRECTORY}/data.qcow2", "16M")
+        host.run("systemctl", "start", UNIT)
+        assert "data.qcow2 has changed since" in host.journal(UNIT) and "is started anew" in host.journal(UNIT)
+        assert counted(host, boots=2) > 0
+        assert (directory / "saved.old").exists() and not (directory / "saved").exists()

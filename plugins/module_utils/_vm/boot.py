@@ -24,7 +24,7 @@ from .._engine.converge import converge
 from .._host import part_file
 from .._qmp import errors
 from .._qmp.session import QMPSession
-from . import record, service
+from . import record, saved, service
 from .console import bound_log
 from .host_items import mark
 from .options import Place
@@ -53,7 +53,7 @@ def run(act: Any, where: str) -> str | None:
         kept = record.read(Place(where, None).record)
         if kept is None:
             raise Refusal(f"{where}: there is no record of a virtual machine: run qemu_vm, or the role vmm.qemu.vm")
-        seconds = kept.start_timeout + kept.plug_timeout + kept.shutdown_timeout * 2 + 10
+        seconds = (kept.start_timeout + kept.plug_timeout) * 2 + kept.shutdown_timeout * 2 + kept.save_timeout + 10
         task = Task({"timeout": float(seconds)}, False, QMPSession.connect, lambda progress: None)
         act(task, Place(where, kept.user), kept)
         return None
@@ -83,9 +83,12 @@ def start(task: Task, place: Place, kept: record.Record) -> None:
         taps = [Item(TAP, tap(written, kept.user, mark(place)), True) for written in kept.taps]
         converge(cast("VM", task.host()), taps, recreate=False, check_mode=False)
     bound_log(place.console_log)
-    process = instance(task, place, None)
-    process.images, process.base = kept.images, kept.base
-    process.start(kept.command_line, kept.start_timeout)
+    if not only_process and saved.is_there(place) and _goes_on(task, place, kept):
+        return
+    process = _process(task, place, kept)
+    saved.sweep(place)
+    waits = only_process and saved.is_there(place)
+    process.start(saved.waiting(kept.command_line) if waits else kept.command_line, kept.start_timeout)
     if process.started is not None and kept.started != kept.command_line:
         record.write(place.record, kept._replace(started=kept.command_line).text())
     if only_process:
@@ -98,6 +101,43 @@ def start(task: Task, place: Place, kept: record.Record) -> None:
         # a guest that has run is not ended: systemd would, if this failed
         process.go_on(kept.power)
         sys.stderr.write(f"{_sentence(exc, task)}\n")
+
+
+def _process(task: Task, place: Place, kept: record.Record) -> Process:
+    process = instance(task, place, None)
+    process.images, process.base = kept.images, kept.base
+    return process
+
+
+def _goes_on(task: Task, place: Place, kept: record.Record) -> bool:
+    """Go on with the saved guest. Tell whether it does: if not, it never will, and nothing is left of its QEMU.
+
+    Raise what has failed where a guest that is started anew would fail, too, and where its QEMU has the guest all the same: the
+    next start tries again.
+    """
+    process = _process(task, place, kept)
+    process.start(saved.waiting(kept.command_line), kept.start_timeout)
+    try:
+        saved.prepare(process, kept)
+    except (PlanFailed, NotReadBack, TaskError, errors.QMPError):
+        _has_run(process, task)
+        raise
+    try:
+        saved.load(task, place, process, kept.save_timeout)
+    except (PlanFailed, NotReadBack, TaskError, errors.QMPError) as exc:
+        why = _sentence(exc, task)
+        if not saved.is_there(place):
+            process.go_on(kept.power)  # it was loaded: to end it would lose it
+            sys.stderr.write(f"{why}\n")
+            return True
+        if _has_run(process, task):
+            raise
+        sys.stderr.write(
+            f"{why}. So the guest is started anew, as after a power failure, and what was saved is never loaded: it is kept in "
+            f"{saved.set_aside(place)} until the next time\n"
+        )
+        return False
+    return True
 
 
 def _check_here(place: Place, kept: record.Record) -> None:
@@ -117,9 +157,15 @@ def _has_run(process: Process, task: Task) -> bool:
 
 
 def stop(task: Task, place: Place, kept: record.Record) -> None:
-    """Shut the guest down, and end QEMU: one that does not answer in its time is ended all the same."""
+    """Save the guest or shut it down, and end QEMU: one that does not answer in its time is ended all the same."""
     process = instance(task, place, None, state="stopped", shutdown_timeout=kept.shutdown_timeout)
     running = process.look()
+    if kept.on_host_shutdown == "save" and saved.can_be_saved(running):
+        try:
+            saved.save(task, place, process, kept.save_timeout)
+        except (PlanFailed, NotReadBack, TaskError, errors.QMPError) as exc:
+            sys.stderr.write(f"{place.name}: its guest is not saved, and is shut down: {_sentence(exc, task)}\n")
+        running = process.look()
     if running is not None and running.status not in ("running", "suspended"):
         process.patience = 0.0  # the host goes down: a guest that is paused can't be asked
     plan = process.plan(running, [])

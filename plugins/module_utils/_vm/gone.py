@@ -18,7 +18,7 @@ from .._engine.apply import apply
 from .._engine.comparison import Comparison, Item
 from .._engine.converge import converge
 from .._host import directory, part_file
-from . import code, record, service
+from . import code, record, saved, service
 from .chain import disks_named, gone_on
 from .directory import DIRECTORY, check_own
 from .host_items import mark
@@ -50,6 +50,8 @@ def run(task: Task, params: Dict[str, Any]) -> Dict[str, Any]:
             process.warnings.append(
                 f"{path} lies below {top}, to which the guest writes: that is the disk to be named when it is started"
             )
+    if not absent and saved.is_there(place):
+        process.warnings.append(f"the guest is saved in {place.saved}: when it is started, it goes on from there")
     comparisons: List[Comparison] = []
     if absent:
         steps += unit.remove_steps() if unit else []
@@ -73,7 +75,11 @@ def _removing(
         steps.append(_check_step(place, runs))
     if whole and part_file.existing("disk", params["disk"]) is not None and not _below(params["disk"], place.directory):
         steps.append(_disk_step(params["disk"], runs))
-    own = [path for path in (place.record, place.moving) if there and not whole and os.path.lexists(path)]
+    own = [
+        path
+        for path in (place.record, place.moving, *saved.left_files(place))
+        if there and not whole and os.path.lexists(path)
+    ]
     steps += [Step(do=partial(_remove, path), command_lines=[["rm", path]]) for path in own]
     steps += outcome.plan.steps
     if there and not whole:

@@ -42,6 +42,8 @@ OPTIONS = {
     "start_timeout": Option("int", default=60),
     "plug_timeout": Option("int", default=60),
     "shutdown_timeout": Option("int", default=60),
+    "on_host_shutdown": Option("str", choices=["shutdown", "save"], default="shutdown"),
+    "save_timeout": Option("int", default=300),
     "power": Option("str", choices=["running", "paused"], default="running"),
     "remove_data": Option("bool", default=False),
     "machine": Option("str", default="q35"),
@@ -105,6 +107,8 @@ class Place:
         self.record = f"{directory}/vm.json"
         self.uefi_vars = f"{directory}/uefi-vars.fd"
         self.code = f"{self.parent}/.code"
+        self.saved = f"{directory}/saved"
+        """Its guest, saved when the host went down. Outlives a reboot."""
         self.moving = f"{directory}/moving"
         """There while its guest is being moved to another host, and for as long as it may run there. Outlives a reboot."""
 
@@ -124,7 +128,7 @@ def checked(params: Dict[str, Any]) -> Dict[str, Any]:
         raise Refusal(
             f"directory: {directory!r} has a %, which QEMU does not take in the path of its log: choose another one"
         )
-    for option in ("start_timeout", "plug_timeout"):
+    for option in ("start_timeout", "plug_timeout", "save_timeout"):
         if params[option] <= 0:
             raise Refusal(f"{option}: {params[option]} is not a positive number of seconds")
     if params["shutdown_timeout"] < 0:
@@ -157,7 +161,8 @@ def seconds(params: Dict[str, Any]) -> float:
     if params["timeout"]:
         return float(params["timeout"])
     stop = params["shutdown_timeout"] * 2 + 10
-    return float(stop + params["start_timeout"] + params["plug_timeout"] + _IMAGES_SECONDS)
+    start = params["start_timeout"] + params["plug_timeout"] + params["save_timeout"]
+    return float(stop + start + _IMAGES_SECONDS)
 
 
 def _user(user: str | None) -> str | None:

@@ -117,7 +117,7 @@ class Process(Instance):
 
         Raise PlanFailed. A guest that this process's task has let run goes on, whatever has failed.
         """
-        vm = self._connected()
+        vm = self.connected()
         vm.goes_with_failure = self._is_unused
         self._before_plug = len(self.task.account.commands)
         try:
@@ -133,7 +133,7 @@ class Process(Instance):
 
     def _is_unused(self) -> bool:
         """Tell whether it was started here and its guest has not run, so that it is ended where something fails."""
-        vm = self._connected()
+        vm = self.connected()
         vm.forget()
         try:
             return self.started is not None and vm.status in NOT_BEGUN
@@ -148,12 +148,13 @@ class Process(Instance):
 
     def resume(self, power: str) -> None:
         """Let a guest run that does not, where it should. Raise the session's errors."""
-        vm = self._connected()
+        vm = self.connected()
         vm.forget()
         if power == "running" and vm.status in (*NOT_BEGUN, "paused"):
             execute_step(Step("cont", wait=Reached(True), hidden=True), vm, Deadline(5.0))
 
-    def _connected(self) -> VM:
+    def connected(self) -> VM:
+        """Return the VM, through a session that is open."""
         return self.vm or self._reconnect()
 
 

@@ -48,6 +48,8 @@ class Record(NamedTuple):
     """The copy of the collection's code that starts it with the host, if something does."""
     incoming: bool
     """Whether it waits for a guest that comes from elsewhere."""
+    on_host_shutdown: str = "shutdown"
+    save_timeout: int = 300
 
     def text(self) -> bytes:
         """Return it as it is written down."""
@@ -56,7 +58,7 @@ class Record(NamedTuple):
 
 _TYPES: Dict[str, Any] = {
     **dict.fromkeys(("command_line", "started", "taps", "images"), list),
-    **dict.fromkeys(("start_timeout", "plug_timeout", "shutdown_timeout"), int),
+    **dict.fromkeys(("start_timeout", "plug_timeout", "shutdown_timeout", "save_timeout"), int),
     **dict.fromkeys(("user", "code", "base"), (str, type(None))),
     "document": dict,
     "incoming": bool,

@@ -23,7 +23,7 @@ from .._engine.converge import Outcome, converge
 from .._host import command_line, part_file, qcow2_header
 from .._machine.document import validated
 from .._qmp import errors
-from . import code, firmware, record, service
+from . import code, firmware, record, saved, service
 from .arguments import arguments, has_seed, instance_id
 from .chain import disks_named, gone_on
 from .console import bound_log
@@ -75,6 +75,9 @@ class Converged:
         self.differs = self.running is not None and self.process.differs(self.running, self.line)
         self.restarts = self.differs and params["restart_allowed"]
         self.starts = self.running is None or self.restarts
+        self.goes_on = saved.is_wanted(place, self.running)
+        if self.goes_on:
+            saved.check(place, params, self.line, self.record)
         if self.starts:
             _check_tops(params, self.process.vm if self.running else None)
             if not params["incoming"]:
@@ -91,6 +94,7 @@ class Converged:
         self.host = self._host()
         self.plug_failed: PlanFailed | None = None
         self.machine: Dict[str, Any] = {}
+        self.loaded: Dict[str, Any] = {}
 
     def _record(self) -> record.Record:
         """Return what is to be kept of it. Raise Refusal for a document that is not valid."""
@@ -126,6 +130,8 @@ class Converged:
             power=params["power"],
             code=self.code,
             incoming=waits,
+            on_host_shutdown=params["on_host_shutdown"],
+            save_timeout=params["save_timeout"],
         )
 
     def _host(self) -> Outcome:
@@ -139,7 +145,8 @@ class Converged:
         host = self.task.host()
         self.image_needed = image_to_come(params)
         host.coming = {self.image_needed: None} if self.image_needed else {}
-        wanted = items(params, place, self.firmware, self.record, self.running is not None, self.task.check_mode)
+        runs = self.running is not None or self.goes_on
+        wanted = items(params, place, self.firmware, self.record, runs, self.task.check_mode)
         # no kind of the host speaks to a monitor
         return converge(cast("VM", host), wanted, recreate=False, check_mode=True)
 
@@ -161,7 +168,9 @@ class Converged:
         self.foretold = self._foretell()
         if self.starts:
             steps.append(self._start_step())
-        if self.starts or self.foretold["changed"]:
+        if self.goes_on:
+            steps.append(saved.load_step(self.place, self._load))
+        if self.starts or self.goes_on or self.foretold["changed"]:
             steps.append(Step(do=self._plug, hidden=True))
         if self.starts and self.params["incoming"]:
             # it comes back: from now on the record tells so
@@ -202,6 +211,7 @@ class Converged:
 
     def _foretell(self) -> Dict[str, Any]:
         """Return the machine's part of the result, as far as it can be told now. Raise Refusal for what can't be done."""
+        power = saved.power_left(self.place, self._power) if self.goes_on else self._power
         coming = {
             comparison.want["path"]: comparison.want.get("virtual_size")
             for comparison in self.host.comparisons
@@ -211,7 +221,7 @@ class Converged:
             vm = cast("VM", self.process.vm)
             vm.coming = coming
             try:
-                return plug(self.task, vm, self._document(), self._power, True)
+                return plug(self.task, vm, self._document(), power, True)
             finally:
                 vm.coming = {}
                 vm.forget()
@@ -224,7 +234,7 @@ class Converged:
             except (errors.QMPError, TaskError) as exc:
                 return self._not_foretold(exc)
             try:
-                return plug(self.task, vm, self._document(), self._power, True)
+                return plug(self.task, vm, self._document(), power, True)
             except Refusal as exc:
                 if is_whole(self.arguments):
                     raise
@@ -243,9 +253,9 @@ class Converged:
         """Return the record, its document with the disk as large as it shall be, if it is the one that QEMU runs on."""
         params = self.params
         # what does not run has been grown by qemu-img
-        if self.running is None or not params["disk_size"] or params["incoming"]:
+        if (self.running is None and not self.goes_on) or not params["disk_size"] or params["incoming"]:
             return self.wanted
-        if not self.restarts and not self._runs_on_disk():
+        if not self.restarts and not self.goes_on and not self._runs_on_disk():
             return self.wanted
         grown = {"node_name": "disk-node", "size": params["disk_size"]}
         document = self.wanted.document
@@ -267,11 +277,15 @@ class Converged:
                 raise self._joined(exc) from exc
 
     def _start(self, deadline: Deadline) -> None:
-        self.process.start(self.line, self.params["start_timeout"])
+        self.process.start(saved.waiting(self.line) if self.goes_on else self.line, self.params["start_timeout"])
+
+    def _load(self, deadline: Deadline) -> None:
+        self.loaded = saved.prepare(self.process, cast("record.Record", self.record))
+        saved.load(self.task, self.place, self.process, self.params["save_timeout"])
 
     def _plug(self, deadline: Deadline) -> None:
         try:
-            self.machine = self.process.plug(self._document(), self._power)
+            self.machine = saved.joined(self.loaded, self.process.plug(self._document(), self._power))
         except PlanFailed as exc:
             self.plug_failed = exc
             self.process.go_on(self.params["power"])

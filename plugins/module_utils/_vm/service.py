@@ -71,9 +71,11 @@ class Service:
     def _text(self, where: str) -> str:
         params, place = self.params, self.place
         start, stop = (" ".join(map(_word, code.command(where, verb, place.directory))) for verb in ("start", "stop"))
+        saves = params["save_timeout"] if params["on_host_shutdown"] == "save" else 0
+        # a guest that can't go on is started anew, and one that can't be saved is shut down
         limits = [
-            max(params["start_timeout"] + params["plug_timeout"], 1) + 5,
-            max(params["shutdown_timeout"] * 2, 1) + 10,
+            max(params["start_timeout"] + params["plug_timeout"], 1) * (2 if saves else 1) + saves + 5,
+            max(params["shutdown_timeout"] * 2, 1) + saves + 10,
         ]
         mounts = " ".join(_word(path) for path in (place.directory, os.path.dirname(params["disk"])))
         restart = "on-failure" if params["autostart"] else "no"
