@@ -104,7 +104,7 @@ options:
       - What becomes of the guest when systemd stops it, as when the host goes down or with C(systemctl stop).
       - V(shutdown) presses its power button.
       - V(save) saves it to the file C(saved) in O(directory), and it goes on from there when it is started the next time, by systemd or
-        by this module: see M(vmm.qemu.qemu_save). If that fails, its power button is pressed.
+        by this module, as M(vmm.qemu.qemu_save) does. If that fails, its power button is pressed.
       - When systemd starts it and it can't go on, since a disk has changed meanwhile, say, then it is started anew, as after a power
         failure. The journal has the reason, and what was saved is never loaded, and kept as C(saved.old). This module fails instead.
       - With O(state=stopped) this module shuts the guest down in any case. A guest that is saved stays so.

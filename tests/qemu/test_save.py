@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Run
+from ansible_collections.vmm.qemu.plugins.module_utils._host import saved_file
+from ansible_collections.vmm.qemu.plugins.module_utils._migration import save as save_module
 from support.migration import count
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
@@ -100,3 +104,245 @@ def test_a_guest_counts_on(start_vm: Callable[..., VM], tmp_path: Path, disk: st
     assert deeds(save(there.qmp, path, state="absent", check=True)) == ["rm"] and path.exists()
     assert deeds(save(there.qmp, path, state="absent")) == ["rm"] and not path.exists()
     same(there.qmp, path, state="absent")
+
+
+# -- without a guest: a machine that runs its firmware --------------------------------------------------------
+
+
+def small(start_vm: Callable[..., VM], *args: str, **options: Any) -> VM:
+    """One that runs."""
+    vm = start_vm(memory="64", ports=["rp0"], args=args, **options)
+    vm.observer.execute("cont")
+    return vm
+
+
+def waiting(start_vm: Callable[..., VM], *args: str, **options: Any) -> VM:
+    return start_vm(memory="64", ports=["rp0"], args=[*args, *DEFER], **options)
+
+
+def is_as_before(vm: VM, path: Path, settings: dict[str, Any]) -> None:
+    """Its guest runs, and nothing is left."""
+    assert vm.observer.status() == "running" and os.listdir(path.parent) == []
+    assert vm.observer.look("query-migrate-parameters") == settings
+    assert not any(entry["state"] for entry in vm.observer.look("query-migrate-capabilities"))
+    assert vm.observer.look("query-fdsets") == []
+
+
+def killed(vm: VM, path: Path, before: int, **options: Any) -> bool:
+    """Run it in a process that ends before it sends a step of that number. Tell whether there is such a step."""
+    child = os.fork()
+    if not child:
+        sent, real = [], Run.send
+
+        def send(self: Run, step: Any, *rest: Any, **more: Any) -> None:
+            sent.append(step)
+            if len(sent) > before:
+                os._exit(9)
+            real(self, step, *rest, **more)
+
+        Run.send = send  # type: ignore[method-assign]
+        try:
+            save(vm, path, **options)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(directory)], check=True)
+    yield directory
+    subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A directory for the file."""
+    directory = tmp_path / "saved"
+    directory.mkdir()
+    return directory / "vm"
+
+
+def test_killed_before_each_step_of_saving(start_vm: Callable[..., VM], here: Path, disk: str) -> None:
+    for number in range(9):
+        vm = small(start_vm, *with_disk(disk))
+        if not killed(vm, here, number):
+            break
+        assert not here.exists() or vm.observer.status() == "postmigrate"
+        step(vm, here)
+        assert vm.wait_exit() == 0 and os.listdir(here.parent) == ["vm"]
+        there = waiting(start_vm, *with_disk(disk))
+        step(there, here, state="running")
+        assert there.observer.status() == "running" and os.listdir(here.parent) == []
+        there.close()
+    assert number == 4
+
+
+@pytest.mark.parametrize("parallel", [None, 2])
+def test_killed_before_each_step_of_loading(
+    start_vm: Callable[..., VM], here: Path, disk: str, parallel: int | None, qemu_version: str
+) -> None:
+    parallel = parallel if qemu_version == "10.0" else None
+    for number in range(12):
+        vm = small(start_vm, *with_disk(disk))
+        save(vm, here, **({"parallel": parallel} if parallel else {}))
+        vm.close()
+        there = waiting(start_vm, *with_disk(disk))
+        was_killed = killed(there, here, number, state="running")
+        assert not here.exists() or there.observer.status() in ("inmigrate", "paused")
+        if was_killed:
+            step(there, here, state="running")
+        assert there.observer.status() == "running" and os.listdir(here.parent) == []
+        assert there.observer.look("query-fdsets") == []
+        assert not any(entry["state"] for entry in there.observer.look("query-migrate-capabilities"))
+        same(there, here, state="running")
+        there.close()
+        if not was_killed:
+            break
+    assert number >= 6
+
+
+def test_a_qemu_that_dies_with_what_it_loads(start_vm: Callable[..., VM], here: Path, disk: str) -> None:
+    vm = small(start_vm, *with_disk(disk))
+    save(vm, here)
+    # before the file has lost its name, it is loaded again; after that never
+    there = waiting(start_vm, *with_disk(disk))
+    assert killed(there, here, 4, state="running")
+    there.close()
+    there = waiting(start_vm, *with_disk(disk))
+    assert killed(there, here, deeds(save(there, here, check=True, state="running")).index("cont") + 3, state="running")
+    assert os.listdir(here.parent) == ["vm.loaded"]
+    there.close()
+    there = waiting(start_vm, *with_disk(disk))
+    refused(there, here, "vm.loaded has been loaded before", state="running")
+    assert deeds(step(there, here, state="absent")) == ["rm"] and os.listdir(here.parent) == []
+
+
+def test_a_paused_guest_stays_paused(start_vm: Callable[..., VM], here: Path) -> None:
+    vm = small(start_vm)
+    vm.observer.execute("stop")
+    step(vm, here)
+    there = waiting(start_vm)
+    assert "cont" not in deeds(step(there, here, state="running"))
+    assert there.observer.status() == "paused" and os.listdir(here.parent) == []
+    same(there, here, state="running")
+
+
+def test_a_file_that_is_not_loaded_and_is_kept(start_vm: Callable[..., VM], here: Path, disk: str) -> None:
+    image = Path(disk.rpartition("=")[2])
+    vm = small(start_vm, *with_disk(disk))
+    save(vm, here)
+    for args, words in (
+        (["-uuid", "12345678-1234-1234-1234-123456789abc"], "its uuid is"),
+        (["-M", "q35,graphics=off", "-m", "96"], "its memory is"),
+        (["-name", "other"], "its name is bed"),
+    ):
+        there = waiting(start_vm, *with_disk(disk), *args)
+        refused(there, here, "the guest of another virtual machine", words, "it is kept", state="running")
+        there.close()
+
+    there = waiting(start_vm)
+    refused(there, here, str(image), "is not in both", state="running")
+    there.close()
+    there = waiting(start_vm, *with_disk(disk))
+    found = image.stat()
+    os.utime(image, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+    refused(there, here, str(image), "has changed since", "The file is kept", state="running")
+    os.utime(image, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+    content = here.read_bytes()
+    os.truncate(here, len(content) - 1)
+    refused(there, here, "is not whole", state="running")
+    # as long as it was, and with no end
+    here.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    refused(there, here, "which is kept", "QEMU has ended", foretold=False, state="running")
+    assert there.wait_exit() != 0
+    here.write_bytes(content)
+    there = waiting(start_vm, *with_disk(disk))
+    step(there, here, state="running")
+
+
+def test_a_guest_that_runs_beside_a_file(start_vm: Callable[..., VM], here: Path) -> None:
+    """One is older than the other: neither is saved over it, nor is it loaded."""
+    vm, other = small(start_vm), small(start_vm)
+    save(vm, here)
+    content = here.read_bytes()
+    refused(other, here, "has a guest already", "state=absent", state="saved")
+    refused(other, here, "not from there", "-incoming defer", state="running")
+    assert here.read_bytes() == content and other.observer.status() == "running"
+    step(other, here, state="absent")
+    # one that was let run on, though it is saved, is never loaded from there
+    assert killed(other, here, 3)
+    other.observer.execute("cont")
+    refused(other, here, "has a guest already", state="saved")
+    refused(other, here, "not from there", state="running")
+
+
+def test_no_room(start_vm: Callable[..., VM], small_disk: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vm = small(start_vm)
+    settings = vm.observer.look("query-migrate-parameters")
+    path = small_disk / "vm"
+    refused(vm, path, "bytes are free", str(small_disk), "make room")
+    monkeypatch.setattr(saved_file, "room", lambda where: 1 << 40)
+    assert killed(vm, path, 1)  # what it had set is set back by the next one that fails
+    refused(vm, path, "was not saved", "goes on", foretold=False)
+    is_as_before(vm, path, settings)
+    step(vm, here)
+
+
+def test_not_over_in_time(start_vm: Callable[..., VM], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = here.parent.parent / "noise"  # a memory that takes a minute
+    noise.write_bytes(os.urandom(1 << 20) * 64)
+    backend = f"memory-backend-file,id=noise,size=64M,mem-path={noise},share=off"
+    vm = small(start_vm, "-object", backend, "-machine", "memory-backend=noise")
+    settings = vm.observer.look("query-migrate-parameters")
+    monkeypatch.setattr(save_module, "_UNLIMITED", 1 << 20)
+    monkeypatch.setattr(save_module, "_LONGEST_DOWNTIME", 0)
+    refused(vm, here, "not over after 4 s", "goes on", foretold=False, timeout=4)
+    is_as_before(vm, here, settings)
+
+
+def test_what_is_at_the_path(start_vm: Callable[..., VM], here: Path) -> None:
+    vm = small(start_vm)
+    for name, target in (("link", here.parent / "elsewhere"), ("dangling", Path("/nonexistent/x"))):
+        (here.parent / name).symlink_to(target)
+    (here.parent / "elsewhere").write_text("mine")
+    for state in ("saved", "running", "absent"):
+        refused(vm, here.parent / "link", "symbolic link", state=state)
+        refused(vm, here.parent / "dangling", "symbolic link", state=state)
+        refused(vm, here.parent / "elsewhere", "mode", state=state)
+    (here.parent / "elsewhere").chmod(0o600)
+    for state in ("saved", "running", "absent"):
+        refused(vm, here.parent / "elsewhere", "is not a saved guest", "it is kept", state=state)
+    assert (here.parent / "elsewhere").read_text() == "mine"
+    refused(vm, here.parent, "Is a directory")
+    refused(vm, here / "none", "no directory")
+    refused(vm, "relative", "is not an absolute path")
+    refused("localhost:1", here, "UNIX socket")
+    for number in (0, 256):
+        refused(vm, here, "parallel", "between 1 and 255", parallel=number)
+    refused(vm, here, "parallel", state="running", parallel=2)
+    for mode, owner in ((0o777, 0), (0o700, 65534)):
+        theirs = here.parent / f"theirs-{owner}"
+        theirs.mkdir()
+        os.chown(theirs, owner, -1)
+        theirs.chmod(mode)
+        refused(vm, theirs / "vm", "others than the user", str(theirs))
+    same(vm, here, state="absent")
+    assert vm.observer.status() == "running"
+
+
+def test_what_can_not_be_saved(start_vm: Callable[..., VM], here: Path) -> None:
+    vm = small(
+        start_vm, "-drive", "if=none,id=f,driver=vvfat,dir=/usr/share/misc,rw=on", "-device", "virtio-blk-pci,drive=f"
+    )
+    refused(vm, here, "the guest can't be saved", "vvfat")
+    there = waiting(start_vm)
+    refused(there, here, "no guest that could be saved", "inmigrate")
+    refused(there, here, "no saved guest", state="running")
+    there.close()
+    refused(there.qmp, here, "no saved guest")
+    refused(there.qmp, here, "-incoming defer", state="running")

@@ -46,6 +46,8 @@ class Header(NamedTuple):
     """In how many channels its memory is mapped to the file; 0: it is one stream."""
     writer: str
     """The QEMU that wrote it (``Process.identity``)."""
+    undo: List[Dict[str, Any]] = []
+    """The commands that set that QEMU back, if it goes on."""
     size: int = 0
     """Bytes of the whole file; 0 as long as it is not whole."""
     disks: Dict[str, List[int]] = {}

@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 _CAN_BE_SAVED = ("running", "paused", "prelaunch", "io-error", "watchdog", "guest-panicked")
 _UNLIMITED = 1 << 40  # bytes a second
 _LONGEST_DOWNTIME = 2_000_000  # ms, the most that QEMU takes: the guest is stopped as soon as it can be
-ON_FAILURE = ("migrate_cancel", "remove-fd", "closefd", "cont")
+_MAPPED = ("mapped-ram", "multifd")
+ON_FAILURE = (
+    *("migrate_cancel", "remove-fd", "closefd", "cont"),
+    *("migrate-set-capabilities", "migrate-set-parameters"),
+)
 
 
 class Save(Operation):
@@ -67,7 +71,7 @@ class Save(Operation):
         path = params["path"]
         now, (part, whole, loaded) = look(vm), map(saved_file.read, saved_file.names(path))
         current = Current(now, Process(vm.session.process).identity, Handed(), part, whole, loaded)
-        current = current._replace(sets=_own_sets(vm) if params["state"] == "running" else [])
+        current = current._replace(sets=[] if params["state"] == "absent" else _own_sets(vm))
         if params["state"] == "saved" and whole is None and now.can_begin:
             current = _read_to_save(vm, current, params)
         elif params["state"] == "saved" and part is not None and now.run_state == "postmigrate":
@@ -76,6 +80,8 @@ class Save(Operation):
             have = settings.read_settings(vm, {"any": True} if whole.channels else None)
             current = current._replace(guest=guest_of(vm), settings=have, fdset=_free_set(vm))
             current = current._replace(disks=images(vm)[0], size=os.stat(path).st_size)
+        elif params["state"] == "running" and any(header and header.channels for header in (whole, loaded)):
+            current = current._replace(settings=settings.read_settings(vm, None))
         return current
 
     def unreachable(self, task: Task, params: Params, error: errors.QMPError) -> Dict[str, Any]:
@@ -207,7 +213,7 @@ def _saving(current: Current, path: str) -> Plan:
 
 def _settings(current: Current, mapped: int, parameters: Dict[str, Any]) -> List[Step]:
     """Return the steps to what a file needs: nothing that a stream between two hosts may have."""
-    on = ("mapped-ram", "multifd") if mapped else ()
+    on = _MAPPED if mapped else ()
     states = current.settings.capabilities
     asked = {name: name in on for name in states if states[name] or name in on}
     if current.settings.parameters.get("tls-creds"):
@@ -249,8 +255,9 @@ def _loading(current: Current, path: str) -> Plan:
     marks = Step(do=lambda deadline: current.handed.mark(whole._replace(loader=me)), hidden=True)
     begins = [Step("stop"), marks, *hand, Step("migrate-incoming", {"uri": uri})]
     sets = _settings(current, whole.channels, channels)
-    back = [undo for step in reversed(sets) for undo in step.undo]
-    closes = [current.handed.closed(current.fdset)] if hand[0].execute == "add-fd" else []
+    back = _unmapped() if whole.channels else []
+    numbers = (*current.sets, *([current.fdset] if hand[0].execute == "add-fd" else []))
+    closes = [current.handed.closed(number) for number in numbers]
     return Plan(sets, [*begins, *_consuming(path), *back, *closes, *_running(whole), _drop(path)])
 
 
@@ -259,6 +266,8 @@ def _arrived(current: Current, path: str) -> Plan:
     now, whole, loaded, me = current.now, current.whole, current.loaded, current.me
     waits = now.run_state == "inmigrate"
     closes = [current.handed.closed(number) for number in current.sets]
+    if any(current.settings.capabilities.get(name) for name in _MAPPED):
+        closes += _unmapped()
     if whole is not None and whole.loader == me:
         goes_on = now.run_state == "paused" or waits
         return Plan(later=[*_consuming(path), *closes, *(_running(whole) if goes_on else ()), _drop(path)])
@@ -274,6 +283,13 @@ def _arrived(current: Current, path: str) -> Plan:
             f"path: there is no saved guest at {path}, and the status of the virtual machine is {now.run_state}"
         )
     return Plan()
+
+
+def _unmapped() -> List[Step]:
+    """Return the step by which later migrations go over the network again."""
+    return [
+        Step("migrate-set-capabilities", {"capabilities": [{"capability": name, "state": False} for name in _MAPPED]})
+    ]
 
 
 def _consuming(path: str) -> List[Step]:

@@ -25,6 +25,8 @@ _REMOTE = frozenset(
 )
 
 
+BY_NAME = "vmm-save"
+"""What a descriptor is called where there are no sets of them for migrations."""
 OPAQUE = "vmm.qemu.save"
 """By which a set of descriptors is known for one that was made here."""
 
@@ -107,7 +109,7 @@ class Handed:
 
     def by_name(self, path: str, mode: int) -> Tuple[List[Step], str]:
         """Return the step that hands it over under a name, for a QEMU which has no ``file:``, and its address."""
-        return [Step("getfd", {"fdname": "vmm-save"}, fds=[_Opened(self, mode)], hidden=True)], "fd:vmm-save"
+        return [Step("getfd", {"fdname": BY_NAME}, fds=[_Opened(self, mode)], hidden=True)], f"fd:{BY_NAME}"
 
     def closed(self, number: int) -> Step:
         """Return the step that has QEMU close what is in a set."""

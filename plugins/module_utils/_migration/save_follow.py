@@ -21,12 +21,13 @@ from .._operations.power import Reached
 from .._qmp import errors
 from .._qmp.deadline import Deadline
 from .current import RUNNING, over, progress, status
-from .save_current import images
+from .save_current import BY_NAME, images
 
 if TYPE_CHECKING:
     from .._core.progress import Progress
     from .._core.vm import VM
     from .._engine.operation import Params, Run
+    from .._host.saved_file import Header
     from .save_current import Current
 
 _RESERVE = 3.0
@@ -83,9 +84,10 @@ def _write(run: Run, current: Current, path: str, steps: List[Step]) -> None:
     vm, header = run.vm, current.header
     try:
         if begins:
+            header = header._replace(undo=_undo(run, current))
             saved_file.note(current.handed.file, header)
-            _begin(run, current, begins)
-        _until_written(run, current, path)
+            _begin(run, current, header, begins)
+        _until_written(run, current, header, path)
         disks, unseen = images(vm)
         current.handed.header = header._replace(disks=disks, unseen=unseen)
         try:
@@ -101,16 +103,23 @@ def _write(run: Run, current: Current, path: str, steps: List[Step]) -> None:
         raise _LeftAlone from exc
 
 
-def _begin(run: Run, current: Current, steps: List[Step]) -> None:
+def _undo(run: Run, current: Current) -> List[Dict[str, Any]]:
+    """Return the commands that set QEMU back to before it was saved, also where an earlier task has begun that."""
+    if current.part is not None and current.part.writer == current.me:
+        return current.part.undo
+    return [back.public() for step in reversed(run.plan.steps) for back in step.undo]
+
+
+def _begin(run: Run, current: Current, header: Header, steps: List[Step]) -> None:
     try:
         for step in steps:
             run.send(step)
     except (Refusal, errors.CommandError):
-        _set_back(run, current)
+        _set_back(run, current, header)
         raise
 
 
-def _until_written(run: Run, current: Current, path: str) -> None:
+def _until_written(run: Run, current: Current, header: Header, path: str) -> None:
     """Wait until QEMU has written all. Raise OperationFailed where it has not, and the guest goes on."""
     vm = run.vm
     process, whole = Process(vm.session.process), vm.deadline
@@ -129,7 +138,7 @@ def _until_written(run: Run, current: Current, path: str) -> None:
         vm.deadline = whole
     if status(end) == "completed":
         return
-    _set_back(run, current)
+    _set_back(run, current, header)
     why = f"it was not over after {whole.seconds:.4g} s" if late else end.get("error-desc") or status(end)
     raise OperationFailed(f"the guest was not saved to {path}, and goes on (its status is {vm.status}): {why}")
 
@@ -145,15 +154,14 @@ def _call_back(run: Run) -> Dict[str, Any]:
     return run.watch(lambda: _look(run.vm), every=_LOOK)
 
 
-def _set_back(run: Run, current: Current) -> None:
+def _set_back(run: Run, current: Current, header: Header) -> None:
     """Take back what was set for it, and the descriptors. What can't be is of no harm."""
     run.vm.forget()
-    backs = [back for step in reversed(run.plan.steps) for back in step.undo]
-    given = {step.execute: step for step in run.plan.later}
-    if "add-fd" in given:
-        backs.append(Step("remove-fd", {"fdset-id": current.fdset}, hidden=True))
-    elif "getfd" in given:
-        backs.append(Step("closefd", {"fdname": given["getfd"].arguments["fdname"]}, hidden=True))
+    backs = [Step(undo["execute"], undo["arguments"]) for undo in header.undo]
+    given = [step.execute for step in run.plan.later]
+    numbers = [*current.sets, *([current.fdset] if "add-fd" in given else [])]
+    backs += [Step("remove-fd", {"fdset-id": number}, hidden=True) for number in numbers]
+    backs += [Step("closefd", {"fdname": BY_NAME}, hidden=True)] if "getfd" in given else []
     for back in backs:
         with contextlib.suppress(errors.QMPError, TaskError):
             run.send(back)
