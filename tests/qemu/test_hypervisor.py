@@ -141,7 +141,7 @@ def test_a_reboot_is_a_pause_for_the_guest() -> None:
 
         # a disk that was written to meanwhile
         host.run("systemctl", "stop", UNIT)
-        host.run("qemu-img", "resize", "-q", f"{DIRECTORY}/data.qcow2", "16M")
+        host.run("touch", f"{DIRECTORY}/data.qcow2")
         host.run("systemctl", "start", UNIT)
         assert "data.qcow2 has changed since" in host.journal(UNIT) and "is started anew" in host.journal(UNIT)
         assert counted(host, boots=2) > 0

@@ -8,6 +8,8 @@ Its `pc` machine, since a guest answers hot-plug there: PCI devices go to `pci.0
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +48,18 @@ def test_a_disk(live_vm: VM) -> None:
     vm.guest_sees(blk={"vda"})
     assert names(life.step(id="d0", state="absent")) == ["device_del", "blockdev-del"]
     assert vm.fingerprint() == clean
+
+
+def test_a_guest_saved_and_loaded(start_vm: Callable[..., VM], tmp_path: Path) -> None:
+    path = tmp_path / "saved"
+    vm = start_vm(memory="64")
+    vm.observer.execute("cont")
+    with pytest.raises(ModuleFailed, match="9.0 is the first that can do it in parallel"):
+        run_module(vm, "qemu_save", path=str(path), parallel=2)
+    assert run_module(vm, "qemu_save", path=str(path))["changed"] and vm.wait_exit() == 0
+    there = start_vm(memory="64", args=["-incoming", "defer"])
+    assert run_module(there, "qemu_save", path=str(path), state="running")["changed"]
+    assert there.observer.status() == "running" and not list(tmp_path.iterdir())
 
 
 def test_a_disk_behind_scsi(live_vm: VM) -> None:

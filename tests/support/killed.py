@@ -11,7 +11,11 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply
+from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Run
+
+_KILLED = 9
 
 
 def forked(task: Callable[[], Any], send: Callable[..., None] = apply._send) -> int:
@@ -45,3 +49,24 @@ def killed_before(step: int, task: Callable[[], Any]) -> bool:
     ended = os.waitpid(forked(task, send), 0)[1]
     assert ended in (0, signal.SIGKILL)
     return ended != 0
+
+
+def killed(run: Callable[[], Any], before: Callable[[int, Step], bool]) -> bool:
+    """`run()`, until it is about to send a step for which `before(number, step)` is true. Tells whether there was one."""
+    child = os.fork()
+    if not child:
+        sent: list[Step] = []
+        real = Run.send
+
+        def send(self: Run, step: Step, *rest: Any, **more: Any) -> None:
+            sent.append(step)
+            if before(len(sent) - 1, step):
+                os._exit(_KILLED)
+            real(self, step, *rest, **more)
+
+        Run.send = send  # type: ignore[method-assign]
+        try:
+            run()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == _KILLED

@@ -19,8 +19,11 @@ class Process:
 
     @property
     def identity(self) -> str:
-        """What tells it from any other since the host started; empty where it is not known."""
-        return f"{self.pid} {self._start_time}" if self.pid else ""
+        """What tells it from any other, also after a reboot; empty where it is not known."""
+        if not self.pid:
+            return ""
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot:
+            return f"{boot.read().strip()} {self.pid} {self._start_time}"
 
     @property
     def alive(self) -> bool:

@@ -96,11 +96,17 @@ def check_place(path: str) -> None:
 
 
 def read(path: str) -> Header | None:
-    """Return what is noted in a file; None: there is none. Raise Refusal for what is not a saved guest of this user's."""
+    """Return what is noted in a file; None: there is none. Raise Refusal for what is not a saved guest of this user's.
+
+    Blank is what a task has left under the name for a new file that was killed when it had just made it.
+    """
     if not os.path.lexists(path):
         return None
     with opened(path) as file:
-        return _header(path, file)
+        begins = os.pread(file, LENGTH, 0)
+    if not begins.strip(b"\0") and path.endswith(part_file.part_path("")):
+        return None
+    return _header(path, begins)
 
 
 @contextlib.contextmanager
@@ -126,8 +132,7 @@ def opened(path: str) -> Iterator[int]:
         os.close(file)
 
 
-def _header(path: str, file: int) -> Header:
-    begins = os.pread(file, LENGTH, 0)
+def _header(path: str, begins: bytes) -> Header:
     if begins.startswith(_MAGIC):
         with contextlib.suppress(ValueError, TypeError):
             return Header(**json.loads(begins[len(_MAGIC) :].rstrip(b"\0")))

@@ -70,7 +70,8 @@ class Save(Operation):
         """Return where the guest is, and the files. Raise Refusal for what can't be saved, or is not ours."""
         path = params["path"]
         now, (part, whole, loaded) = look(vm), map(saved_file.read, saved_file.names(path))
-        current = Current(now, Process(vm.session.process).identity, Handed(), part, whole, loaded)
+        me = Process(vm.session.process).identity or os.urandom(8).hex()  # what is not known is like no other
+        current = Current(now, me, Handed(), part, whole, loaded)
         current = current._replace(sets=[] if params["state"] == "absent" else _own_sets(vm))
         if params["state"] == "saved" and whole is None and now.can_begin:
             current = _read_to_save(vm, current, params)
