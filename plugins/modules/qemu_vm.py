@@ -129,6 +129,7 @@ options:
   machine:
     description:
       - The machine type. One with a version (V(pc-q35-7.2)) stays the same when QEMU is upgraded, and can be migrated to a newer QEMU.
+      - One without a version (V(q35)) is the newest that its QEMU has when it starts, and stays that for as long as its guest runs.
     type: str
     default: q35
   machine_options:
@@ -359,6 +360,26 @@ options:
       - Whether to unplug and plug again what differs and can't change, as O(vmm.qemu.qemu_machine#module:recreate).
     type: bool
     default: false
+  upgradable:
+    description:
+      - Whether its memory is where another QEMU can take it over as it is, for O(upgrade=cpr). It is a memfd then, and shared.
+      - Takes QEMU 10.0. For a virtual machine that runs it takes a restart.
+    type: bool
+    default: false
+  upgrade:
+    description:
+      - With O(state=running), move the guest from the QEMU that runs to the one that is installed (O(binary)), on the same host and without a
+        restart. Nothing else of the virtual machine changes, whatever the other options say. One that runs on that QEMU already is fine, and
+        so is one that does not run.
+      - V(cpr) hands the guest's memory over as it is, which takes a moment. It needs QEMU 10.0 on both sides and O(upgradable).
+      - V(migrate) is a migration from one process to another, which takes the guest's memory a second time while it goes on.
+      - V(auto) is V(cpr) where it can be, and else V(migrate).
+      - The machine type stays the one that it has, with its version. What is plugged in is plugged in at the new QEMU. Sockets, pidfile,
+        and unit are the same afterwards.
+      - It is refused for what can't move, by name, and before anything is done. When it fails later the guest stays where it was. A task that
+        was killed leaves that to the next one, which finishes it or takes it back.
+    type: str
+    choices: [auto, cpr, migrate]
   timeout:
     description: Seconds that all of it may take. If not set, what the other limits come to, and ten minutes for images.
     type: float
@@ -404,6 +425,11 @@ EXAMPLES = r"""
       web2:
       web3:
 
+- name: Its guest moves to the QEMU that is installed by now
+  vmm.qemu.qemu_vm:
+    name: web1
+    upgrade: auto
+
 - name: It is shut down, and goes, but for its data
   vmm.qemu.qemu_vm:
     name: web1
@@ -423,7 +449,7 @@ machines:
     web2: {changed: false, commands: [], failed: true, msg: 'image: ...'}
 plan:
   description: What changes on the host and in the machine, in the order in which it is done. In check mode what would.
-  returned: success
+  returned: success, without O(upgrade)
   type: list
   elements: dict
   sample:
@@ -445,7 +471,7 @@ plan:
       type: dict
 summary:
   description: How many things are added, changed, removed, and unchanged.
-  returned: success
+  returned: success, without O(upgrade)
   type: dict
   sample: {add: 9, change: 0, remove: 0, unchanged: 1}
 msg:
@@ -454,7 +480,7 @@ msg:
   type: str
 vm:
   description: Everything that was plugged in, as it is in the end, by kind and id, and the run state as C(status).
-  returned: success
+  returned: success, without O(upgrade)
   type: dict
 instance:
   description: QEMU's process.
@@ -482,7 +508,7 @@ instance:
       elements: str
 restart_required:
   description: Whether it runs with other arguments than these options make.
-  returned: success
+  returned: success, without O(upgrade)
   type: bool
 start_command:
   description: The command line that starts it with all that it has. Empty where nothing but this module shall.
@@ -490,6 +516,27 @@ start_command:
   type: list
   elements: str
   sample: [/usr/bin/python3, -I, /var/lib/vmm-qemu/.code/0123456789abcdef, start, /var/lib/vmm-qemu/web1]
+upgrade:
+  description: From which QEMU to which one it has moved, or in check mode would.
+  returned: success, with O(upgrade)
+  type: dict
+  sample: {from: 7.2.22 (Debian 1:7.2+dfsg-7), to: 10.0.2 (Debian 1:10.0.2+ds-2), method: migrate, downtime_ms: 31, total_ms: 1380}
+  contains:
+    from:
+      description: The QEMU that ran, and its package. If nothing changes, the one that runs.
+      type: str
+    to:
+      description: The QEMU that is installed.
+      type: str
+    method:
+      description: How it moves, V(cpr) or V(migrate). Only when it does.
+      type: str
+    downtime_ms:
+      description: How long the guest stood still, in milliseconds, as QEMU has measured it.
+      type: int
+    total_ms:
+      description: How long the migration took, in milliseconds.
+      type: int
 seed_unread:
   description: Whether there is a new seed that the guest does not read, since its instance-id is the same.
   returned: success, with O(state=running)

@@ -23,6 +23,9 @@ CHARDEV = "vmm-qmp"
 _OWN = {"daemonize": "", "name": "name", "pidfile": "pidfile"}
 _LAST = "-daemonize"
 _BEGINNING = ("-S", "--S", "-incoming", "--incoming")
+_MACHINE = ("-machine", "--machine", "-M", "--M")
+# type=q35 anywhere, or the first word alone
+_TYPE = re.compile(r"((?:^|,)type=|^(?=[^,=]+(?:,|$)))([^,=]+)")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@: -]*\Z")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _ARCHITECTURES = {
@@ -90,17 +93,35 @@ def same(wanted: Sequence[str], running: Sequence[str]) -> bool:
     A wrapper may put options of its own before and behind; both ends of ``wanted`` are marks, so a part of a longer
     command line is not taken for all of it. How its guest began makes no other machine.
     """
-    wanted, running = _without_beginning(wanted), _without_beginning(running)
+    wanted, running = without_beginning(wanted), without_beginning(running)
     count = len(wanted)
     return any(running[at : at + count] == wanted for at in range(len(running) - count + 1))
 
 
-def _without_beginning(arguments: Sequence[str]) -> List[str]:
+def without_beginning(arguments: Sequence[str]) -> List[str]:
     """Return the options but for those by which a guest begins: stopped, or as one that comes from elsewhere."""
     return [
         text
         for before, text in zip(["", *arguments], arguments)
         if text not in _BEGINNING and before not in ("-incoming", "--incoming")
+    ]
+
+
+def machine_type(arguments: Sequence[str]) -> str | None:
+    """Return the machine type that a command line names, be it an alias; None where it names none."""
+    for option, text in zip(arguments, arguments[1:]):
+        found = _TYPE.search(text) if option in _MACHINE else None
+        if found:
+            return found.group(2)
+    return None
+
+
+def with_machine_type(arguments: Sequence[str], kind: str) -> List[str]:
+    """Return the same command line with another machine type, where it names one."""
+    before = ["", *arguments]
+    return [
+        _TYPE.sub(rf"\g<1>{kind}", text, count=1) if option in _MACHINE else text
+        for option, text in zip(before, arguments)
     ]
 
 

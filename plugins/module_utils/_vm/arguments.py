@@ -10,6 +10,7 @@ from typing import Any, Dict, List
 
 from .options import Place
 
+_SHARED = {"memory-backend": "vm-memory", "aux-ram-share": "on"}
 _SOCKETS = ("console", "monitor", "agent")
 
 
@@ -17,6 +18,8 @@ def arguments(params: Dict[str, Any], place: Place, uefi_code: str | None) -> Di
     """Return the arguments as ``qemu_instance`` takes them. ``uefi_code``: the firmware, None: the BIOS."""
     made = {**_beginning(params), **_machine(params, place)}
     made["blockdev"], made["device"] = _blockdevs(params, place), _devices(params)
+    if params["upgradable"]:
+        made["object"] = [_shared_memory(params["memory"])]
     if uefi_code:
         code = {"if": "pflash", "unit": 0, "format": "raw", "readonly": True, "file": uefi_code}
         made["drive"] = [code, {"if": "pflash", "unit": 1, "format": "raw", "file": place.uefi_vars}]
@@ -47,7 +50,12 @@ def _machine(params: Dict[str, Any], place: Place) -> Dict[str, Any]:
         "nodefaults": True,
         "no-user-config": True,
         "display": "none",
-        "machine": {"type": params["machine"], "accel": params["accel"], **params["machine_options"]},
+        "machine": {
+            "type": params["machine"],
+            "accel": params["accel"],
+            **(_SHARED if params["upgradable"] else {}),
+            **params["machine_options"],
+        },
         "cpu": params["cpu"] or False,
         "smp": {"cpus": 1, "maxcpus": params["vcpus_max"]} if hot else {"cpus": params["vcpus"]},
         "m": {"size": params["memory"], **memory},
@@ -59,6 +67,12 @@ def _machine(params: Dict[str, Any], place: Place) -> Dict[str, Any]:
         "chardev": sockets,
         "mon": [{"chardev": "monitor", "mode": params["monitor_mode"]}],
     }
+
+
+def _shared_memory(size: str) -> Dict[str, Any]:
+    """Return the object that has the guest's memory where another QEMU can take it over. A plain number is in MiB, as in -m."""
+    size = f"{size}M" if size.isdigit() else size
+    return {"qom-type": "memory-backend-memfd", "id": _SHARED["memory-backend"], "size": size, "share": True}
 
 
 def has_disk(params: Dict[str, Any]) -> bool:

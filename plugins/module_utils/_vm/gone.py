@@ -19,6 +19,7 @@ from .._engine.comparison import Comparison, Item
 from .._engine.converge import converge
 from .._host import directory, part_file
 from . import code, record, saved, service
+from .beside import check_whole
 from .chain import disks_named, gone_on
 from .directory import DIRECTORY, check_own
 from .host_items import mark
@@ -39,6 +40,7 @@ def run(task: Task, params: Dict[str, Any]) -> Dict[str, Any]:
     place = Place(params["directory"], params["user"])
     there = directory.look(place.directory) is not None
     check_own(place, params, removal=absent)
+    check_whole(place)
     # whatever started it: a unit that is there goes with it
     has_units = service.is_wanted(params) or service.is_wanted({**params, "service": "auto"})
     unit = service.Service(place, params) if has_units else None

@@ -27,6 +27,10 @@ def run(task: Task) -> Dict[str, Any]:
     """Return the task's result. Raise TaskError, PlanFailed and the session's errors."""
     params = checked(task.params)
     task.deadline = Deadline(seconds(params), task.deadline.stop)
+    if params["upgrade"] and params["state"] == "running":
+        from . import upgrade
+
+        return upgrade.run(task, params)
     if params["state"] == "running":
         return running.run(task, params)
     return gone.run(task, params)

@@ -83,6 +83,8 @@ OPTIONS = {
     "balloon": Option("str"),
     "purge": Option("bool", default=False),
     "recreate": Option("bool", default=False),
+    "upgrade": Option("str", choices=["auto", "cpr", "migrate"]),
+    "upgradable": Option("bool", default=False),
     "timeout": Option("float"),
     **UNUSED,
 }

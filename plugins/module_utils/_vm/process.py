@@ -74,6 +74,10 @@ class Process(Instance):
             told = line[0] == binary and option in line and line[line.index(option) + 1 :][:1] == [value]
             if told and _is_older_program(binary, self._kept_at):
                 return [option, value]
+        return self.user_option(binary, user)
+
+    def user_option(self, binary: str, user: str) -> List[str]:
+        """Return how a QEMU drops its privileges, by what it says itself."""
         return super()._user_option(binary, user)
 
     def look(self) -> Running | None:
@@ -81,6 +85,22 @@ class Process(Instance):
         if self.vm is not None and self.vm.session.closed:
             self.task.disconnect()
         return super().look()
+
+    def differs(self, running: Running, wanted: List[str]) -> bool:
+        """Tell whether it would have to be restarted to be what is wanted."""
+        return super().differs(running, self.as_started(running, wanted))
+
+    def as_started(self, running: Running, wanted: List[str]) -> List[str]:
+        """Return the command line that is wanted, an alias of a machine type (q35) as what it meant when the VM was started.
+
+        A guest that has moved to another QEMU since has the machine type that it had.
+        """
+        has, alias = command_line.machine_type(running.command_line), command_line.machine_type(wanted)
+        if has and alias and has != alias and self.vm is not None:
+            named = [machine["name"] for machine in self.vm.ask("query-machines") if machine.get("alias") == alias]
+            if [_family(name) for name in named] == [_family(has)]:
+                return command_line.with_machine_type(wanted, has)
+        return wanted
 
     def start(self, line: List[str], seconds: float) -> None:
         """Start it, unless somebody has done so meanwhile. Raise OperationFailed with QEMU's own words."""
@@ -156,6 +176,11 @@ class Process(Instance):
     def connected(self) -> VM:
         """Return the VM, through a session that is open."""
         return self.vm or self._reconnect()
+
+
+def _family(machine: str) -> str:
+    """Return a machine type without its version."""
+    return machine.rpartition("-")[0]
 
 
 def _is_older_program(path: str, record: str) -> bool:

@@ -25,6 +25,7 @@ from .._machine.document import validated
 from .._qmp import errors
 from . import code, firmware, record, saved, service
 from .arguments import arguments, has_seed, instance_id
+from .beside import check_whole
 from .chain import disks_named, gone_on
 from .console import bound_log
 from .directory import check_own
@@ -59,6 +60,7 @@ class Converged:
         self.firmware = firmware.find(params)
         self.service = service.Service(place, params) if service.is_wanted(params) else None
         check_own(place, params, removal=False)
+        check_whole(place)
         self.record = record.read(place.record)
         self.arguments = arguments(params, place, self.firmware.code if self.firmware else None)
         self.process = instance(
@@ -115,6 +117,8 @@ class Converged:
         waits = params["incoming"] and (self.running is None or self.running.status == "inmigrate")
         # a process that can't be told to be ours is as good as none
         started = self.record.started if self.differs and not self.restarts and self.record else self.line
+        if self.running is not None and not self.differs:
+            started = self.process.as_started(self.running, self.line)
         return record.Record(
             name=params["name"],
             user=params["user"],
