@@ -48,6 +48,7 @@ class Roles:
         self.home = self.base / "home"
         self.home.mkdir()
         self.prefix: Sequence[str] = ()
+        self.before = ""  # Python that the module's process runs first
         self.environment: dict[str, str] = {}
 
     def run(self, check: bool = False, diff: bool = False, **variables: Any) -> PlayRun:
@@ -113,7 +114,7 @@ class Machines(Roles):
             own = {key: value for key, value in own.items() if key not in ("name", "directory")}
         call = {"options": {**small, **own, **variables}, "check": check, "diff": diff}
         done = subprocess.run(
-            [*self.prefix, sys.executable, "-c", CALL],
+            [*self.prefix, sys.executable, "-c", self.before + CALL],
             check=False,
             input=json.dumps(call),
             env={**os.environ, "PYTHONPATH": str(collection_root()), **self.environment},

@@ -3,16 +3,18 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What systemd runs: a VM started from its record with all that it has, or stopped. The same code as a task's.
 
-python3 -I DIRECTORY-OF-THE-CODE start|stop VM-DIRECTORY
+python3 -I DIRECTORY-OF-THE-CODE start|stop|reload VM-DIRECTORY
 """
 # Private to the collection: may change without notice.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
+from .._core import safe_open
 from .._core.errors import Refusal, TaskError
 from .._core.failure import failure, plan_failure
 from .._core.interrupt import interruptible
@@ -22,6 +24,7 @@ from .._engine.apply import apply
 from .._engine.comparison import Item
 from .._engine.converge import converge
 from .._host import part_file
+from .._host import process as host_process
 from .._qmp import errors
 from .._qmp.session import QMPSession
 from . import record, saved, service
@@ -39,9 +42,9 @@ def main() -> None:
     """Run as a program. What fails is one sentence on stderr, which is the unit's journal."""
     try:
         verb, where = sys.argv[1:]
-        act = {"start": start, "stop": stop}[verb]
+        act = {"start": start, "stop": stop, "reload": reload}[verb]
     except (ValueError, KeyError):
-        raise SystemExit(f"usage: {sys.argv[0]} start|stop DIRECTORY") from None
+        raise SystemExit(f"usage: {sys.argv[0]} start|stop|reload DIRECTORY") from None
     with interruptible():
         raise SystemExit(run(act, os.path.normpath(where)))
 
@@ -154,6 +157,18 @@ def _has_run(process: Process, task: Task) -> bool:
     except (errors.QMPError, TaskError):
         return True
     return False
+
+
+def reload(task: Task, place: Place, kept: record.Record) -> None:
+    """Start the QEMU to which a task's upgrade moves the guest, as part of the unit. Without such an order, do nothing."""
+    order = service.beside_file(place)
+    try:
+        with safe_open.regular(order) as file:
+            told = json.loads(file.read())
+    except FileNotFoundError:
+        return
+    part_file.remove(order)
+    host_process.launch(told["line"], told["mark"], task.deadline, lambda: "")
 
 
 def stop(task: Task, place: Place, kept: record.Record) -> None:

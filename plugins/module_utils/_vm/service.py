@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from typing import TYPE_CHECKING, Any, Dict, List
 
@@ -70,7 +71,9 @@ class Service:
 
     def _text(self, where: str) -> str:
         params, place = self.params, self.place
-        start, stop = (" ".join(map(_word, code.command(where, verb, place.directory))) for verb in ("start", "stop"))
+        start, stop, reload = (
+            " ".join(map(_word, code.command(where, verb, place.directory))) for verb in ("start", "stop", "reload")
+        )
         saves = params["save_timeout"] if params["on_host_shutdown"] == "save" else 0
         # a guest that can't go on is started anew, and one that can't be saved is shut down
         limits = [
@@ -93,6 +96,7 @@ Type=forking
 PIDFile={place.pidfile.replace("%", "%%")}
 ExecStart={start}
 ExecStop=-{stop}
+ExecReload={reload}
 TimeoutStartSec={limits[0]}
 TimeoutStopSec={limits[1]}
 Restart={restart}
@@ -149,12 +153,60 @@ WantedBy=multi-user.target
         finally:
             part_file.remove(mark)
 
+    def main_pid(self, deadline: Deadline) -> int:
+        """Return the unit's process; 0 where there is none. Raise OperationFailed."""
+        shown = program.run(
+            ["systemctl", "show", "--property", "MainPID", "--value", self.unit], deadline, "service: systemctl show"
+        )
+        return int(shown)
+
+    def check_renewable(self) -> None:
+        """Raise Refusal for a unit that can't start a second process."""
+        if "\nExecReload=" not in (self.before or ""):
+            raise Refusal(
+                f"service: the unit {self.unit} was made by an earlier version of this collection: run qemu_vm (the role "
+                "vmm.qemu.vm), which renews it, and then this again"
+            )
+
+    def start_beside(self, line: List[str], mark: str, deadline: Deadline) -> None:
+        """Have systemd start another process beside the one that it has, as part of the unit.
+
+        ``mark``: as ``process.launch`` takes it. Raise OperationFailed with what was said.
+        """
+        order = beside_file(self.place)
+        part_file.write("service", order, json.dumps({"line": line, "mark": mark}).encode(), 0o600)
+        try:
+            _run(["systemctl", "reload", self.unit], deadline)
+        except OperationFailed as exc:
+            raise OperationFailed("; ".join(filter(None, [str(exc), _journal(self.unit, deadline)]))) from exc
+        finally:
+            part_file.remove(order)
+
+    def change_main_pid(self, pid: int, deadline: Deadline) -> None:
+        """Have systemd take another process of the unit for its main one: after a reload it reads the pidfile again.
+
+        Raise OperationFailed where it does not.
+        """
+        part_file.write("service", self.place.pidfile, f"{pid}\n".encode(), 0o644)
+        _run(["systemctl", "reload", self.unit], deadline)
+        if self.main_pid(deadline) != pid:
+            raise OperationFailed(f"service: {self.unit} does not take the process {pid} for its own")
+
 
 def begin_file(place: Place) -> str:
     """Return the file that tells the unit to start the process alone. A reboot removes it."""
+    return _run_file(place, "begin")
+
+
+def beside_file(place: Place) -> str:
+    """Return the file that tells the unit which process to start beside its own."""
+    return _run_file(place, "beside")
+
+
+def _run_file(place: Place, what: str) -> str:
     import hashlib
 
-    return f"/run/{_PREFIX}{place.name}-{hashlib.sha1(place.directory.encode()).hexdigest()[:8]}.begin"
+    return f"/run/{_PREFIX}{place.name}-{hashlib.sha1(place.directory.encode()).hexdigest()[:8]}.{what}"
 
 
 def is_wanted(params: Dict[str, Any]) -> bool:

@@ -27,7 +27,7 @@ from .._migration import settings
 from .._migration.current import RUNNING, look
 from .._migration.incoming import INCOMING
 from .._migration.source import MIGRATE
-from . import record, upgrade_checks
+from . import record, service, upgrade_checks, upgrade_taps
 from .options import Place
 from .process import instance
 from .upgrade_launch import Launch
@@ -112,12 +112,20 @@ class Upgrade(Pair):
         self.method = self._method(vm, before, target)
         if self.method == "migrate":
             upgrade_checks.check_memory(self.place.name, vm)
+        unit = self._unit(running.pid)
+        if unit:
+            unit.check_renewable()
         self.old = Side(vm, running.pid, look(vm))
         self.line = self._line(kept.started, kind)
-        return Plan(self._steps(kept))
+        return Plan(self._steps(kept, unit))
+
+    def _unit(self, pid: int) -> service.Service | None:
+        """Return the unit that a process is the main one of; None: it was not started by systemd."""
+        unit = service.Service(self.place, self.params) if service.is_wanted(self.params) else None
+        return unit if unit and unit.before and unit.main_pid(self.task.deadline) == pid else None
 
     def _record(self, running: Running) -> record.Record:
-        kept = record.read(self.place.record)
+        kept = self.kept
         if kept is None or not command_line.same(kept.started[1:], running.command_line):
             raise Refusal(
                 f"{self.place.name}: {self.place.record} does not tell what its process was started with, so that no other can be "
@@ -142,8 +150,8 @@ class Upgrade(Pair):
         line = command_line.with_machine_type(line, kind) if kind else line
         return [self.binary, *line[1:]]
 
-    def _steps(self, kept: record.Record) -> List[Step]:
-        launch = Launch(self, kept, self.line, self.method == "cpr")
+    def _steps(self, kept: record.Record, unit: service.Service | None) -> List[Step]:
+        launch = Launch(self, kept, self.line, self.method == "cpr", unit)
         channels = {"channels": launch.channels} if self.method == "cpr" else {"uri": self.uri}
         back = Step(do=lambda deadline: self.take_back(), command_lines=[{"run": ["kill", self.place.name]}])
         return [
@@ -194,11 +202,14 @@ class Upgrade(Pair):
             old.vm.forget()
             if old.vm.status != "postmigrate":
                 raise OperationFailed(f"{self.place.name}: the old QEMU is {old.vm.status}, and not ended")
+            unit = self._unit(old.pid)
+            if unit:
+                unit.change_main_pid(new.pid, deadline)
             execute_step(Step("quit", wait=Ended(HostProcess(old.pid)), hidden=True), old.vm, deadline)
         self.beside.keep_new()
-        self.pid = new.pid
-        kept = record.read(self.place.record)
+        self.pid, kept = new.pid, self.kept
         if kept is not None:
+            upgrade_taps.keep_new(kept, deadline)
             kind = str(new.vm.prop("/machine", "type")).rpartition("-machine")[0]
             started, usual = self._line(kept.started, kind), self._line(kept.command_line, None)
             record.write(self.place.record, kept._replace(started=started, command_line=usual).text())

@@ -19,6 +19,7 @@ from .._kinds.sections import SECTIONS
 from .._operations.blocked import check_blocked
 from .chain import gone_on
 from .process import plug
+from .upgrade_taps import is_ours
 
 if TYPE_CHECKING:
     from .._core.task import Task
@@ -67,7 +68,7 @@ def check_guest(task: Task, vm: VM, place: Place, kept: Record) -> None:
             "first (qemu_disk_snapshot with state=absent)"
         )
     _check_document(task, vm, name, kept)
-    for what in _shared(vm, place):
+    for what in _shared(vm, place, [str(tap["name"]) for tap in kept.taps]):
         raise Refusal(f"{name}: {what}")
 
 
@@ -85,7 +86,7 @@ def _check_document(task: Task, vm: VM, name: str, kept: Record) -> None:
             )
 
 
-def _shared(vm: VM, place: Place) -> Iterator[str]:
+def _shared(vm: VM, place: Place, made: List[str]) -> Iterator[str]:
     """Yield what two QEMUs can't have at the same time, and what to do."""
     for chardev in vm.ask("query-chardev"):
         found = _SERVER.match(chardev["filename"])
@@ -96,8 +97,12 @@ def _shared(vm: VM, place: Place) -> Iterator[str]:
             )
     yield from _screens(vm, place)
     for ident, line in netdev.wiring(vm).items():
-        if line.info.get("type") == "tap" and "ifname" in line.info:
-            yield f"the netdev {ident} has the tap {line.info['ifname']}, which two QEMUs can't open"
+        name = line.info.get("ifname", "") if line.info.get("type") == "tap" else ""
+        if name and not (name in made and is_ours(place, name)):
+            yield (
+                f"the netdev {ident} has the tap {name}, which two QEMUs can't open and which was not made for it: one of "
+                "taps is handed over"
+            )
     for path, driver in vm.devices().items():
         if driver.startswith(("vhost-user-", "vhost-vsock")):
             yield f"the device {path.rpartition('/')[2]} ({driver}) has a backend that only one QEMU can use"

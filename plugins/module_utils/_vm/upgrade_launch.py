@@ -18,23 +18,28 @@ from .._engine.apply import execute_step
 from .._host import command_line, process
 from .._migration import settings
 from .._qmp import errors
-from . import upgrade_checks
+from . import upgrade_checks, upgrade_taps
 from .process import plug
 
 if TYPE_CHECKING:
     from .._qmp.deadline import Deadline
     from .record import Record
+    from .service import Service
     from .upgrade_pair import Pair, Side
 
 
 class Launch:
     """How it is started."""
 
-    def __init__(self, pair: Pair, kept: Record, line: List[str], cpr: bool) -> None:
-        """``line``: how the old one was started, but for the program. ``cpr``: whether it takes the guest's memory as it is."""
+    def __init__(self, pair: Pair, kept: Record, line: List[str], cpr: bool, unit: Service | None) -> None:
+        """``line``: how the old one was started, but for the program. ``cpr``: whether it takes the guest's memory as it is.
+
+        ``unit``: what the old one is a part of.
+        """
         self.pair = pair
         self.kept = kept
         self.cpr = cpr
+        self.unit = unit
         self.socket = f"{pair.place.run}/cpr"
         main = _channel("main", f"{pair.beside.new}/migration")
         handed = _channel("cpr", self.socket)
@@ -48,6 +53,7 @@ class Launch:
         mark = process.new_mark()
         beside.prepare()
         try:
+            upgrade_taps.give_new(pair.task, pair.place, self.kept, deadline)
             beside.turn_to_new()
             self._launch(mark, deadline)
             new = pair.side(beside.run)
@@ -75,14 +81,14 @@ class Launch:
 
     def _launch(self, mark: str, deadline: Deadline) -> None:
         if not self.cpr:
-            process.launch(self.line, mark, deadline, self._logged)
+            self._run(mark, deadline)
             return
         failed: List[BaseException] = []
         done = threading.Event()
 
         def launch() -> None:
             try:
-                process.launch(self.line, mark, deadline, self._logged)
+                self._run(mark, deadline)
             except BaseException as exc:
                 failed.append(exc)
             done.set()
@@ -98,6 +104,12 @@ class Launch:
             pass  # it has the deadline itself
         if failed:
             raise failed[0]
+
+    def _run(self, mark: str, deadline: Deadline) -> None:
+        if self.unit is None:
+            process.launch(self.line, mark, deadline, self._logged)
+        else:
+            self.unit.start_beside(self.line, mark, deadline)
 
     def _hand_over(self, deadline: Deadline) -> None:
         """Begin the migration at the old one, whose guest runs on until the new one listens for the rest."""

@@ -19,6 +19,7 @@ from .._engine.apply import execute_step
 from .._host import process
 from .._migration.current import RUNNING, Current, has_guest, look
 from .._qmp import errors
+from . import record, upgrade_taps
 from .beside import Beside
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Pair:
         self.beside = Beside(place)
         self.old: Side | None = None
         self.new: Side | None = None
+        self.kept = record.read(place.record)
 
     def look(self) -> None:
         """Look at both, as an upgrade that was begun has left them. Raise Refusal, and the session's errors."""
@@ -69,6 +71,8 @@ class Pair:
 
     def side(self, where: str) -> Side | None:
         """Return the QEMU whose files are in a directory; None where none answers there."""
+        if not os.path.lexists(f"{where}/qmp"):
+            return None
         part = self.task.part({"socket": f"{where}/qmp", "connect_timeout": 5.0, "timeout": 60.0, "tls": None})
         try:
             vm = part.connect()
@@ -101,6 +105,8 @@ class Pair:
         if self.new is not None:
             self.new.vm.session.close()
         _kill([pid for pid in self.beside.processes() if pid != keeps])
+        if self.kept:
+            upgrade_taps.keep_old(self.kept, self.task.deadline)
         self.beside.keep_old()
         self.new = None
         if self.old is not None:
