@@ -134,3 +134,35 @@ def test_a_reboot_is_a_pause_for_the_guest() -> None:
         assert "data.qcow2 has changed since" in host.journal(UNIT) and "is started anew" in host.journal(UNIT)
         is_whole(host)
         assert (directory / "saved.old").exists() and not (directory / "saved").exists()
+
+
+def upgrade(host: Hypervisor, changed: bool) -> None:
+    """Run the role upgrade: it must work, and change something or nothing."""
+    role = {"role": "vmm.qemu.upgrade", "vars": VM1}
+    run = host.play([{"hosts": "hypervisors", "gather_facts": False, "roles": [role]}])
+    assert run.rc == 0, run.output
+    assert any(task.changed for task in run.tasks) == changed, run.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make such namespaces")
+def test_a_unit_moves_to_another_qemu_that_is_then_its_own() -> None:
+    with Hypervisor() as host:
+        provision(host, changed=True)
+        upgrade(host, changed=False)
+        pid = pid_of_qemu(host)
+        qemu = host.run("readlink", f"/proc/{pid}/exe")
+        host.run("cp", qemu, f"{qemu}.new")
+        host.run("mv", f"{qemu}.new", qemu)
+
+        upgrade(host, changed=True)
+        now = pid_of_qemu(host)
+        assert now not in (0, pid) and host.run("pgrep", "-f", "qemu-system") == str(now)
+        assert UNIT in host.run("cat", f"/proc/{now}/cgroup")
+        assert host.run("readlink", f"/proc/{now}/exe") == qemu
+        is_whole(host)
+        assert "vq" not in host.run("ip", "-brief", "link", "show")
+        upgrade(host, changed=False)
+        provision(host, changed=False)
+
+        crash(host)  # systemd has noticed that the process is its own
+        is_whole(host)

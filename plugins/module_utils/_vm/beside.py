@@ -33,6 +33,8 @@ class Beside:
         self.run = place.run
         self.old = f"{place.run}.old"
         self.new = f"{place.run}.new"
+        self.listens_at = f"{place.sockets if place.user else place.run}/migration".replace(place.run, self.new, 1)
+        """Where the new one, which by then runs as its user, listens for the guest."""
 
     @property
     def is_begun(self) -> bool:

@@ -48,7 +48,7 @@ class Upgrade(Pair):
     def __init__(self, task: Task, params: Dict[str, Any]) -> None:
         super().__init__(task, Place(params["directory"], params["user"]))
         self.params = params
-        self.uri = f"unix:{self.beside.new}/migration"
+        self.uri = f"unix:{self.beside.listens_at}"
         settings.check_uri(self.uri)
         self.binary = command_line.find_binary(params["binary"])
         self.process = instance(task, self.place, None)

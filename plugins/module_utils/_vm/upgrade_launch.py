@@ -15,7 +15,7 @@ from .._core.errors import OperationFailed, TaskError
 from .._core.plan import NotReadBack, PlanFailed
 from .._core.step import Step
 from .._engine.apply import execute_step
-from .._host import command_line, process
+from .._host import command_line, directory, process
 from .._migration import settings
 from .._qmp import errors
 from . import upgrade_checks, upgrade_taps
@@ -41,7 +41,7 @@ class Launch:
         self.cpr = cpr
         self.unit = unit
         self.socket = f"{pair.place.run}/cpr"
-        main = _channel("main", f"{pair.beside.new}/migration")
+        main = _channel("main", pair.beside.listens_at)
         handed = _channel("cpr", self.socket)
         self.channels = [main, handed]
         incoming = ["-incoming", "defer", *(["-incoming", json.dumps(handed)] if cpr else [])]
@@ -99,6 +99,7 @@ class Launch:
             if deadline.expired:
                 break
         if not done.is_set():
+            self._let_in()
             self._hand_over(deadline)
         while not done.wait(process.POLL):
             pass  # it has the deadline itself
@@ -110,6 +111,12 @@ class Launch:
             process.launch(self.line, mark, deadline, self._logged)
         else:
             self.unit.start_beside(self.line, mark, deadline)
+
+    def _let_in(self) -> None:
+        """Let the old one connect, which is not root by now, to what the new one has made as root."""
+        if self.pair.place.user:
+            whose = directory.account(self.pair.place.user)
+            os.chown(self.socket, whose.pw_uid, whose.pw_gid, follow_symlinks=False)
 
     def _hand_over(self, deadline: Deadline) -> None:
         """Begin the migration at the old one, whose guest runs on until the new one listens for the rest."""
