@@ -31,7 +31,7 @@ options:
       - V(!all) is only V(min). V(!all,!min) and a name is only what is named.
       - "The subsets are V(status), V(version), V(name), V(uuid), V(cpus), V(hotpluggable_cpus), V(memory),
         V(memory_devices), V(balloon), V(block), V(block_nodes), V(block_jobs), V(jobs), V(chardevs), V(netdevs),
-        V(devices), V(pci), V(objects), V(iothreads), V(migration), V(machine), V(commands), V(events)."
+        V(devices), V(pci), V(objects), V(iothreads), V(migration), V(machine), V(binary), V(commands), V(events)."
       - Another name is an error.
     type: list
     elements: str
@@ -187,6 +187,16 @@ vm:
       description: Architecture, machine type, whether KVM runs it, and whether it can wake up from suspension.
       type: dict
       sample: {arch: x86_64, type: pc-q35-10.0, kvm: true, wakeup_suspend_support: true}
+    binary:
+      description:
+        - The QEMU that runs, the one that its path gives by now, and whether the first is outdated.
+        - Told of a process on the managed host. Elsewhere only the version that runs is known, and the rest is null.
+        - C(installed) is null also where the program is gone, does not tell its version, or could have been put there by others than root.
+      type: dict
+      sample:
+        running: {version: 7.2.22, package: 'Debian 1:7.2+dfsg-7', path: /usr/bin/qemu-system-x86_64, deleted: true}
+        installed: {version: 10.0.2, package: 'Debian 1:10.0.2+ds-2'}
+        outdated: true
     commands:
       description: The names of the commands that this QEMU has.
       type: list

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,10 @@ def test_everything_of_a_full_machine(rich: VM) -> None:
     assert told["version"]["full"].startswith(vm.version)
     assert told["version"]["qemu"] == vm.observer.look("query-version")["qemu"]
     assert told["version"]["package"] == vm.observer.look("query-version")["package"]
+    assert told["binary"]["running"]["version"] == told["version"]["full"] == told["binary"]["installed"]["version"]
+    assert (
+        told["binary"]["running"]["path"] == os.readlink(f"/proc/{vm.pid}/exe") and told["binary"]["outdated"] is False
+    )
     assert (told["name"], told["uuid"]) == ("bed", "12345678-9abc-def0-1234-56789abcdef0")
     assert [cpu["cpu_index"] for cpu in told["cpus"]] == [0]
     assert ["qom_path" in slot for slot in told["hotpluggable_cpus"]] == [False, True]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from support.modules import run_module
 from support.plays import PlayRun
 from support.roles import RUN, Machines
 from support.timing import until
@@ -99,6 +100,13 @@ class Counting(Machines):
         assert self.processes()["vm1"] == result["instance"]["pid"] != pid
         return result
 
+    def binary(self) -> dict[str, Any]:
+        """What qemu_info says of the QEMU that it runs on."""
+        told: dict[str, Any] = run_module(f"{self.base}/vm1/run/qmp", "qemu_info", gather_subset=["binary"])["vm"][
+            "binary"
+        ]
+        return told
+
     def pids(self) -> Iterator[int]:
         """All QEMUs of it."""
         for entry in Path("/proc").iterdir():
@@ -155,7 +163,9 @@ def test_memory_that_is_handed_over(vms: Counting) -> None:
     vms.make(binary, upgradable=True)
     assert not vms.upgrade(binary).tasks[-1].result["changed"]
     for method in ("cpr", "migrate", "cpr")[: None if LONG else 2]:
+        assert not vms.binary()["outdated"]
         vms.own_qemu()
+        assert vms.binary()["outdated"] and vms.binary()["running"]["deleted"]
         vms.moved(method, to=binary, method="auto" if method == "cpr" else method)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,3 +63,18 @@ def program_of(pid: int | None) -> Program | None:
         deleted = path.endswith(_DELETED)
         return Program(path[: -len(_DELETED)] if deleted else path, deleted)
     return None
+
+
+def may_run(path: str) -> bool:
+    """Tell whether nobody but root, and who runs the task, can have put another program there: a process may be anybody's."""
+    while True:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return False
+        sticky = found.st_mode & stat.S_ISVTX and stat.S_ISDIR(found.st_mode)
+        if found.st_uid not in (0, os.geteuid()) or (found.st_mode & 0o022 and not sticky):
+            return False
+        if path == "/":
+            return True
+        path = os.path.dirname(path)

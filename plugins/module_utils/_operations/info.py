@@ -11,6 +11,7 @@ write ``vm.memory.base_memory``. Ids are kept as they are. Secrets are neither a
 from __future__ import annotations
 
 import functools
+import os
 import re
 from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, List, Sequence, Set
 
@@ -24,6 +25,7 @@ from .._qmp import errors
 if TYPE_CHECKING:
     from .._core.task import Task
     from .._core.vm import VM
+    from .._host.qemu_version import Build
     from .._kinds.kind import Kind
 
 OPTIONS = {"gather_subset": Option("list", elements="str", default=["min"])}
@@ -212,6 +214,28 @@ def _kvm(vm: VM) -> bool:
     return bool(accelerators["enabled"] == "kvm" if accelerators else _ask(vm, "query-kvm", {}).get("enabled"))
 
 
+def _binary(vm: VM) -> Dict[str, Any]:
+    """Return which QEMU runs, and which one its path gives now. What can't be told of a process elsewhere is None."""
+    from .._host import qemu_version
+
+    build = qemu_version.greeted(vm.session)
+    program = qemu_version.program_of(vm.session.process) if vm.local else None
+    now, there = None, program is not None and os.path.isfile(program.path)
+    if program is not None and there and qemu_version.may_run(program.path):
+        now = qemu_version.installed(program.path, vm.deadline)
+    running = {
+        **_build(build),
+        "path": program.path if program else None,
+        "deleted": program.deleted if program else None,
+    }
+    outdated = None if program is None else True if program.deleted else None if now is None else now != build
+    return {"running": running, "installed": None if now is None else _build(now), "outdated": outdated}
+
+
+def _build(build: Build) -> Dict[str, str]:
+    return {"version": ".".join(map(str, build.version)), "package": build.package}
+
+
 def _commands(vm: VM) -> List[str]:
     return sorted(item["name"] for item in vm.ask("query-commands"))
 
@@ -242,6 +266,7 @@ SUBSETS: Dict[str, Callable[[VM], Any]] = {
     "iothreads": _listed("query-iothreads"),
     "migration": _members("query-migrate"),
     "machine": _machine,
+    "binary": _binary,
     "commands": _commands,
     "events": _events,
 }

@@ -239,9 +239,9 @@ def run(task: Task, params: Dict[str, Any]) -> Dict[str, Any]:
     upgrade = Upgrade(task, params)
     name = upgrade.place.name
     if upgrade.beside.is_begun:
-        if task.check_mode:
+        if task.check_mode and len(upgrade.beside.processes()) > 1:
             return upgrade.result(True, [], f"{name}: an upgrade that was begun would be finished, or taken back")
-        if upgrade.resume():
+        if not task.check_mode and upgrade.resume():
             return upgrade.result(True, task.account.commands, f"{name}: the upgrade that was begun is finished")
         upgrade.let_go()
     running = upgrade.process.look()

@@ -62,6 +62,17 @@ class Pair:
         beside = self.beside
         self.old = self._again(self.old, beside.old if os.path.lexists(beside.old) else beside.run)
         self.new = self._again(self.new, beside.new if os.path.lexists(beside.new) else beside.run)
+        if self.old is None:
+            self._check_ended(beside.old if os.path.lexists(beside.old) else beside.run)
+
+    def _check_ended(self, where: str) -> None:
+        """Raise Refusal where the old one runs, though its monitor is not there any more: it may have the guest."""
+        pid = process.read_pidfile(f"{where}/pid")
+        if process.runs(pid, self.place.name) and (self.new is None or pid != self.new.pid):
+            raise Refusal(
+                f"{self.place.name} runs as process {pid} (by {where}/pid), and its monitor does not answer at {where}/qmp: "
+                "end it (kill) if it does not come back, and run this again"
+            )
 
     def _again(self, side: Side | None, where: str) -> Side | None:
         if side is not None and not side.vm.session.closed:
