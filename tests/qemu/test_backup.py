@@ -294,6 +294,22 @@ def test_a_directory_of_another_chain_or_another_virtual_machine(vm: VM, start_v
     assert levels == ["incremental", "incremental", "full", "full"]
 
 
+def test_a_guest_that_can_not_be_thawed(vm: VM, tmp_path: Path) -> None:
+    """The task fails, and nothing of the backup is left. The next run thaws the guest and takes one."""
+    thaw = "guest-fsfreeze-thaw"
+    with FakeAgent(tmp_path / "qga", errors={thaw: "not now"}) as agent:
+        with pytest.raises(ModuleFailed, match="may still be frozen"):
+            backup(vm, quiesce={"agent": agent.path})
+        assert not place(vm).exists() and vm.observer.execute("query-jobs") == [] and bitmaps(vm) == []
+        agent.errors.clear()
+        backup(vm, quiesce={"agent": agent.path})
+        assert not agent.frozen
+        done = backup(vm, quiesce={"agent": agent.path})["backup"]
+        assert done["quiesced"] and done["frozen_ms"] >= 0 and listed(vm)[-1]["quiesced"]
+    is_good(vm)
+    tidy(vm)
+
+
 @pytest.mark.parametrize("level", ["full", "incremental"])
 def test_killed_at_any_step(vm: VM, tmp_path: Path, level: str) -> None:
     step = 0

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from .._core.errors import NotDoneInTime, OperationFailed, Refusal, TaskError
-from .._core.plan import Plan
+from .._core.plan import Plan, PlanFailed
 from .._core.progress import Progress
 from .._core.step import Step
 from .._engine.apply import take_back
@@ -153,12 +153,16 @@ class Take(Operation):
             lock.release()
 
     def _take(self, run: Run, plan: BackupPlan, new: steps.New, current: Current, params: Params) -> Any:
-        began = time.monotonic()
-        do_frozen(run, current.freezer)
-        new.taken(time.time(), current.freezer.frozen_ms is not None and not current.freezer.warnings)
+        began, names = time.monotonic(), [one.name for one in new.disks]
+        runs = run.vm.ask("query-status")["running"] and not params["fleece"]
         try:
-            wait_for_jobs(run, {job_id(params["name"], one.name): one.name for one in new.disks}, params)
+            do_frozen(run, current.freezer)
+            frozen = current.freezer.was_frozen or current.freezer.frozen_ms is not None
+            new.taken(time.time(), frozen and not current.freezer.warnings)
+            wait_for_jobs(run, {job_id(params["name"], name): name for name in names}, runs, params)
             place.send(run, plan.ends)
+        except PlanFailed:  # and was taken back
+            raise
         except (errors.QMPError, TaskError) as exc:
             if _may_be_listed(new):
                 raise
@@ -218,8 +222,11 @@ def _newest(chain: chains.Chain | None) -> Any:
     return newest and {"number": newest.number, "level": newest.level, "disks": sorted(newest.disks)}
 
 
-def wait_for_jobs(run: Run, idents: Dict[str, str], params: Params) -> None:
-    """Wait until all have concluded. Raise OperationFailed as soon as one has failed. ``idents``: the disk of each."""
+def wait_for_jobs(run: Run, idents: Dict[str, str], runs: bool, params: Params) -> None:
+    """Wait until all have concluded. Raise OperationFailed as soon as one has failed, or has stopped a guest that ``runs``.
+
+    ``idents``: the disk of each.
+    """
 
     def look() -> Tuple[Any, bool, Progress]:
         known = jobs.jobs(run.vm)
@@ -228,8 +235,11 @@ def wait_for_jobs(run: Run, idents: Dict[str, str], params: Params) -> None:
                 raise OperationFailed(f"backup of {disk}: its job {ident} is gone: something else has dismissed it")
             if "error" in known[ident]:
                 error = {"class": "GenericError", "desc": known[ident]["error"]}
-                raise OperationFailed(f"backup of {disk}: {known[ident]['error']}", error=error)
-        if run.vm.status == "io-error":
+                scratch = (
+                    f"; or the scratch image in {params['fleece']} has no room, or is slow" if params["fleece"] else ""
+                )
+                raise OperationFailed(f"backup of {disk}: {known[ident]['error']}{scratch}", error=error)
+        if runs and run.vm.status == "io-error":
             raise OperationFailed(
                 "the guest stands still, since QEMU could not keep what a write of it would have replaced: the backup's target "
                 "is full or fails. The backup was given up, and the guest goes on; with fleece it does not wait for the target"
