@@ -58,7 +58,7 @@ class Life:
     def restored(self, number: int, to: Path, path: str = "", **options: Any) -> None:
         """Restore a backup, and compare with what its disks were."""
         to.mkdir()
-        place = {"name": "daily", "path": path or self.path, "until": str(number), "timeout": 600.0}
+        place: dict[str, Any] = {"name": "daily", "path": path or self.path, "until": str(number), "timeout": 600.0}
         done = run_module(None, "qemu_backup", state="restored", to=str(to), format="raw", **place, **options)
         assert done["changed"]
         for disk in done["backup"]["disks"]:
@@ -101,8 +101,8 @@ def test_disks_that_come_grow_and_are_restored_in_place(life: Life, tmp_path: Pa
     vm.observer.execute("quit")
     vm.wait_exit()
     image = f"{vm.directory}/a.qcow2"
-    place = {"name": "daily", "path": life.path, "state": "restored", "to": {"a": image}, "disks": ["a"], "force": True}
-    run_module(None, "qemu_backup", until="1", **place)
+    place: dict[str, Any] = {"name": "daily", "path": life.path, "state": "restored", "to": {"a": image}}
+    run_module(None, "qemu_backup", until="1", disks=["a"], force=True, **place)
     vm.start()
     for disk, port in (("a", "rp0"), ("b", "rp1"), ("c", "rp2")):
         life.plug(disk, port, f"{vm.directory}/{disk}.qcow2")
