@@ -77,19 +77,16 @@ class Converged:
         self.differs = self.running is not None and self.process.differs(self.running, self.line)
         self.restarts = self.differs and params["restart_allowed"]
         self.starts = self.running is None or self.restarts
-        self.goes_on = saved.is_wanted(place, self.running)
-        if self.goes_on:
-            saved.check(place, params, self.line, self.record)
+        self.goes_on = saved.is_wanted(place, self.running, params, self.line, self.record)
         if self.starts:
             _check_tops(params, self.process.vm if self.running else None)
             if not params["incoming"]:
                 check_not_away(place, self.running)
-        is_started = self.service is not None or params["autostart"]
         kept = self.record.code if self.record else None
         self.code: str | None = None
         self.code_files: Dict[str, bytes] = {}
         self.code_there = True
-        if is_started:
+        if self.service is not None or params["autostart"]:
             self.code, self.code_files, self.code_there = code.place(place.code, kept)
         self.wanted = self._record()
         self.process.images, self.process.base = self.wanted.images, self.wanted.base

@@ -35,8 +35,13 @@ def is_there(place: Place) -> bool:
     return os.path.lexists(place.saved)
 
 
-def is_wanted(place: Place, running: Running | None) -> bool:
-    """Tell whether a VM is to go on with a saved guest. Raise Refusal for one whose QEMU is there as before."""
+def is_wanted(
+    place: Place, running: Running | None, params: Dict[str, Any], line: List[str], kept: Record | None
+) -> bool:
+    """Tell whether a VM is to go on with a saved guest. Raise Refusal where it can't, or QEMU has not ended.
+
+    ``line``: the command line that is wanted. ``kept``: the record.
+    """
     if not is_there(place):
         return False
     if running is not None and running.status == "postmigrate":
@@ -44,7 +49,10 @@ def is_wanted(place: Place, running: Running | None) -> bool:
             f"{place.name}: its guest is saved in {place.saved}, and its QEMU was not ended: end it (state=stopped), and run this "
             "again"
         )
-    return running is None or running.status in _ARRIVES
+    if running is not None and running.status not in _ARRIVES:
+        return False
+    _check(place, params, line, kept)
+    return True
 
 
 def power_left(place: Place, power: str | None) -> str | None:
@@ -53,8 +61,8 @@ def power_left(place: Place, power: str | None) -> str | None:
     return None if header is not None and header.running == (power == "running") else power
 
 
-def check(place: Place, params: Dict[str, Any], line: List[str], kept: Record | None) -> None:
-    """Raise Refusal where what is saved can't go on as what is wanted. ``line``: the command line."""
+def _check(place: Place, params: Dict[str, Any], line: List[str], kept: Record | None) -> None:
+    """Raise Refusal where what is saved can't go on as what is wanted."""
     discard = f"or discard what is saved (qemu_save with path={place.saved} and state=absent)"
     if params["incoming"]:
         raise Refusal(
