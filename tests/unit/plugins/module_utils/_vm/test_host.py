@@ -42,6 +42,7 @@ def a_record(**other: Any) -> record.Record:
             "code": None,
             "base": None,
             "incoming": False,
+            "on_host_shutdown": "shutdown",
         },
     }
     return record.Record(**{**base, **other})
