@@ -119,11 +119,10 @@ def _screens(vm: VM, place: Place) -> Iterator[str]:
     except errors.CommandError:  # it was built without
         return
     for address in (address for server in servers for address in server["server"]):
-        path = str(address["host"])
-        if address["family"] != "unix" or not path.startswith(f"{place.run}/"):
+        if address["family"] != "unix" or not address["service"].startswith(f"{place.run}/"):
             yield (
-                f"vnc: it listens at {path}, where two QEMUs can't: a UNIX socket in {place.run} can be handed over "
-                f"(vnc: unix:{place.run}/vnc)"
+                f"vnc: it listens at {address['host']}:{address['service']}, where two QEMUs can't: a UNIX socket in {place.run} "
+                f"can be handed over (vnc: unix:{place.run}/vnc)"
             )
 
 
