@@ -38,3 +38,20 @@ def test_where_character_devices_write_what_they_say() -> None:
         "null,id=n",
     ]
     assert list(command_line.logfiles(words)) == ["/a,b"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "kind"),
+    [
+        ("type=q35,accel=tcg", "q35"),
+        ("q35", "q35"),
+        ("q35,accel=tcg", "q35"),
+        ("accel=tcg,type=pc-q35-7.2", "pc-q35-7.2"),
+        ("accel=tcg", None),
+    ],
+)
+def test_the_machine_type(machine: str, kind: str | None) -> None:
+    line = ["qemu", "-name", "vm1", "-machine", machine, "-device", "type=q35"]
+    assert command_line.machine_type(line) == kind
+    changed = command_line.with_machine_type(line, "pc-q35-7.2")
+    assert changed == [*line[:4], machine.replace(kind, "pc-q35-7.2") if kind else machine, *line[5:]]
