@@ -29,8 +29,8 @@ _GREETING = struct.Struct(">8s8sH")
 _LIST = struct.pack(">I8sII", 1, b"IHAVEOPT", 3, 0)
 _REPLY = struct.Struct(">QIII")
 _TLS_REQUIRED = 0x80000005
-# What is at an address: an NBD server, one that asks for TLS, or something else.
-_PLAIN, _TLS, _OTHER = "nbd", "nbd with TLS", "other"
+PLAIN, TLS, OTHER = "nbd", "nbd with TLS", "other"
+"""What is at an address: an NBD server, one that asks for TLS, or something else."""
 
 
 class _Started(Wait):
@@ -61,14 +61,14 @@ def exports(vm: VM) -> List[str]:
     return [export["id"] for export in vm.ask("query-block-exports") if export["type"] == "nbd"]
 
 
-def parse(listen: str) -> address.Address:
+def parse(listen: str, option: str = "listen") -> address.Address:
     """Return an address's parts. Raise Refusal for one that can't be listened at, or that means another place to QEMU."""
     try:
         parsed = address.parse(listen)
     except errors.ConnectError:
         parsed = None
     if parsed is None or (parsed.path is not None and not os.path.isabs(parsed.path)):
-        raise Refusal(f"listen: {listen!r} is not a valid address: write /path, HOST:PORT or [v6]:PORT")
+        raise Refusal(f"{option}: {listen!r} is not a valid address: write /path, HOST:PORT or [v6]:PORT")
     return parsed
 
 
@@ -87,12 +87,12 @@ def start(vm: VM, want: Want, draft: Draft) -> List[Step]:
     if listen is None and not running:
         raise Refusal("listen: there is no NBD export yet, so that the NBD server must be started: give its address")
     found = None if listen is None else _found(vm, listen)
-    if running and found in ("", _OTHER):
+    if running and found in ("", OTHER):
         raise Refusal(
             f"listen: QEMU has one NBD server, which serves {', '.join(running)} at another address than {listen}: "
             "give that one's, or leave it out"
         )
-    if running or found in (_PLAIN, _TLS):
+    if running or found in (PLAIN, TLS):
         _check_tls(want, found, draft)
         return []
     if parse(want["listen"]).path is not None:
@@ -107,9 +107,9 @@ def start(vm: VM, want: Want, draft: Draft) -> List[Step]:
 
 def _check_tls(want: Want, found: str | None, draft: Draft) -> None:
     """Raise Refusal where an export shall have TLS and the server that runs has none; warn where that can't be told."""
-    if "tls_creds" not in want or found == _TLS:
+    if "tls_creds" not in want or found == TLS:
         return
-    if found == _PLAIN:
+    if found == PLAIN:
         raise Refusal(f"tls_creds: the NBD server at {want['listen']} runs already, without TLS: end its exports first")
     draft.warnings.append("tls_creds: the NBD server runs already, and whether it has TLS can't be told")
 
@@ -135,10 +135,19 @@ def _addr(parsed: address.Address) -> Dict[str, Any]:
 
 def _found(vm: VM, listen: str) -> str | None:
     """Return what is at an address and may be this QEMU's; empty: nothing is. None where that can't be told."""
+    path = parse(listen).path
+    if path is None:
+        return listening(vm, "listen", listen)
+    told = host_path.ask(vm, "listen", path, _talk)
+    return None if told is None or (told[0] in (PLAIN, TLS) and not told[1]) else told[0]
+
+
+def listening(vm: VM, option: str, listen: str) -> str | None:
+    """Return what is at an address, whoever's it is; empty: nothing is. None where that can't be told."""
     parsed = parse(listen)
     if parsed.path is not None:
-        told = host_path.ask(vm, "listen", parsed.path, _talk)
-        return None if told is None or (told[0] in (_PLAIN, _TLS) and not told[1]) else told[0]
+        told = host_path.ask(vm, option, parsed.path, _talk)
+        return None if told is None else told[0]
     if not vm.local:
         return None
     try:
@@ -156,12 +165,12 @@ def _talk(client: socket.socket) -> str:
         client.settimeout(_SECONDS)
         said = client.recv(_GREETING.size, socket.MSG_WAITALL)
         if not said.startswith(b"NBDMAGICIHAVEOPT"):
-            return _OTHER
+            return OTHER
         client.sendall(_LIST)
         reply = client.recv(_REPLY.size, socket.MSG_WAITALL)
-        return _TLS if len(reply) == _REPLY.size and _REPLY.unpack(reply)[2] == _TLS_REQUIRED else _PLAIN
+        return TLS if len(reply) == _REPLY.size and _REPLY.unpack(reply)[2] == _TLS_REQUIRED else PLAIN
     except OSError:
-        return _OTHER
+        return OTHER
 
 
 def _elsewhere(error: errors.CommandError) -> str:
