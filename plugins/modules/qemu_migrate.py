@@ -38,7 +38,7 @@ options:
   state:
     description:
       - V(migrated) migrates.
-      - V(cancelled) stops a migration that is under way. The guest stays here.
+      - V(cancelled) stops a migration that is under way. The guest stays here. What is left of copies of its disks (O(copy_disks)) goes.
       - In its last phase (C(device), before QEMU 10.0 C(active) with the run state C(finish-migrate)) all of the guest may have been
         sent. It is stopped then only if the destination that O(destination_socket) names is receiving it and has no guest yet. That one
         is told not to run it any more.
@@ -89,6 +89,45 @@ options:
       - Seconds after which to switch to postcopy. The guest then runs at the destination, which fetches what it lacks.
       - Needs the capability C(postcopy-ram) on both sides, and O(wait).
     type: float
+  copy_disks:
+    description:
+      - Takes disks along that the destination does not have. It exports its own, of the same size, to which all that the guest has and writes
+        is copied first. Then the guest migrates. When it stands still, the disks are brought up to date; only then it goes over.
+      - Of overlays and what they stand on, the destination's disk gets the contents as the guest sees them. What is zero stays a hole where
+        the destination's disk has C(discard=unmap).
+      - When anything fails before the guest goes over, it goes on here with its disks, and nothing is left of the copies. The disks
+        are never removed on either side.
+      - A run that finds a migration under way ends the copies that an earlier run has begun, if they are as they should be, and else cancels
+        the migration. It is for O(state=migrated), with O(wait), without O(postcopy_after), and with O(on_timeout=cancel).
+      - The capability C(pause-before-switchover) is on for it. Needs QEMU 6.0 or later.
+    version_added: 0.4.0
+    type: dict
+    suboptions:
+      address:
+        description: Where the destination exports its disks (NBD), as V(/path) or V(HOST:PORT).
+        type: str
+        required: true
+      disks:
+        description: The ids of the devices whose disks go along. If not set, all that the guest can write to.
+        type: list
+        elements: str
+      tls_creds:
+        description:
+          - The id of the object with the TLS credentials of a client that the source has.
+        type: str
+      plain:
+        description:
+          - Your word that nobody is on the network between the two hosts who could read or change the disks. Without it, an O(copy_disks.address)
+            that is neither a UNIX socket nor this host needs O(copy_disks.tls_creds).
+        type: bool
+        default: false
+      speed:
+        description: How many bytes a second each disk is copied at the most, such as V(100M).
+        type: str
+      switch_timeout:
+        description: Seconds that the guest may stand still for its disks to be brought up to date. The migration is cancelled then.
+        type: float
+        default: 10
 seealso:
   - module: vmm.qemu.qemu_migrate_incoming
   - module: vmm.qemu.qemu_power
@@ -112,6 +151,14 @@ EXAMPLES = r"""
     socket: /run/vm1.qmp
     uri: unix:/run/vm1.migrate
     destination_socket: /run/vm1-new.qmp
+
+- name: Move it with its disks, through a port that SSH forwards
+  vmm.qemu.qemu_migrate:
+    socket: /run/vm1.qmp
+    uri: tcp:127.0.0.1:4444
+    copy_disks:
+      address: 127.0.0.1:10809
+    timeout: 3600
 
 - name: Stop a migration that is under way
   vmm.qemu.qemu_migrate:

@@ -36,6 +36,32 @@ options:
     description: Whether to wait until the guest has arrived.
     type: bool
     default: false
+  copy_disks:
+    description:
+      - Lets the source copy its guest's disks to those of this virtual machine, which are exported (NBD) to be written to. All that is in them is
+        overwritten, so they must be new ones.
+      - Run again when the guest has arrived, or with O(wait), it ends the exports.
+    version_added: 0.4.0
+    type: dict
+    suboptions:
+      address:
+        description: Where the exports are, as V(/path) or V(HOST:PORT). QEMU has one such server.
+        type: str
+        required: true
+      disks:
+        description: The ids of the devices whose disks are copied to, the same as on the source. If not set, all that can be written to.
+        type: list
+        elements: str
+      tls_creds:
+        description:
+          - The id of the object with the TLS credentials of a server that this virtual machine has.
+        type: str
+      plain:
+        description:
+          - Your word that nobody is on the network between the two hosts who could read or change the disks. Without it, an O(copy_disks.address)
+            that is neither a UNIX socket nor this host needs O(copy_disks.tls_creds).
+        type: bool
+        default: false
 notes:
   - QEMU ends when the incoming migration fails. The reason is on its standard error or in its log.
 seealso:
@@ -57,6 +83,14 @@ EXAMPLES = r"""
   vmm.qemu.qemu_migrate_incoming:
     socket: /run/vm1-new.qmp
     uri: tcp:0.0.0.0:4444
+
+- name: Let it listen for one that brings its disks, over a network of which nobody else is part
+  vmm.qemu.qemu_migrate_incoming:
+    socket: /run/vm1-new.qmp
+    uri: tcp:0.0.0.0:4444
+    copy_disks:
+      address: 0.0.0.0:10809
+      plain: true
 """
 
 RETURN = r"""

@@ -233,3 +233,9 @@ def test_a_backup_can_be_taken_of_a_guest_that_writes_to_it_directly_alone(live_
         )
     run_module(vm, "qemu_backup", state="absent", remove_data=True, **where)
     run_module(vm, "qemu_disk", id="k0", state="absent")
+
+
+def test_disks_do_not_go_along(paused_vm: VM) -> None:
+    run_module(paused_vm, "qemu_disk", id="d0", filename=paused_vm.image("a.img"), bus="pci.0", addr="0x9")
+    life = Lifecycle(paused_vm, "qemu_migrate")
+    life.refused("this QEMU has no yank", uri="unix:/nowhere", copy_disks={"address": "/nowhere"})

@@ -42,6 +42,10 @@ class Line:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def strike_at(self, byte: int) -> None:
+        """Break at the next byte after so many."""
+        self._at = byte
+
     def close(self) -> None:
         """The line is gone, with a reset to whoever still holds it. Twice is fine."""
         if self._thread.is_alive():
@@ -55,12 +59,18 @@ class Line:
 
     def _serve(self) -> None:
         ends: list[Any] = [self._listener, self._stop]
+        served = []
         while self._stop not in select.select(ends, [], [])[0]:
-            source = self._listener.accept()[0]
-            source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
-            with source, socket.socket(socket.AF_UNIX) as there, contextlib.suppress(OSError):
-                there.connect(self._target)
-                self._pass_on(source, there)
+            served.append(threading.Thread(target=self._connected, args=(self._listener.accept()[0],), daemon=True))
+            served[-1].start()
+        for thread in served:
+            thread.join(30)
+
+    def _connected(self, source: socket.socket) -> None:
+        source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        with source, socket.socket(socket.AF_UNIX) as there, contextlib.suppress(OSError):
+            there.connect(self._target)
+            self._pass_on(source, there)
 
     def _pass_on(self, source: socket.socket, there: socket.socket) -> None:
         ends: list[Any] = [source, there, self._stop]

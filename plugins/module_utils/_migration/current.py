@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Dict, NamedTuple
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Sequence
 
 from .._core.progress import Progress
 from .settings import Settings
@@ -53,6 +53,10 @@ class Current(NamedTuple):
     word: Answer = Answer(UNKNOWN)
     seen: bool = False
     """Whether this task has seen the destination wait for a guest."""
+    copies: Any = ()
+    """The disks that go along (``copies.Copy``)."""
+    left: Sequence[Any] = ()
+    """The steps that do away with what an earlier task has left of such copies."""
 
     @property
     def status(self) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Dict, Tuple
 from .._core.coercion import with_underscores
 from .._core.errors import NotDoneInTime, OperationFailed, TaskError
 from .._core.progress import Progress
-from .current import HAS, HERE, LEFT, over, progress, status
+from .current import HAS, HERE, LEFT, RUNNING, over, progress, status
 from .destination import check_arrived, reached
 from .retreat import OVERTIME, Trip, call_back, ended, judge, set_back, within
 from .settings import capabilities
@@ -41,17 +41,30 @@ def until_recovered(trip: Trip) -> Dict[str, Any]:
 
 def until_migrated(trip: Trip) -> Dict[str, Any]:
     """Wait for the end and judge it. Return ``query-migrate``."""
+    if trip.current.copies or trip.current.left:
+        from .copying import along
+
+        return along(trip, _seen_through)
+    return _seen_through(trip)
+
+
+def _seen_through(trip: Trip) -> Dict[str, Any]:
     vm, params, planned = trip.vm, trip.run.task.params, _later(trip)
     if not params["wait"]:
         vm.forget()
         return dict(vm.ask("query-migrate"))
     begun = time.monotonic()
+    if trip.current.copies:
+        from . import copying
 
     def one_look() -> Tuple[Dict[str, Any], bool, Progress]:
-        now = vm.ask("query-migrate")
+        copied = trip.current.copies and "migrate-continue" in planned
+        now = copying.asked(trip) if copied else vm.ask("query-migrate")
         trip.answered = time.monotonic()
         switch, postcopy = planned.get("migrate-continue"), planned.get("migrate-start-postcopy")
         if switch and status(now) == "pre-switchover":
+            if copied:
+                copying.switch(trip)
             trip.run.send(planned.pop("migrate-continue"))
         elif postcopy and status(now) == "active" and time.monotonic() - begun >= params["postcopy_after"]:
             trip.run.send(planned.pop("migrate-start-postcopy"))
@@ -65,6 +78,8 @@ def until_migrated(trip: Trip) -> Dict[str, Any]:
     if status(end) != "completed":
         raise _failed(trip, end)
     _prove(trip, end)
+    if trip.current.copies:
+        copying.clear(trip)
     if "quit" in planned:
         trip.run.send(planned["quit"])
     return end
@@ -116,6 +131,14 @@ def _failed(trip: Trip, end: Dict[str, Any]) -> OperationFailed:
     )
 
 
+def _give_up_copies(trip: Trip) -> None:
+    """Do so first: a line that has fallen silent would keep QEMU from answering."""
+    from .copying import give_up, has_switched
+
+    if not has_switched(trip):
+        give_up(trip)
+
+
 def _overdue(trip: Trip, last: Dict[str, Any]) -> Dict[str, Any]:
     """Cancel, if that is wanted and can still be done, since the deadline has passed.
 
@@ -133,6 +156,8 @@ def _overdue(trip: Trip, last: Dict[str, Any]) -> Dict[str, Any]:
         raise NotDoneInTime(
             f"{far}. It can't be cancelled any more and goes on: run the task again to join it", **figures
         )
+    if trip.current.copies:
+        _give_up_copies(trip)
     with within(trip, OVERTIME):
         back = call_back(trip)
         if back.word.guest == HAS and quits and not back.over:
@@ -157,6 +182,12 @@ def _overdue(trip: Trip, last: Dict[str, Any]) -> Dict[str, Any]:
 
 def until_cancelled(trip: Trip) -> Dict[str, Any]:
     """End it here. Return ``query-migrate``."""
+    if trip.current.left:
+        from .copying import send_all
+
+        send_all(trip.run, trip.current.left)
+        if trip.current.status not in RUNNING:
+            return trip.current.migration
     back = call_back(trip)
     figures = {"migration": with_underscores(back.migration)}
     if not back.over:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
 
 from .._core.coercion import with_underscores
 from .._core.errors import NotDoneInTime, OperationFailed, Refusal
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from .._core.vm import VM
 
 
+class Exports(NamedTuple):
+    """What gives the source the disks to copy to, and what ends that."""
+
+    begin: List[Step] = []
+    end: List[Step] = []
+
+
 class Incoming(Operation):
     """Let a VM that waits for a guest listen for it."""
 
@@ -32,16 +39,23 @@ class Incoming(Operation):
         "capabilities": Option("dict"),
         "parameters": Option("dict"),
         "wait": Option("bool", default=False),
+        "copy_disks": Option("dict", options=settings.COPY_DISKS),
     }
 
     def check(self, params: Params) -> Params:
         """Refuse an address that is not valid."""
         settings.check_uri(params["uri"])
+        if params.get("copy_disks"):
+            from . import copies
+
+            copies.check(params["copy_disks"])
         return params
 
     def read(self, vm: VM, params: Params) -> Current:
         """Return where it stands, and what is set where it does not listen yet."""
         current, uri = look(vm), params["uri"]
+        if params.get("copy_disks"):
+            current = current._replace(copies=_exports(vm, current, params))
         if not _is_deferred(current):
             return current
         if uri.startswith("unix:"):
@@ -51,15 +65,19 @@ class Incoming(Operation):
     def plan(self, current: Current, params: Params) -> Plan:
         """Return what makes it listen."""
         uri, listening, completed = params["uri"], {"incoming": "listening"}, {"incoming": "completed"}
+        exports: Exports = current.copies or Exports()
+        later = exports.end if params.get("wait") else []
         if _is_deferred(current):
             usual = {"events": True, "return-path": settings.two_way(uri)}
-            steps = [*settings.setting_steps(current.settings, params, usual), Step("migrate-incoming", {"uri": uri})]
-            return Plan(steps, before={"incoming": "deferred"}, after=listening, follows=True)
+            usual.update({"dirty-bitmaps": True} if exports.begin else {})
+            steps = [*exports.begin, *settings.setting_steps(current.settings, params, usual)]
+            steps.append(Step("migrate-incoming", {"uri": uri}))
+            return Plan(steps, later, before={"incoming": "deferred"}, after=listening, follows=True)
         if current.run_state == "inmigrate":
             _check_same_address(current.migration, uri)
-            return Plan(before=listening, after=listening, follows=True)
+            return Plan(exports.begin, later, before=listening, after=listening, follows=True)
         if has_guest(current.run_state, current.migration) or current.status.startswith("postcopy"):
-            return Plan(before=completed, after=completed, follows=True)
+            return Plan(later=exports.end, before=completed, after=completed, follows=True)
         raise Refusal(
             f"the virtual machine does not wait for a migration (its status is {current.run_state}): "
             "start it with -incoming defer"
@@ -68,11 +86,26 @@ class Incoming(Operation):
     def follow(self, run: Run, current: Current, params: Params) -> Dict[str, Any]:
         """Wait for the guest, where that is wanted. Return ``query-migrate``."""
         run.vm.forget()
-        return _arrive(run, params) if params["wait"] else dict(run.vm.ask("query-migrate"))
+        found = _arrive(run, params) if params["wait"] else dict(run.vm.ask("query-migrate"))
+        for step in run.plan.later:
+            if step.condition is None or step.condition(run.vm):
+                run.send(step)
+        return found
 
     def describe(self, current: Current, params: Params, plan: Plan, end: Dict[str, Any] | None) -> Dict[str, Any]:
         """Return ``migration``."""
         return {"migration": with_underscores(current.migration if end is None else end)}
+
+
+def _exports(vm: VM, current: Current, params: Params) -> Exports:
+    from . import copies
+
+    there = [export["id"] for export in vm.ask("query-block-exports") if export["id"].startswith(copies.PREFIX)]
+    if current.run_state != "inmigrate":
+        return Exports(end=copies.ending_exports(there))
+    new = copies.exporting(vm, params["copy_disks"])
+    made = [step.arguments["id"] for step in new if step.execute == "block-export-add"]
+    return Exports(new, copies.ending_exports(sorted({*there, *made})))
 
 
 def _is_deferred(current: Current) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set, Tuple
 
 from .._core import coercion
 from .._core.errors import Refusal
-from .._core.option import suggestion
+from .._core.option import Option, suggestion
 from .._core.step import Step
 from .._kinds.host_path import check_output
 from .._qmp.address import UNIX_LONGEST
@@ -27,6 +27,15 @@ _LIVE = frozenset(
     "cpu-throttle-increment cpu-throttle-tailslow throttle-trigger-threshold x-vcpu-dirty-limit-period vcpu-dirty-limit".split()
 )
 """The parameters that a migration which runs already takes up."""
+
+
+COPY_DISKS = {
+    "address": Option("str", required=True),
+    "disks": Option("list", elements="str"),
+    "tls_creds": Option("str"),
+    "plain": Option("bool", default=False),
+}
+"""What both sides are told of disks that go along."""
 
 
 class Settings(NamedTuple):

@@ -41,6 +41,10 @@ class Migrate(Operation):
         "source_after": Option("str", choices=["leave", "quit"], default="leave"),
         "destination_socket": Option("str"),
         "postcopy_after": Option("float"),
+        "copy_disks": Option(
+            "dict",
+            options={**settings.COPY_DISKS, "speed": Option("str"), "switch_timeout": Option("float", default=10.0)},
+        ),
     }
 
     def check(self, params: Params) -> Params:
@@ -65,6 +69,10 @@ class Migrate(Operation):
         there = params["destination_socket"]
         if there is not None and str(parse(there)) == str(parse(params["socket"])):
             raise Refusal(f"destination_socket: {there} is the virtual machine itself")
+        if params.get("copy_disks"):
+            from .copies import check_params
+
+            check_params(params)
         return params
 
     def read(self, vm: VM, params: Params) -> Current:
@@ -99,6 +107,10 @@ class Migrate(Operation):
         decide, _until, aim = _STATES[params["state"]]
         plan = decide(current, params)
         plan.on_failure = frozenset(CALLS_BACK)
+        if current.copies or current.left:
+            from .copies import CLEARS
+
+            plan.on_failure |= frozenset(CLEARS)
         plan.before = plan.after = {"migration": current.status}
         if plan.changed:
             quits = any(step.execute == "quit" for step in plan.later)
@@ -139,6 +151,8 @@ class Migrate(Operation):
 def _read_more(vm: VM, current: Current, params: Params) -> Current:
     """Read what the state that is wanted needs besides. Raise Refusal where a migration can't be begun."""
     state, named = params["state"], params["destination_socket"] is not None
+    if state == "cancelled" or params.get("copy_disks"):
+        current = _read_copies(vm, current, params)
     if state == "cancelled" and (current.leaving or (current.status == "active" and named)):
         return current._replace(word=destination.ask(vm, params))
     if state == "recovered" and current.status == "postcopy-paused":
@@ -155,10 +169,25 @@ def _read_more(vm: VM, current: Current, params: Params) -> Current:
     return current
 
 
+def _read_copies(vm: VM, current: Current, params: Params) -> Current:
+    """Read which disks go along, and what an earlier task has left of copies, where nothing of it is still needed."""
+    from . import copies
+
+    given = params.get("copy_disks")
+    going = current.goes_on or current.leaving
+    left = [] if given and going else copies.leftovers(vm)
+    if not given or not (going or current.can_begin):
+        return current._replace(left=left)
+    if not going:
+        copies.check_line(vm, given)
+    return current._replace(copies=copies.read(vm, given), left=left)
+
+
 def _migrating(current: Current, params: Params) -> Plan:
     if current.status == "completed" and current.run_state == "postmigrate":
         named = params["destination_socket"] is not None
-        return Plan(later=_quits(params), warnings=() if named else [_elsewhere(params, "has left already")])
+        later = [*current.left, *_quits(params)]
+        return Plan(later=later, warnings=() if named else [_elsewhere(params, "has left already")])
     if current.status == "postcopy-paused":
         raise Refusal(
             "the migration has lost its connection in postcopy, and the guest stands still: use state=recovered"
@@ -171,7 +200,12 @@ def _migrating(current: Current, params: Params) -> Plan:
     if current.goes_on:
         steps, warnings = settings.joining(current.settings, params)
         warnings.append(_elsewhere(params, "is on its way already"))
-        later = [*_switch(current.settings.capabilities), *_quits(params)]
+        if current.copies and not current.settings.capabilities.get("pause-before-switchover"):
+            raise Refusal(
+                "copy_disks: the migration that is under way does not wait for its disks (pause-before-switchover is off), so "
+                "that the guest would be without what it has written: cancel it (state=cancelled)"
+            )
+        later = [*_switching(current, current.settings.capabilities), *_quits(params)]
         return Plan(steps, later, changed=True, warnings=warnings)
     return _starting(current, params)
 
@@ -196,7 +230,10 @@ def _starting(current: Current, params: Params) -> Plan:
         )
     if settings.listens_at(current.migration, uri):
         raise Refusal(f"uri: {uri} is the virtual machine itself")
-    steps = settings.setting_steps(current.settings, params, {"events": True, "return-path": settings.two_way(uri)})
+    usual = {"events": True, "return-path": settings.two_way(uri)}
+    usual.update({"pause-before-switchover": True} if current.copies else {})
+    usual.update({"dirty-bitmaps": True} if any(copy.bitmaps for copy in current.copies) else {})
+    steps = settings.setting_steps(current.settings, params, usual)
     sets = [entry for step in steps for entry in step.arguments.get("capabilities", [])]
     states = {**current.settings.capabilities, **{entry["capability"]: entry["state"] for entry in sets}}
     destination.check_ready(current, params, states)
@@ -204,8 +241,17 @@ def _starting(current: Current, params: Params) -> Plan:
         raise Refusal(
             "source_after: without the capability return-path or destination_socket nothing proves that the guest arrives"
         )
-    later = [*_postcopy(params, states), *(_switch(states) if params["wait"] else []), *quits]
+    if current.copies and not states.get("pause-before-switchover"):
+        raise Refusal("capabilities: copy_disks needs pause-before-switchover")
+    later = [*_postcopy(params, states), *(_switching(current, states) if params["wait"] else []), *quits]
     begins = Step("migrate", {"uri": uri}, hint=_not_ended if current.status == "cancelled" else None)
+    if current.copies:
+        from . import copies
+
+        begun = [step for number in (0, 1) for step in (copy.begin[number] for copy in current.copies)]
+        steps += copies.carrying(current.copies, current.settings.parameters)
+        warnings = [*_inherited(params, states), *copies.left_behind(current.copies)]
+        return Plan([*current.left, *steps, *begun], [begins, *later], warnings=warnings)
     return Plan([*steps, begins], later, warnings=_inherited(params, states))
 
 
@@ -229,6 +275,12 @@ def _switch(states: Dict[str, bool]) -> List[Step]:
     return [Step("migrate-continue", {"state": "pre-switchover"})] if states.get("pause-before-switchover") else []
 
 
+def _switching(current: Current, states: Dict[str, bool]) -> List[Step]:
+    """Return the steps of the switchover, in which disks that go along are brought up to date, and what clears up after it."""
+    ends = [copy.end for copy in current.copies]
+    return [*ends, *_switch(states), *(step for copy in current.copies for step in copy.clear)]
+
+
 def _postcopy(params: Params, states: Dict[str, bool]) -> List[Step]:
     if params["postcopy_after"] is None:
         return []
@@ -239,7 +291,7 @@ def _postcopy(params: Params, states: Dict[str, bool]) -> List[Step]:
 
 def _cancelling(current: Current, params: Params) -> Plan:
     if current.status not in RUNNING:
-        return Plan()
+        return Plan(later=current.left)
     if current.status.startswith("postcopy"):
         raise Refusal(
             f"the migration is in its phase {current.status} and can't be cancelled any more: part of the guest has left"
@@ -247,7 +299,7 @@ def _cancelling(current: Current, params: Params) -> Plan:
     if current.leaving and current.word.guest != LACKS:
         raise Refusal(f"the migration is not over, {last_phase(current.word, current)}")
     there = [Step("stop", socket=params["destination_socket"])] if current.word.waits else []
-    return Plan(later=[*there, Step("migrate_cancel")])
+    return Plan(later=[*current.left, *there, Step("migrate_cancel")])
 
 
 def _pausing(current: Current, params: Params) -> Plan:

@@ -1,0 +1,258 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_migrate with copy_disks: a guest and its disks go to another QEMU, and what may befall them on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.chaos import Signalled
+from support.copying import IDENT, MD5, Move, clean, has, wait_job, written
+from support.lifecycle import names
+from support.line import Line
+from support.migration import migrate, wait_for
+from support.modules import ModuleFailed, run_module
+from support.timing import until
+from support.vm import VM
+
+Start = Callable[..., Move]
+
+
+@pytest.fixture
+def move() -> Iterator[Start]:
+    with contextlib.ExitStack() as stack:
+
+        def make(here: str = "10.0", to: str = "10.0", **options: Any) -> Move:
+            made = Move(here, to, **options)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.mark.parametrize(("here", "to"), [("7.2", "10.0"), ("10.0", "10.0")])
+def test_a_disk_goes_along_with_a_guest_that_writes(move: Start, here: str, to: str) -> None:
+    pair = move(here, to)
+    before = pair.fill()
+    pair.write()
+    check = pair.listen  # asked again, it has been done
+    assert check()["changed"] and not check()["changed"]
+    options: dict[str, Any] = {"uri": pair.uri, "copy_disks": pair.disks}
+    foretold = migrate(pair.source, check=True, **options)
+    done = migrate(pair.source, **options)
+    assert names(foretold) == names(done) and foretold["commands"] == done["commands"]
+    assert names(done) == [
+        "migrate-set-capabilities",
+        "blockdev-add",
+        "blockdev-mirror",
+        "migrate",
+        "block-job-cancel",
+        "migrate-continue",
+        "job-dismiss",
+        "blockdev-del",
+    ]
+    assert done["guest"] == "left" and done["warnings"] == [] and clean(pair.source)
+    assert pair.listen()["changed"] and pair.there.observer.look("query-block-exports") == []
+    written(pair.there)
+    assert pair.there.run_in_guest(MD5) == before
+    assert not migrate(pair.source, **options)["changed"] and not pair.listen()["changed"]
+
+
+# -- without an operating system: the disk is written to over the monitor -----------------------------------------------
+
+
+@pytest.fixture(params=["7.2", "10.0"])
+def pair(request: pytest.FixtureRequest, move: Start) -> Move:
+    """One that runs, and one that waits and exports its disk."""
+    made = move(request.param, "10.0", guest=False)
+    made.put(0x11)
+    made.listen()
+    return made
+
+
+def stays(pair: Move, *words: str, check: bool = False, **options: Any) -> dict[str, Any]:
+    """It does not go, says why, runs on, and nothing is left of the copy."""
+    with pytest.raises(ModuleFailed) as failed:
+        pair.take(check=check, **options)
+    said = failed.value.result
+    assert all(word in said["msg"] for word in words), said["msg"]
+    assert pair.source.observer.status() == "running" and clean(pair.source), said
+    return said
+
+
+def test_what_can_not_go_is_refused_before_anything_is_done(pair: Move, tmp_path: Any) -> None:
+    address = pair.disks["address"]
+    for given, *words in (
+        ({"address": "10.0.0.1:10809"}, "not on this host", "tls_creds"),
+        ({"address": "nowhere"}, "not a valid address"),
+        ({"address": str(tmp_path / "none")}, "nobody listens"),
+        ({"address": pair.there.qmp}, "does not export disks"),
+        ({"address": address, "disks": ["other"]}, "no writable disk 'other'", "data"),
+        ({"address": address, "disks": []}, "the list is empty"),
+        ({"address": address, "tls_creds": "t0"}, "no object 't0'"),
+        ({"address": address, "speed": "fast"}, "speed"),
+        ({"address": address, "switch_timeout": 0}, "not a positive number"),
+    ):
+        for check in (True, False):
+            assert stays(pair, *words, check=check, copy_disks=given)["commands"] == []
+    for option, *words in (
+        ({"wait": False}, "nobody is there to end the copies"),
+        ({"on_timeout": "leave"}, "nobody is there to end the copies"),
+        ({"postcopy_after": 1.0}, "in postcopy"),
+        ({"capabilities": {"pause-before-switchover": False}}, "needs pause-before-switchover"),
+        ({"state": "cancelled"}, "is for state=migrated"),
+    ):
+        assert stays(pair, *words, **option)["commands"] == []
+
+
+def test_a_disk_of_another_size_does_not_go(move: Start) -> None:
+    pair = move(guest=False)
+    pair.there.close()
+    pair.there = pair.start("10.0", waits=True, size="16M")
+    pair.uri, pair.disks["address"] = f"unix:{pair.there.directory}/migrate", f"{pair.there.directory}/nbd"
+    pair.listen()
+    said = stays(pair, "disk data", "different sizes")
+    assert said["error"]["class"] == "GenericError" and said["rolled_back"] and said["commands"] == []
+
+
+def test_a_destination_that_dies_while_its_disk_comes(pair: Move) -> None:
+    killer = threading.Timer(0.0, lambda: (wait_job(pair.source, "running"), pair.there.kill()))
+    killer.start()
+    said = stays(pair, "disk data", "still here", copy_disks={**pair.disks, "speed": "1M"})
+    killer.join()
+    assert said["guest"] == "here" and said["commands"] == []
+    pair.put(0x22)
+    pair.replace_destination()
+    pair.listen()
+    assert pair.take()["guest"] == "left"
+    assert pair.listen()["changed"] and has(pair.there, 0x22)
+
+
+def test_a_destination_that_dies_when_the_guest_stands_still(pair: Move) -> None:
+    """Another client has begun the migration, and seen to it that it waits."""
+    stopped = paused_before_switchover(pair)
+    pair.there.kill()
+    said = stays(pair, "disk data", "still here")
+    assert stopped["status"] == "pre-switchover" and said["guest"] == "here"
+
+
+def paused_before_switchover(pair: Move) -> dict[str, Any]:
+    """A task is killed when the guest stands still, with its copy ready."""
+    task = Signalled()
+
+    def kill() -> None:
+        wait_for(pair.source, "active")
+        task.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    slow = {"max-bandwidth": 1 << 20}
+    assert task.run(lambda: pair.take(parameters=slow)) is None
+    killer.join()
+    pair.source.observer.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 30})
+    wait_for(pair.source, "pre-switchover")
+    found: dict[str, Any] = pair.source.observer.look("query-migrate")
+    return found
+
+
+def test_dirty_bitmaps_go_along(pair: Move) -> None:
+    for name, more in (("kept", {"persistent": True}), ("lost", {})):
+        pair.source.observer.execute("block-dirty-bitmap-add", node="data-node", name=name, granularity=65536, **more)
+    pair.put(0x66, "4M")
+    before = bitmaps(pair.source)
+    assert before["kept"]["count"] == before["lost"]["count"] == 1 << 20
+    assert pair.take()["warnings"] == []
+    pair.listen()
+    assert bitmaps(pair.there) == before
+
+
+def bitmaps(vm: VM) -> dict[str, Any]:
+    nodes = {node["node-name"]: node for node in vm.observer.look("query-named-block-nodes")}
+    return {bitmap["name"]: bitmap for bitmap in nodes["data-node"].get("dirty-bitmaps", [])}
+
+
+def test_a_killed_task_is_taken_up_where_the_guest_stands_still(pair: Move) -> None:
+    paused_before_switchover(pair)
+    done = pair.take()
+    assert names(done)[-4:] == ["block-job-cancel", "migrate-continue", "job-dismiss", "blockdev-del"]
+    assert done["guest"] == "left" and clean(pair.source)
+    pair.listen()
+    assert has(pair.there, 0x11) and pair.there.observer.status() == "running"
+
+
+def test_the_guest_does_not_go_where_somebody_else_has_ended_its_copy(pair: Move) -> None:
+    """Whether it wrote since, nobody knows."""
+    paused_before_switchover(pair)
+    pair.source.observer.execute("block-job-cancel", device=IDENT)
+    wait_job(pair.source, "concluded")
+    said = stays(pair, "was ended before", "still here")
+    assert said["guest"] == "here" and "migrate-continue" not in names(said)
+
+
+def test_a_killed_task_leaves_what_the_next_one_clears_up(pair: Move) -> None:
+    task = Signalled()
+    killer = threading.Thread(target=lambda: (wait_job(pair.source, "running"), task.kill()))
+    killer.start()
+    assert task.run(lambda: pair.take(copy_disks={**pair.disks, "speed": "1M"})) is None
+    killer.join()
+    wait_job(pair.source, "running")
+    before = run_module(pair.source, "qemu_migrate", check=True, state="cancelled")
+    assert run_module(pair.source, "qemu_migrate", state="cancelled")["commands"] == before["commands"] != []
+    assert clean(pair.source) and not run_module(pair.source, "qemu_migrate", state="cancelled")["changed"]
+    killer = threading.Thread(target=lambda: (wait_job(pair.source, "running"), task.kill()))
+    killer.start()
+    assert task.run(lambda: pair.take(copy_disks={**pair.disks, "speed": "1M"})) is None
+    killer.join()
+    pair.put(0x33)
+    foretold = pair.take(check=True)
+    done = pair.take()
+    assert foretold["commands"] == done["commands"] and names(done)[:3] == ["yank", "block-job-cancel", "job-dismiss"]
+    pair.listen()
+    assert has(pair.there, 0x33) and clean(pair.source)
+
+
+def test_a_task_that_is_told_to_stop_leaves_nothing(pair: Move) -> None:
+    task = Signalled()
+    killer = threading.Thread(target=lambda: (wait_job(pair.source, "running"), task.term()))
+    killer.start()
+    assert task.run(lambda: pair.take(copy_disks={**pair.disks, "speed": "1M"})) is None
+    killer.join()
+    assert clean(pair.source) and pair.source.observer.status() == "running"
+
+
+@pytest.mark.parametrize("fault", ["reset", "silent"])
+def test_a_line_that_breaks_while_the_disk_is_copied(pair: Move, fault: str) -> None:
+    """A silent one would keep QEMU from answering as soon as anything stops its disks."""
+    with Line(pair.disks["address"], 1 << 19, fault) as line:
+        disks = {**pair.disks, "address": line.uri[len("tcp:") :]}
+        said = stays(pair, "still here", copy_disks=disks, timeout=5)
+        assert said["guest"] == "here"
+        pair.put(0x44)
+
+
+def test_a_line_that_falls_silent_when_the_guest_stands_still(move: Start) -> None:
+    pair = move(guest=False)
+    pair.listen()
+    with Line(pair.disks["address"], None, "silent") as line:
+        disks = {"address": line.uri[len("tcp:") :], "switch_timeout": 2.0}
+
+        def silence() -> None:
+            wait_for(pair.source, "active")
+            line.strike_at(line.passed)
+            pair.put(0x55)
+            pair.source.observer.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 30})
+
+        breaker = threading.Thread(target=silence)
+        breaker.start()
+        begun = time.monotonic()
+        stays(pair, "still here", copy_disks=disks, parameters={"max-bandwidth": 1 << 20}, timeout=60)
+        breaker.join()
+        assert time.monotonic() - begun < 40
+    until(lambda: pair.source.observer.status() == "running")
