@@ -30,7 +30,7 @@ options:
       - With a V(!) in front, a subset is left out. Exclusions alone leave out of V(all).
       - V(!all) is only V(min). V(!all,!min) and a name is only what is named.
       - "The subsets are V(status), V(version), V(name), V(uuid), V(cpus), V(hotpluggable_cpus), V(memory),
-        V(memory_devices), V(balloon), V(block), V(block_nodes), V(block_jobs), V(jobs), V(chardevs), V(netdevs),
+        V(memory_devices), V(balloon), V(block), V(block_nodes), V(block_jobs), V(images), V(jobs), V(chardevs), V(netdevs),
         V(devices), V(pci), V(objects), V(iothreads), V(migration), V(machine), V(binary), V(commands), V(events)."
       - Another name is an error.
     type: list
@@ -141,6 +141,12 @@ vm:
       description: The block jobs, as C(query-block-jobs) returns them.
       type: list
       elements: dict
+    images:
+      description: The images of each device's disk, by the device's id, from the top one down (C(files)); how large the guest sees it
+        (C(size)), and the bytes that all of them take (C(used)).
+      type: dict
+      sample:
+        data: {size: 10737418240, used: 1310720, writable: true, files: [/var/lib/vm1/data.qcow2]}
     jobs:
       description: All jobs, as C(query-jobs) returns them.
       type: list

@@ -226,6 +226,13 @@ options:
       - Start it as one that waits for a migration. The role C(vmm.qemu.migrate) does.
     type: bool
     default: false
+  copied_disks:
+    description:
+      - The disks whose contents come along with the guest, as RV(vmm.qemu.qemu_info#module:vm.images) of the source has them, by the device's id. The
+        role C(vmm.qemu.migrate) gives them. With O(incoming) their images are made, of the same size and with nothing in them.
+      - One that is there already is refused, unless an earlier run has made it for this.
+    type: dict
+    default: {}
   disk:
     description:
       - Its disk, a qcow2 image. If not set, C(disk.qcow2) in O(directory). To be migrated it must be where both hosts see it.

@@ -305,3 +305,31 @@ def test_firmware_variables_come_with_the_guest(both: Hosts) -> None:
     assert run.rc == 0, run.output
     assert both.status() == {"b": "running"}
     assert theirs.read_bytes() == mine.read_bytes() != new
+
+
+# -- disks that go along -----------------------------------------------------
+
+
+def test_disks_go_along(both: Hosts) -> None:
+    """Each host has its own; what is there already is never written over, and what was made for nothing is removed."""
+    mine, theirs = (both.base / host / "disk.qcow2" for host in "ab")
+    both.variables["vm_disk"] = f"{both.base}/{{{{ inventory_hostname }}}}/disk.qcow2"
+    both.variables |= {"migrate_disks": "copy", "migrate_disks_address": f"{both.base}/nbd"}
+    both.make()
+    with both.observer("a/g") as observer:
+        observer.hmp('qemu-io -d /machine/peripheral/disk/virtio-backend "write -P 0x5a 1M 64k"')
+    theirs.write_text("mine")
+    both.fails("g did not move", "is there already", str(theirs))
+    assert both.status() == {"a": "running"} and theirs.read_text() == "mine"
+    theirs.unlink()
+    both.fails("g did not move", migrate_uri="unix:/nonexistent/x")
+    assert both.status() == {"a": "running"} and not theirs.exists()
+    both.moved()
+    assert both.status() == {"b": "running"} and mine.exists()
+    read = ["qemu-io", "-U", "-r", "-f", "qcow2", "-c", "read -P 0x5a 1M 64k", str(theirs)]
+    done = subprocess.run(read, check=True, capture_output=True, text=True)
+    assert "failed" not in done.stdout
+    with both.observer("b/g") as observer:
+        assert observer.look("query-block-exports") == []
+    run = both.move()
+    assert run.rc == 0 and not any(task.changed for task in run.tasks), run.output

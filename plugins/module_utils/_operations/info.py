@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, List, Sequenc
 from .._core.coercion import with_underscores, without_password
 from .._core.errors import Refusal
 from .._core.option import Option, suggestion
+from .._core.vm import NO_MACHINE
 from .._kinds import netdev
 from .._kinds.blockdev_nodes import drive_of, nodes
 from .._qmp import errors
@@ -129,6 +130,23 @@ def _uuid(vm: VM) -> str:
 
 def _block_nodes(vm: VM) -> Dict[str, Any]:
     return {name: plain(node) for name, node in reversed(list(nodes(vm).items()))}
+
+
+def _images(vm: VM) -> Dict[str, Any]:
+    from .disk_snapshot_disks import all_disks
+
+    if vm.status == NO_MACHINE:
+        return {}
+    told = nodes(vm)
+    return {
+        name: {
+            "size": disk.layers[0].size,
+            "used": sum(told[layer.node]["image"].get("actual-size", 0) for layer in disk.layers),
+            "writable": not disk.layers[0].read_only,
+            "files": [layer.source for layer in disk.layers],
+        }
+        for name, disk in all_disks(vm).items()
+    }
 
 
 def _chardevs(vm: VM) -> Dict[str, Any]:
@@ -257,6 +275,7 @@ SUBSETS: Dict[str, Callable[[VM], Any]] = {
     "block": _listed("query-block"),
     "block_nodes": _block_nodes,
     "block_jobs": _listed("query-block-jobs"),
+    "images": _images,
     "jobs": _listed("query-jobs"),
     "chardevs": _chardevs,
     "netdevs": _netdevs,

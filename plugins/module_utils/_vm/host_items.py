@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 from .._core import safe_open
 from .._core.errors import Refusal
@@ -34,6 +34,8 @@ def items(
     found = [*directories(place), *taps(params, place)]
     if not params["incoming"]:
         found += images(params, place, record, runs, check_mode)
+    else:
+        found += copied_images(params, place, record)
     if has_seed(params):
         found.append(Item(SEED, _seed(params, place), True, "user_data"))
     if firmware:
@@ -81,6 +83,54 @@ def images(params: Dict[str, Any], place: Place, record: Record | None, runs: bo
         if disk.get("size") and disk.get("filename") and disk.get("state") != "absent":
             want = {"path": str(disk["filename"]), "format": disk.get("format") or "raw", "size": str(disk["size"])}
             yield _image({**want, "options": {}, "resize": False}, place, record, f"disks[{number}]")
+
+
+def copied_images(params: Dict[str, Any], place: Place, record: Record | None) -> Iterator[Item]:
+    """Yield the new images of disks that are copied to here. Raise Refusal for one that is there, and where there is no room."""
+    known = record.copied if record is not None and record.incoming else []
+    needed: Dict[str, int] = {}
+    for ident, disk in params["copied_disks"].items():
+        path, kind = copied_image(params, ident)
+        if os.path.lexists(path) and path not in known:
+            raise Refusal(
+                f"copied_disks: {path}, to which disk {ident} would be copied, is there already: remove it if nobody needs it, or "
+                "name another path here"
+            )
+        needed[path] = 0 if os.path.lexists(path) else int(disk["used"])
+        want = {"path": path, "format": kind, "size": str(disk["size"]), "resize": False, "shrink": False}
+        options = params["disk_options"] if ident == "disk" else {}
+        yield Item(IMAGE, {**want, "options": options, "qemu_img": "qemu-img", **_owner(place)}, True, "copied_disks")
+    _check_room(needed)
+
+
+def copied_image(params: Dict[str, Any], ident: str) -> Tuple[str, str]:
+    """Return path and format of the image here of a disk that comes along. Raise Refusal for one that these options don't have."""
+    if ident == "disk" and has_disk(params):
+        return str(params["disk"]), "qcow2"
+    for disk in params["disks"]:
+        if disk.get("id") == ident and disk.get("filename") and disk.get("state") != "absent":
+            return str(disk["filename"]), disk.get("format") or "raw"
+    raise Refusal(
+        f"copied_disks: the source has a disk {ident}, and neither disk nor disks says where it is to be here"
+    )
+
+
+def _check_room(needed: Dict[str, int]) -> None:
+    """Raise Refusal where a file system has less room than is copied to it. ``needed``: bytes by path."""
+    of_device: Dict[int, List[str]] = {}
+    for path in needed:
+        directory = os.path.dirname(path)
+        while not os.path.isdir(directory):
+            directory = os.path.dirname(directory)
+        of_device.setdefault(os.stat(directory).st_dev, [directory]).append(path)
+    for directory, *paths in of_device.values():
+        found, wanted = os.statvfs(directory), sum(needed[path] for path in paths)
+        free = found.f_bavail * found.f_frsize
+        if wanted > free:
+            raise Refusal(
+                f"copied_disks: {wanted / (1 << 30):.1f} GiB are to be copied to {', '.join(paths)}, and {directory} has room for "
+                f"{free / (1 << 30):.1f} GiB"
+            )
 
 
 def image_to_come(params: Dict[str, Any]) -> str | None:

@@ -66,6 +66,7 @@ OPTIONS = {
     "vnc": Option("str"),
     "arguments": Option("dict", default={}),
     "incoming": Option("bool", default=False),
+    "copied_disks": Option("dict", default={}),
     "disk": Option("path"),
     "image": Option("str"),
     "image_checksum": Option("str"),
@@ -155,7 +156,7 @@ def _check_kept(params: Dict[str, Any]) -> None:
             )
 
 
-_EMPTY = ("user", "machine_options", "arguments", "disk_options", "meta_data", "taps", *LISTS)
+_EMPTY = ("user", "machine_options", "arguments", "copied_disks", "disk_options", "meta_data", "taps", *LISTS)
 
 
 def seconds(params: Dict[str, Any]) -> float:

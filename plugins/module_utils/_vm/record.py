@@ -50,6 +50,8 @@ class Record(NamedTuple):
     """Whether it waits for a guest that comes from elsewhere."""
     on_host_shutdown: str = "shutdown"
     save_timeout: int = 300
+    copied: List[str] = []
+    """The images that were made for disks that come with it. Nothing else is in them while it waits."""
 
     def text(self) -> bytes:
         """Return it as it is written down."""
@@ -57,8 +59,8 @@ class Record(NamedTuple):
 
 
 _TYPES: Dict[str, Any] = {
-    **dict.fromkeys(("command_line", "started", "taps", "images"), list),
     **dict.fromkeys(("start_timeout", "plug_timeout", "shutdown_timeout", "save_timeout"), int),
+    **dict.fromkeys(("command_line", "started", "taps", "images", "copied"), list),
     **dict.fromkeys(("user", "code", "base"), (str, type(None))),
     "document": dict,
     "incoming": bool,

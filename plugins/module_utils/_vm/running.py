@@ -29,7 +29,7 @@ from .beside import check_whole
 from .chain import disks_named, gone_on
 from .console import bound_log
 from .directory import check_own
-from .host_items import base_path, image_paths, image_to_come, items
+from .host_items import base_path, copied_image, image_paths, image_to_come, items
 from .options import LISTS, Place
 from .process import bring_back, check_not_away, instance, plug, shown
 from .rehearsal import is_whole, rehearsal
@@ -110,7 +110,8 @@ class Converged:
         listed = {
             name: [_given(entry) for entry in value] for name, value in document.items() if isinstance(value, list)
         }
-        made = image_paths(params) if not params["incoming"] else []
+        copied = [copied_image(params, ident)[0] for ident in params["copied_disks"]] if params["incoming"] else []
+        made = copied if params["incoming"] else image_paths(params)
         waits = params["incoming"] and (self.running is None or self.running.status == "inmigrate")
         # a process that can't be told to be ours is as good as none
         started = self.record.started if self.differs and not self.restarts and self.record else self.line
@@ -133,6 +134,7 @@ class Converged:
             incoming=waits,
             on_host_shutdown=params["on_host_shutdown"],
             save_timeout=params["save_timeout"],
+            copied=sorted({*copied, *(self.record.copied if self.record else ())}) if waits else [],
         )
 
     def _host(self) -> Outcome:

@@ -33,7 +33,7 @@ def host() -> Host:
 def a_record(**other: Any) -> record.Record:
     base: dict[str, Any] = {
         **dict.fromkeys(record.Record._fields, 1),
-        **{name: [] for name in ("command_line", "started", "taps", "images")},
+        **{name: [] for name in ("command_line", "started", "taps", "images", "copied")},
         **{
             "name": "vm1",
             "user": None,
