@@ -10,7 +10,7 @@ import random
 import re
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from support.chaos import Signalled
 from support.line import Line
@@ -87,7 +87,7 @@ class Crossing:
         """Whether a message has said that the guest may run twice."""
         self._whole = False
 
-    def __enter__(self) -> Crossing:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
