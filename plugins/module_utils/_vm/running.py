@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, Dict, List, cast
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple, cast
 
 from .._core.errors import Refusal, TaskError
 from .._core.plan import NotReadBack, Plan, PlanFailed
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .._provision.instance import Running
     from .._qmp.deadline import Deadline
 
+_KEPT = ("start_timeout", "plug_timeout", "shutdown_timeout", "power", "on_host_shutdown", "save_timeout")
+"""What the record has as the task says it."""
 _TO_RESTART = (
     "{} runs with other arguments than its options say. They take effect after a restart: set restart_allowed=true"
 )
@@ -82,18 +84,18 @@ class Converged:
             _check_tops(params, self.process.vm if self.running else None)
             if not params["incoming"]:
                 check_not_away(place, self.running)
-        kept = self.record.code if self.record else None
-        self.code: str | None = None
-        self.code_files: Dict[str, bytes] = {}
-        self.code_there = True
-        if self.service is not None or params["autostart"]:
-            self.code, self.code_files, self.code_there = code.place(place.code, kept)
+        self.code, self.code_files, self.code_there = self._code()
         self.wanted = self._record()
         self.process.images, self.process.base = self.wanted.images, self.wanted.base
         self.host = self._host()
         self.plug_failed: PlanFailed | None = None
         self.machine: Dict[str, Any] = {}
         self.loaded: Dict[str, Any] = {}
+
+    def _code(self) -> Tuple[str | None, Dict[str, bytes], bool]:
+        if self.service is None and not self.params["autostart"]:
+            return None, {}, True
+        return code.place(self.place.code, self.record.code if self.record else None)
 
     def _record(self) -> record.Record:
         """Return what is to be kept of it. Raise Refusal for a document that is not valid."""
@@ -126,14 +128,9 @@ class Converged:
             taps=[_given(tap) for tap in params["taps"]],
             images=sorted({*made, *(self.record.images if self.record else ())}),
             base=base_path(params) if params["image"] else None,
-            start_timeout=params["start_timeout"],
-            plug_timeout=params["plug_timeout"],
-            shutdown_timeout=params["shutdown_timeout"],
-            power=params["power"],
             code=self.code,
             incoming=waits,
-            on_host_shutdown=params["on_host_shutdown"],
-            save_timeout=params["save_timeout"],
+            **{name: params[name] for name in _KEPT},
             copied=sorted({*copied, *(self.record.copied if self.record else ())}) if waits else [],
         )
 
