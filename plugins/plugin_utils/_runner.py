@@ -16,7 +16,7 @@ import json
 import secrets
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ansible import constants
 from ansible.executor.interpreter_discovery import discover_interpreter
@@ -43,6 +43,48 @@ class Answer(NamedTuple):
     value: Any
     rc: int
     said: str
+
+
+def ask(
+    execute: Callable[[str, bytes], dict[str, Any]],
+    python: str,
+    remote_tmp: str,
+    task: dict[str, Any],
+    bundle: Callable[[], bytes] = _runner_bundle.bundle,
+) -> Answer:
+    """Return what a host says to a task. Where it lacks the code, it is asked again with that.
+
+    ``execute(command, stdin)`` runs a command there, and returns its ``rc``, ``stdout`` and ``stderr``.
+    """
+    answer = _ask_once(execute, python, remote_tmp, task, b"")
+    return _ask_once(execute, python, remote_tmp, task, bundle()) if answer.word == "absent" else answer
+
+
+def _ask_once(
+    execute: Callable[[str, bytes], dict[str, Any]], python: str, remote_tmp: str, task: dict[str, Any], bundle: bytes
+) -> Answer:
+    mark = f"vmm.qemu-{secrets.token_hex(8)}"
+    request = {
+        "mark": mark,
+        # a bundle never gets the name of an older one, be it that this run has updated the collection
+        "pack": _runner_bundle.name(anew=bool(bundle)),
+        "remote_tmp": remote_tmp,
+        "task": task,
+    }
+    stub = _runner_bundle.STUB
+    code = f"import sys;exec(sys.stdin.buffer.read({len(stub)}))"
+    done = execute(f"{python} -I -S -c {shlex.quote(code)}", stub + json.dumps(request).encode() + b"\n" + bundle)
+    word, value = "", None
+    for line in done["stdout"].splitlines():
+        if line.startswith(f"{mark} "):
+            try:
+                value = json.loads(line.split(" ", 2)[2])
+            except (IndexError, ValueError):
+                continue  # cut off
+            word = line.split(" ", 2)[1]
+    lines = (done["stderr"] or done["stdout"]).splitlines()
+    told = [line for line in lines if not line.startswith(("debug", "OpenSSH_"))]  # what ssh adds at -v
+    return Answer(word, value, done["rc"], "\n".join(told).strip())
 
 
 class Runner:
@@ -80,9 +122,13 @@ class Runner:
         refused = Path(constants.DEFAULT_LOCAL_TMP, f"vmm.qemu-{hashlib.sha256(repr(key).encode()).hexdigest()}")
         if refused.exists():  # in this run of Ansible
             return None
-        answer = self._ask(python, task, b"")
-        if answer.word == "absent":
-            answer = self._ask(python, task, _runner_bundle.bundle())
+        action = self._action
+        remote_tmp = action.get_shell_option("remote_tmp", default="~/.ansible/tmp")
+
+        def execute(command: str, data: bytes) -> dict[str, Any]:
+            return dict(action._low_level_execute_command(command, in_data=data))
+
+        answer = ask(execute, python, remote_tmp, task)
         if answer.word == "result" and isinstance(answer.value, dict):
             return self._result(answer.value)
         if answer.word in ("absent", "odd") or (not answer.word and answer.rc in _NEVER_BEGUN):
@@ -115,32 +161,6 @@ class Runner:
                 # what tells it where the module has to be run after all
                 action._discovered_interpreter_key, action._discovered_interpreter = _DISCOVERED, facts[_DISCOVERED]
         return str(facts[_DISCOVERED])
-
-    def _ask(self, python: str, task: dict[str, Any], bundle: bytes) -> Answer:
-        mark = f"vmm.qemu-{secrets.token_hex(8)}"
-        request = {
-            "mark": mark,
-            # a bundle never gets the name of an older one, be it that this run has updated the collection
-            "pack": _runner_bundle.name(anew=bool(bundle)),
-            "remote_tmp": self._action.get_shell_option("remote_tmp", default="~/.ansible/tmp"),
-            "task": task,
-        }
-        stub = _runner_bundle.STUB
-        code = f"import sys;exec(sys.stdin.buffer.read({len(stub)}))"
-        done = self._action._low_level_execute_command(
-            f"{python} -I -S -c {shlex.quote(code)}", in_data=stub + json.dumps(request).encode() + b"\n" + bundle
-        )
-        word, value = "", None
-        for line in done["stdout"].splitlines():
-            if line.startswith(f"{mark} "):
-                try:
-                    value = json.loads(line.split(" ", 2)[2])
-                except (IndexError, ValueError):
-                    continue  # cut off
-                word = line.split(" ", 2)[1]
-        lines = (done["stderr"] or done["stdout"]).splitlines()
-        told = [line for line in lines if not line.startswith(("debug", "OpenSSH_"))]  # what ssh adds at -v
-        return Answer(word, value, done["rc"], "\n".join(told).strip())
 
     def _result(self, result: dict[str, Any]) -> dict[str, Any]:
         """Return what a host says, without what only Ansible itself may say."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import zlib
 from pathlib import Path
 from typing import Iterator
@@ -36,7 +37,7 @@ def name(anew: bool = False) -> str:
     """Return what a bundle is called: it differs where anything in it does. Looked at once in a run of Ansible, or ``anew``."""
     kept = Path(constants.DEFAULT_LOCAL_TMP, "vmm.qemu-bundle")
     if anew or not kept.exists():
-        part = kept.with_name(f"{kept.name}-{os.getpid()}")
+        part = kept.with_name(f"{kept.name}-{os.getpid()}-{threading.get_ident()}")
         part.write_text(_digest())
         part.replace(kept)
     return kept.read_text()

@@ -196,7 +196,9 @@ def no_greeting(where: Address | str, limit: Limit, sock: socket.socket | None) 
         why = f"{BUSY}{SILENT}, or {_NO_MONITOR}{_CURE}"
     else:
         why = f"{BUSY}{SILENT}{_CURE}"
-    return errors.MonitorBusy(f"{where}: connected, but no greeting within {limit.seconds:.4g} s: {why}", holder)
+    return errors.MonitorBusy(
+        f"{where}: connected, but no greeting within {limit.seconds:.4g} s: {why}", holder, taken and not holder
+    )
 
 
 BUSY = "another client is attached to this monitor (QEMU serves one at a time)"

@@ -29,12 +29,14 @@ class ConnectError(QMPError):
 class MonitorBusy(ConnectError):
     """Connected, but no greeting: QEMU serves one client for each monitor, and another one holds this one.
 
-    ``holder`` is (process id, process name) of that client where the system tells, else None.
+    ``holder`` is (process id, process name) of that client where the system tells, else None. ``taken`` is whether
+    this connection was accepted, and nobody else's: then what listens there is silent rather than busy. None: unknown.
     """
 
-    def __init__(self, message: str, holder: tuple[int, str] | None = None) -> None:
+    def __init__(self, message: str, holder: tuple[int, str] | None = None, taken: bool | None = None) -> None:
         super().__init__(message)
         self.holder = holder
+        self.taken = taken
 
 
 class ProtocolError(QMPError):
