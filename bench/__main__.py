@@ -27,6 +27,7 @@ PARTS = {
     "machine": "many disks",
     "backups": "backups",
     "fleet": "many virtual machines",
+    "inventory": "inventories",
     "roles": "whole virtual machines",
 }
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -137,7 +137,6 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible_collections.vmm.qemu.plugins.plugin_utils import _inventory_hosts as hosts
 from ansible_collections.vmm.qemu.plugins.plugin_utils import _inventory_options as options
 from ansible_collections.vmm.qemu.plugins.plugin_utils._inventory_hypervisors import (
-    Unreachable,
     hypervisors,
     read_hypervisors,
 )
@@ -195,9 +194,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         found = hypervisors(self.get_option("hypervisors"), self.inventory, self.loader)
         told = read_hypervisors(found, request, self.get_option("timeout"), self.loader)
         machines: list[Machine] = []
-        unmatched = [answer["unmatched"] for answer in told.values() if not isinstance(answer, Unreachable)]
+        unmatched = [answer["unmatched"] for answer in told.values() if not isinstance(answer, hosts.Unreachable)]
         for name, answer in told.items():
-            if isinstance(answer, Unreachable):
+            if isinstance(answer, hosts.Unreachable):
                 reason = hosts.clean(str(answer))
                 self.display.warning(f"hypervisor {name}: {reason}")
                 machines += hosts.left_alone(before, name, reason)
@@ -243,8 +242,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             ("groups", self._add_host_to_composed_groups),
             ("keyed_groups", self._add_host_to_keyed_groups),
         ):
-            known = host.get_vars()
-            for what, wanted in options.each(option, self.get_option(option)):
+            expressions = list(options.each(option, self.get_option(option)))
+            known = host.get_vars() if expressions else {}
+            for what, wanted in expressions:
                 try:
                     do(wanted, known, name, strict=True, **({} if option == "compose" else {"fetch_hostvars": False}))
                 except AnsibleError as exc:

@@ -32,6 +32,10 @@ _ELSEWHERE = ("inmigrate", "postmigrate")
 """The states of a machine that runs in another QEMU: it has not come yet, or has left."""
 
 
+class Unreachable(Exception):
+    """Why a hypervisor does not tell of its monitors."""
+
+
 def clean(value: Any) -> Any:
     """Return a value with no text in it that a terminal could obey, or that can't be written as UTF-8."""
     if isinstance(value, str):
