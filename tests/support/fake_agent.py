@@ -17,7 +17,8 @@ from typing import Any
 class FakeAgent:
     """Listens at a path until it is closed.
 
-    ``errors``: what it says no to; ``silent``: what it does, and never answers; ``slow``: what it first needs an event for.
+    ``answers``: what it returns; ``errors``: what it says no to;
+    ``silent``: what it does, and never answers; ``slow``: what it first needs an event for.
     """
 
     def __init__(
@@ -26,11 +27,13 @@ class FakeAgent:
         errors: dict[str, str] | None = None,
         silent: tuple[str, ...] = (),
         slow: dict[str, threading.Event] | None = None,
+        answers: dict[str, Any] | None = None,
     ) -> None:
         self.path = str(path)
         self.errors = errors or {}
         self.silent = silent
         self.slow = slow or {}
+        self.answers = answers or {}
         self.frozen = False
         self.asked: list[str] = []
         self._server = socket.socket(socket.AF_UNIX)
@@ -69,4 +72,5 @@ class FakeAgent:
         result = (
             ("frozen" if self.frozen else "thawed") if command == "guest-fsfreeze-status" else int(was != self.frozen)
         )
+        result = self.answers.get(command, result)
         return b"" if command in self.silent else json.dumps({"return": result}).encode() + b"\n"
