@@ -139,7 +139,8 @@ def test_a_hypervisor_that_goes_away(place: Path, sshd: Sshd, playbook: Callable
     with vm_named("web1") as fake:
         (place / "a.qmp").symlink_to(fake.address[5:])
         assert inventory.read(place, hosts, file).group("qemu_running") == {"web1"}
-    hosts_file(place, {"hv1": {**sshd.variables, "ansible_port": 1}})
+    # nor by the connection that is kept open
+    hosts_file(place, {"hv1": {**sshd.variables, "ansible_port": 1, "ansible_control_path": str(place / "none")}})
     run = playbook(REFRESHED, "-i", str(hosts), "-i", str(file))
     assert run["tell"].result["msg"]["qemu_running"] == ["web1"]  # from the cache
     assert run["then"].result["msg"]["qemu_unreachable"] == run["then"].result["msg"]["qemu"] == ["web1"]
