@@ -201,7 +201,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 self.display.warning(f"hypervisor {name}: {reason}")
                 machines += hosts.left_alone(before, name, reason)
             else:
-                machines += [{"hypervisor": name, **one} for one in answer["machines"]]
+                machines += [{**one, "hypervisor": name} for one in answer["machines"]]
         nowhere = [pattern for pattern in request["sockets"] if unmatched and all(pattern in one for one in unmatched)]
         if nowhere and self.get_option("strict"):
             raise AnsibleParserError(f"sockets: nothing matches {', '.join(nowhere)}")

@@ -67,12 +67,21 @@ def _reader(variables: dict[str, Any], loader: DataLoader, bundle: Callable[[], 
     def read(request: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
         task = {"monitors": {**request, "timeout": (deadline.remaining() or 0.0) * _OWN_SHARE}}
         answer = ask(partial(host.execute, deadline), host.python, host.remote_tmp, task, bundle)
-        if answer.word == "result" and isinstance(answer.value, dict):
-            return answer.value
+        if answer.word == "result":
+            return _checked(answer.value)
         reason = (answer.word == "odd" and answer.value) or answer.said or f"its process ended with status {answer.rc}"
         raise Unreachable(str(reason))
 
     return read
+
+
+def _checked(told: Any) -> dict[str, Any]:
+    """Return what a hypervisor has told. Raise Unreachable where that is something else than its monitors."""
+    if isinstance(told, dict) and all(isinstance(told.get(name), list) for name in ("machines", "unmatched")):
+        known = ("socket", "status")
+        if all(isinstance(one, dict) and all(isinstance(one.get(n), str) for n in known) for one in told["machines"]):
+            return told
+    raise Unreachable("its answer is not a valid list of monitors")
 
 
 class _Host:
