@@ -81,11 +81,11 @@ def measure() -> Iterator[Row]:
             (home / f"{number:04}.qmp").symlink_to(fake.address[5:])
         static = home / "static.json"
         static.write_text(json.dumps({"all": {"hosts": {f"vm{number:04}": {"a": "b"} for number in range(MONITORS)}}}))
-        files = [static, _file(home)]
+        file = _file(home)
         floors, plain = [], []
         for _turn in range(TURNS):
-            floors.append(_cost(home, MONITORS, files[0]))
-            plain.append(_cost(home, MONITORS, files[1]))
+            floors.append(_cost(home, MONITORS, static))
+            plain.append(_cost(home, MONITORS, file))
         what = f"inventory of {MONITORS} monitors"
         yield _row(f"{what}: its bar", [each.wall for each in plain], "s", SECONDS)
         yield _row(f"{what}, memory: its bar", [each.peak for each in plain], "MB", MEGABYTES)
@@ -96,7 +96,7 @@ def measure() -> Iterator[Row]:
         for number in range(SILENT):
             silent = stack.enter_context(FakeQMP(Peer.closed))
             (home / f"silent{number:02}.qmp").symlink_to(silent.address[5:])
-        more = [_cost(home, MONITORS + SILENT, files[1]).wall - each.wall for each in plain]
+        more = [_cost(home, MONITORS + SILENT, file).wall - each.wall for each in plain]
         yield _row(f"{SILENT} of them that say nothing add: their bar", more, "s", ADDED)
         expressions = {
             "compose": {"where": "qemu_hypervisor ~ qemu_socket"},

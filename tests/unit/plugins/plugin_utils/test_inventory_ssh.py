@@ -60,7 +60,7 @@ def test_the_code_is_brought_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert read(tmp_path, ansible_user="admin", ansible_port=77)["machines"] == []
     told = (tmp_path / "told").read_text().splitlines()
     assert {"BatchMode=yes", "Port=77", 'User="admin"', "10.0.0.1"} <= set(told)
-    become = {
+    become: dict[str, Any] = {
         "ansible_become": True,
         "ansible_become_exe": sudo,
         "ansible_become_password": "x",
