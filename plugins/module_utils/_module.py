@@ -52,6 +52,7 @@ class Module:
         self.prepare = prepare
         self._of_one = {**CONNECTION, **options} if monitor else options
         self._constraints = constraints
+        self._monitor = monitor
         self._many = many
         self._secrets = secrets
         self._work = work
@@ -67,7 +68,7 @@ class Module:
         from ansible.module_utils.basic import env_fallback
 
         spec = argument_spec(self.options)
-        if "socket" in spec:
+        if self._monitor:
             spec["socket"]["fallback"] = (env_fallback, ["QEMU_QMP_SOCKET"])
         return spec
 

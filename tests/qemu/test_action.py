@@ -64,6 +64,8 @@ def every_module(vm: VM) -> dict[str, dict[str, Any]]:
         "qemu_disk_snapshot": {"name": "s1", "disks": ["none"]},
         "qemu_dump": {"path": f"{here}/dump"},
         "qemu_export": {"id": "x0", "node": "none"},
+        "qemu_guest_exec": {"argv": ["true"]},
+        "qemu_guest_info": {"gather_subset": ["users"]},
         "qemu_image": {"path": f"{here}/new.qcow2", "format": "qcow2", "size": "1M"},
         "qemu_info": {"gather_subset": ["status", "devices", "objects"]},
         "qemu_instance": {"name": "bed", "state": "started", "arguments": {"m": 64}},

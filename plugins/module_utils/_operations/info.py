@@ -55,13 +55,15 @@ def _described(kind: Kind, vm: VM) -> Dict[str, Any]:
     return {kind.ident(want): plain(kind.describe(vm, want)) for want in kind.list(vm)}
 
 
-def select(wanted: Sequence[str], known: Collection[str]) -> List[str]:
+def select(wanted: Sequence[str], known: Collection[str], least: Collection[str] = MIN) -> List[str]:
     """Return the subsets out of ``known`` that ``gather_subset`` means, in that order. Raise Refusal for an unknown one.
+
+    ``least``: what ``min`` stands for.
 
     As Ansible's own facts have it: what is named comes on top of ``min``, ``!x`` takes away, ``!all`` leaves ``min``,
     ``!all, !min`` leaves nothing, and exclusions alone take away from ``all``.
     """
-    groups: Dict[str, Set[str]] = {"all": set(known), "min": set(MIN)}
+    groups: Dict[str, Set[str]] = {"all": set(known), "min": set(least)}
     named: Set[str] = set()
     added: Set[str] = set()
     excluded: Set[str] = set()

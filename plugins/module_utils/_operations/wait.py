@@ -75,10 +75,7 @@ def _agent(address: str, task: Task) -> None:
     try:
         wait_for_agent(address, task.deadline)
     except errors.CommandTimeout as exc:
-        raise NotDoneInTime(
-            f"no guest agent answered guest-sync-delimited at {address} within {exc.seconds:.4g} s: none runs in the "
-            "guest yet, or other clients hold its socket"
-        ) from exc
+        raise NotDoneInTime(str(exc)) from exc
 
 
 def _event(vm: VM, names: set[str], data: Dict[str, Any]) -> Event:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 
@@ -18,13 +17,15 @@ from .deadline import Limit
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from typing import Any
+    from typing import Any, Mapping
 
     from .address import Address
     from .deadline import Deadline
 
 # QEMU accepts for the agent whether or not one runs, and a request made too early may be lost.
 _ASK_EVERY = 1.0
+# An agent that has answered one question answers those behind it as well.
+_CATCH_UP = 5.0
 _PAUSE = 0.05
 _LOOK = 0.25
 # No JSON holds this byte. It resets the agent's parser from what a client before may have left in it, and goes before its answer.
@@ -34,6 +35,17 @@ _SYNC = "guest-sync-delimited"
 _LONGEST = 64 << 20
 
 
+class NoAnswer(errors.CommandTimeout):
+    """Nothing but questions whether there is an agent was sent, and none was answered."""
+
+    def __init__(self, address: str, seconds: float, phase: str = "reply") -> None:
+        super().__init__(_SYNC, phase, seconds)
+        self.args = (
+            f"no guest agent answered {_SYNC} at {address} within {seconds:.4g} s: none runs in the guest yet, or other "
+            "clients hold its socket",
+        )
+
+
 def wait_for_agent(address: str, deadline: Deadline) -> None:
     """Return when the agent behind ``address`` answers. Raise what `Agent` raises."""
     Agent(address, deadline).close()
@@ -41,26 +53,30 @@ def wait_for_agent(address: str, deadline: Deadline) -> None:
 
 def tell(address: str, command: str, deadline: Deadline) -> None:
     """Write a command for an agent that is busy, who comes to it later, and wait for no answer. Raise what `Agent` raises."""
-    with _open(parse(address), Limit(None, deadline, 60.0)) as agent:
-        _send(agent, _RESET + json.dumps({"execute": command}).encode() + b"\n", _PAUSE)
+    with _open(parse(address), None, Limit(None, deadline, 60.0)) as agent:
+        _send(agent, _RESET + json.dumps({"execute": command}).encode() + b"\n", Limit(_PAUSE, deadline, 0.0))
 
 
 class Agent:
     """A client of the agent, which answers to whoever is there what anybody has asked.
 
-    So each command goes out behind a token of its own, and all that comes before that is dropped: answers to other clients, and
-    to a command that this one has given up.
+    So nothing is sent before a token of its own has come back, and all that comes before that is dropped: answers to other
+    clients, and to a command that this one has given up.
     """
 
-    def __init__(self, address: str, deadline: Deadline) -> None:
-        """Connect, and return when the agent behind ``address`` answers.
+    def __init__(
+        self, where: str | socket.socket, deadline: Deadline, tls: Mapping[str, Any] | None = None, name: str = ""
+    ) -> None:
+        """Connect to an address, or take a connected socket, called ``name``; return when the agent behind it answers.
 
-        Raise `errors.CommandTimeout` at the deadline: no agent runs in the guest yet, or another client holds its socket; and
+        Raise `NoAnswer` at the deadline: no agent runs in the guest yet, or another client holds its socket; and
         `errors.ConnectError` if nobody has come to listen there by then, or at once for an address that is not valid.
         """
         limit = Limit(None, deadline, 60.0)
-        self._unread = b""
-        self._socket = _open(parse(address), limit)
+        self.name = where if isinstance(where, str) else name
+        self._unread = bytearray()
+        self._synced = False
+        self._socket = _open(parse(where), tls, limit) if isinstance(where, str) else where
         try:
             self._meet(limit)
         except BaseException:
@@ -80,76 +96,109 @@ class Agent:
     def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
         """Return what the agent returns for a command. The names of arguments get hyphens for their underscores.
 
-        It is written at once and whole, so that an agent which answers too late still carries it out. Raise
-        `errors.CommandError`, `errors.CommandTimeout`, `errors.ProtocolError`, `errors.Disconnected`, `errors.Cancelled`.
+        It is written at once and whole, so that an agent which answers too late still carries it out. Raise `NoAnswer` where it
+        was not sent; `errors.CommandError`, `errors.CommandTimeout`, `errors.ProtocolError`, `errors.Disconnected`,
+        `errors.Cancelled`.
         """
-        limit, token = Limit(None, deadline, 60.0), _new_token()
+        limit = Limit(None, deadline, 60.0)
+        if not self._synced:
+            self._meet(limit)
         request: dict[str, Any] = {"execute": command}
         if arguments:
             request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
-        _send(self._socket, _question(token) + json.dumps(request).encode() + b"\n", max(limit.remaining(), _PAUSE))
-        reply: dict[str, Any] = {}
-        while reply.get("return") != token:
-            reply = self._reply(limit, command)
+        self._synced = False  # until it is answered
+        if not _send(self._socket, json.dumps(request).encode() + b"\n", limit):
+            raise errors.CommandTimeout(command, "write", limit.seconds)
         reply = self._reply(limit, command)
-        if "error" in reply:
+        if "error" in reply:  # of some there are two
             raise errors.command_error(command, reply["error"])
         if "return" not in reply:
             raise errors.ProtocolError(f"{command}: the agent has answered with what is not a reply")
+        self._synced = True
         return reply["return"]
 
+    def explain(self, exc: errors.CommandError, deadline: Deadline) -> str:
+        """Return what the agent said against a command, and for one that the guest does not allow, where it is allowed."""
+        if not isinstance(exc, errors.CommandNotFound):
+            return str(exc)
+        try:
+            listed = [entry["name"] for entry in self.execute("guest-info", deadline)["supported_commands"]]
+        except errors.QMPError:
+            listed = [exc.command]
+        if exc.command not in listed:
+            return f"the guest's agent has no {exc.command}: it is too old for that, or of another system ({exc.desc})"
+        return (
+            f"the guest does not allow {exc.command} ({exc.desc}): see allow-rpcs and block-rpcs (before QEMU 9.0 blacklist) in "
+            "its /etc/qemu/qemu-ga.conf, or /etc/sysconfig/qemu-ga on RHEL"
+        )
+
     def _meet(self, limit: Limit) -> None:
-        tokens = []
+        """Return when the agent has answered the last question that was put to it. Raise NoAnswer at the limit."""
+        tokens: list[int] = []
         while not limit.expired:
-            tokens.append(_new_token())
-            _send(self._socket, _question(tokens[-1]), min(_ASK_EVERY, limit.remaining()))
+            tokens.append(int.from_bytes(os.urandom(4), "big"))
             again = Limit(min(_ASK_EVERY, limit.remaining()), limit.deadline, 0.0)
-            with contextlib.suppress(errors.CommandTimeout):
-                while self._reply(again).get("return") not in tokens:
-                    pass
+            _send(self._socket, _question(tokens[-1]), again)
+            try:
+                while not self._synced:
+                    found = self._reply(again).get("return")
+                    self._synced = found == tokens[-1]
+                    if found in tokens:
+                        again = Limit(min(_CATCH_UP, limit.remaining()), limit.deadline, 0.0)
                 return
-        raise errors.CommandTimeout(_SYNC, "reply", limit.seconds)
+            except errors.CommandTimeout:
+                continue
+        raise NoAnswer(self.name, limit.seconds)
 
     def _reply(self, limit: Limit, command: str = _SYNC) -> dict[str, Any]:
         """Return the next reply, empty for a line that is not one. Raise as ``execute`` does."""
-        while b"\n" not in self._unread:
-            if limit.cancelled:
-                raise errors.Cancelled(command, "reply")
-            if limit.expired:
-                raise errors.CommandTimeout(command, "reply", limit.seconds)
-            self._socket.settimeout(max(limit.remaining(_LOOK), 0.001))
-            try:
-                data = self._socket.recv(1 << 16)
-            except OSError as exc:
-                if _later(exc):
-                    continue
-                raise _broken(exc) from None
-            if not data:
-                raise errors.Disconnected("the agent's socket was closed: the VM has ended, or another client came")
-            self._unread += data
-            if len(self._unread) > _LONGEST:
-                raise errors.ProtocolError(f"the agent has sent more than {_LONGEST} bytes without an end")
-        line, self._unread = self._unread.split(b"\n", 1)
+        seen = 0
+        while True:
+            end = self._unread.find(b"\n", seen)
+            if end >= 0:
+                break
+            seen = len(self._unread)
+            self._receive(limit, command)
+        line = bytes(self._unread[:end])
+        del self._unread[: end + 1]
         try:
             reply = json.loads(line.rpartition(_RESET)[2].decode())
         except (ValueError, RecursionError):
             return {}
+        if isinstance(reply, dict) and "QMP" in reply:
+            raise errors.ConnectError(f"{self.name}: this is a QMP monitor, not the socket of a guest's agent")
         return reply if isinstance(reply, dict) else {}
 
-
-def _new_token() -> int:
-    return int.from_bytes(os.urandom(4), "big")
+    def _receive(self, limit: Limit, command: str) -> None:
+        """Take what has come, or return after a moment."""
+        if limit.cancelled:
+            raise errors.Cancelled(command, "reply")
+        if limit.expired:
+            raise errors.CommandTimeout(command, "reply", limit.seconds)
+        self._socket.settimeout(max(limit.remaining(_LOOK), 0.001))
+        asked = () if command == _SYNC else (command, True)
+        try:
+            data = self._socket.recv(1 << 18)
+        except OSError as exc:
+            if _later(exc):
+                return
+            raise errors.Disconnected(f"the agent's socket broke: {exc}", *asked) from None
+        if not data:
+            raise errors.Disconnected("the agent's socket was closed: the VM has ended, or another client came", *asked)
+        self._unread += data
+        if len(self._unread) > _LONGEST:
+            raise errors.ProtocolError(f"the agent has sent more than {_LONGEST} bytes without an end")
 
 
 def _question(token: int) -> bytes:
     return _RESET + b'{"execute":"guest-sync-delimited","arguments":{"id":%d}}\n' % token
 
 
-def _open(where: Address, limit: Limit) -> socket.socket:
+def _open(where: Address, tls: Mapping[str, Any] | None, limit: Limit) -> socket.socket:
     """Return a connected socket. Try again until the time is up where nobody listens yet, or others stand in line."""
     while True:
         try:
-            return open_socket(where, None, limit)
+            return open_socket(where, tls, limit)
         except BlockingIOError:
             pause(limit, where, _PAUSE)
         except errors.ConnectError as exc:
@@ -158,23 +207,24 @@ def _open(where: Address, limit: Limit) -> socket.socket:
             pause(limit, where, _PAUSE)
             continue
         if limit.expired:
-            raise errors.CommandTimeout(_SYNC, "queue", limit.seconds)
+            raise NoAnswer(str(where), limit.seconds, "queue")
 
 
-def _send(sock: socket.socket, data: bytes, seconds: float) -> None:
-    """Write a request, or let it be where nobody reads the last ones. Raise `errors.Disconnected`."""
-    sock.settimeout(max(seconds, 0.001))
-    try:
-        sock.sendall(data)
-    except OSError as exc:
-        if not _later(exc):
-            raise _broken(exc) from None
+def _send(sock: socket.socket, data: bytes, limit: Limit) -> bool:
+    """Write a request, and tell whether all of it was written, or nobody reads the last ones. Raise `errors.Disconnected`."""
+    rest = memoryview(data)
+    while rest:
+        sock.settimeout(max(limit.remaining(_LOOK), 0.001))
+        try:
+            rest = rest[sock.send(rest) :]
+        except OSError as exc:
+            if not _later(exc):
+                raise errors.Disconnected(f"the agent's socket broke: {exc}") from None
+            if limit.expired or limit.cancelled:
+                break
+    return not rest
 
 
 def _later(exc: OSError) -> bool:
     # Python 3.8 has a class of its own for a time-out
     return isinstance(exc, (BlockingIOError, TimeoutError)) or "timed out" in str(exc)
-
-
-def _broken(exc: OSError) -> errors.Disconnected:
-    return errors.Disconnected(f"the agent's socket broke: {exc}")
