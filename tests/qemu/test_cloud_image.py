@@ -8,12 +8,14 @@ The image is Debian with cloud-init (tests/support/image). What became of the gu
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from support.agent import Agent
 from support.modules import run_module
+from support.plays import run_playbook
 from support.roles import Roles
 from support.vm import BED, qemu_binary
 
@@ -42,7 +44,7 @@ MACHINE: dict[str, Any] = {
 }
 
 
-def test_boots_from_a_grown_overlay_to_login_and_agent() -> None:
+def test_boots_from_a_grown_overlay_to_login_and_agent(tmp_path: Path) -> None:
     """On one QEMU: it takes one to three minutes, and what differs between versions is tested elsewhere."""
     roles = Roles()
     try:
@@ -56,6 +58,8 @@ def test_boots_from_a_grown_overlay_to_login_and_agent() -> None:
             (root,) = (fs for fs in agent.execute("guest-get-fsinfo") if fs["mountpoint"] == "/")
             assert root["type"] == "ext4" and 2.5 * GIB < root["total-bytes"] < 3 * GIB
         frozen_for_a_snapshot(run)
+        told_and_done_by_modules(str(run / "agent"))
+        a_play_in_the_guest(str(run / "agent"), tmp_path)
         end = time.monotonic() + 300
         while "web1 login: " not in (run / "console.log").read_text(errors="replace"):
             assert time.monotonic() < end
@@ -75,6 +79,57 @@ def frozen_for_a_snapshot(run: Path) -> None:
     run_module(str(run / "qmp"), "qemu_disk_snapshot", name="s1", state="absent", timeout=300)
     with Agent(str(run / "agent")) as agent:
         assert agent.read("/root/file") == "after\n"
+
+
+def told_and_done_by_modules(agent: str) -> None:
+    told = run_module(agent, "qemu_guest_info", gather_subset=["all"])
+    assert told["guest"]["hostname"] == "web1" and told["addresses"] == ["192.0.2.7"]
+    assert {"/"} == {fs["mountpoint"] for fs in told["guest"]["filesystems"]} and told["guest"]["frozen"] is False
+    options = {"cmd": "id -un; echo $HOME; cat >/root/made", "stdin": "in", "creates": "/root/ma*"}
+    ran = run_module(agent, "qemu_guest_exec", **options)
+    assert ran["changed"] and ran["stdout_lines"] == ["root", "/root"]
+    assert not run_module(agent, "qemu_guest_exec", **options)["changed"]
+    with Agent(agent) as witness:
+        assert witness.read("/root/made") == "in\n"
+
+
+def a_play_in_the_guest(agent: str, tmp_path: Path) -> None:
+    """By Ansible's own modules, of which an emulated guest makes one in some seconds."""
+    size = 64 << 20
+    script, data = tmp_path / "script.sh", tmp_path / "data"
+    script.write_text('#!/bin/sh\necho "$HOME $1"\n')
+    data.write_bytes(os.urandom(size))
+    as_ada = {"become": True, "become_user": "ada", "become_method": "ansible.builtin.su"}
+    tasks: list[dict[str, Any]] = [
+        {"wait_for_connection": {"timeout": 300}},
+        {"ping": {}},
+        {"copy": {"src": str(data), "dest": "/root/data", "mode": "0600"}},
+        {"fetch": {"src": "/root/data", "dest": str(tmp_path / "fetched"), "flat": True}},
+        {"script": {"cmd": f"{script} word"}},
+        {"setup": {"gather_subset": ["!all", "network"]}},
+        {"command": {"cmd": "sleep 1"}, "async": 300, "poll": 2},
+        {"raw": "id -un", **as_ada},
+    ]
+    variables = {
+        "ansible_connection": "vmm.qemu.guest_agent",
+        "ansible_guest_agent_socket": agent,
+        "ansible_guest_agent_connect_timeout": 60,
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "ansible_remote_tmp": "/root/.ansible/tmp",
+        "ansible_async_dir": "/root/.ansible_async",
+        "ansible_pipelining": True,
+    }
+    named = [{"name": f"task {number}", **task} for number, task in enumerate(tasks)]
+    play = [{"hosts": "all", "gather_facts": False, "tasks": named}]
+    run = run_playbook(play, tmp_path, variables=variables, timeout=1200)
+    assert run.rc == 0, run.output
+    assert (tmp_path / "fetched").read_bytes() == data.read_bytes()
+    assert run["task 4"].result["stdout_lines"] == ["/root word"]
+    assert run["task 5"].result["ansible_facts"]["ansible_lan0"]["macaddress"] == MAC
+    assert run["task 7"].result["stdout_lines"] == ["ada"]
+    with Agent(agent) as witness:
+        assert witness.run("stat", "-c", "%a %s", "/root/data") == f"600 {size}\n"
+        assert witness.run("sh", "-c", "ls /root/.ansible/tmp | wc -l") == "0\n"
 
 
 def check_what_the_seed_said(agent: Agent) -> None:

@@ -65,15 +65,23 @@ class Agent:
     """
 
     def __init__(
-        self, where: str | socket.socket, deadline: Deadline, tls: Mapping[str, Any] | None = None, name: str = ""
+        self,
+        where: str | socket.socket,
+        deadline: Deadline,
+        tls: Mapping[str, Any] | None = None,
+        name: str = "",
+        patience: float | None = None,
     ) -> None:
         """Connect to an address, or take a connected socket, called ``name``; return when the agent behind it answers.
+
+        ``patience``: the seconds that any later answer may take, where no deadline is earlier.
 
         Raise `NoAnswer` at the deadline: no agent runs in the guest yet, or another client holds its socket; and
         `errors.ConnectError` if nobody has come to listen there by then, or at once for an address that is not valid.
         """
         limit = Limit(None, deadline, 60.0)
         self.name = where if isinstance(where, str) else name
+        self._patience = patience
         self._unread = bytearray()
         self._synced = False
         self._socket = _open(parse(where), tls, limit) if isinstance(where, str) else where
@@ -100,7 +108,7 @@ class Agent:
         was not sent; `errors.CommandError`, `errors.CommandTimeout`, `errors.ProtocolError`, `errors.Disconnected`,
         `errors.Cancelled`.
         """
-        limit = Limit(None, deadline, 60.0)
+        limit = Limit(self._patience, deadline, 60.0)
         if not self._synced:
             self._meet(limit)
         request: dict[str, Any] = {"execute": command}
@@ -136,13 +144,14 @@ class Agent:
         """Return when the agent has answered the last question that was put to it. Raise NoAnswer at the limit."""
         tokens: list[int] = []
         while not limit.expired:
-            tokens.append(int.from_bytes(os.urandom(4), "big"))
+            token = int.from_bytes(os.urandom(4), "big")
             again = Limit(min(_ASK_EVERY, limit.remaining()), limit.deadline, 0.0)
-            _send(self._socket, _question(tokens[-1]), again)
+            if _send(self._socket, _question(token), again):
+                tokens.append(token)
             try:
                 while not self._synced:
                     found = self._reply(again).get("return")
-                    self._synced = found == tokens[-1]
+                    self._synced = found in tokens[-1:]
                     if found in tokens:
                         again = Limit(min(_CATCH_UP, limit.remaining()), limit.deadline, 0.0)
                 return

@@ -107,8 +107,12 @@ def _followed(agent: Agent, pid: int, program: str, deadline: Deadline) -> Ended
                 break
             time.sleep(pause if left is None else min(pause, left))
             pause = min(max((time.monotonic() - began) / _SHARE, _SOONEST), _SLOWEST)
-    except errors.CommandTimeout:
-        pass
+    except errors.CommandTimeout as exc:
+        if not deadline.expired:
+            raise OutcomeUnknown(
+                f"the agent has not answered for {exc.seconds:.4g} s; {program} was started in the guest as process {pid}",
+                pid,
+            ) from exc
     except (errors.CommandError, errors.Disconnected, errors.ProtocolError) as exc:
         raise OutcomeUnknown(f"{exc}; {program} was started in the guest as process {pid}", pid) from exc
     raise OutcomeUnknown(
@@ -116,6 +120,16 @@ def _followed(agent: Agent, pid: int, program: str, deadline: Deadline) -> Ended
         f"not ended, and may go on in the guest as process {pid}",
         pid,
     )
+
+
+def shell(cmd: str, stdin: bytes | None) -> tuple[list[str], bytes | None]:
+    """Return what runs a line of any length by the guest's shell: the program, and what it reads."""
+    line = cmd.encode(errors="surrogateescape")
+    if len(line) <= LONGEST_WORD:
+        return ["/bin/sh", "-c", cmd], stdin
+    # the mark at its end keeps newlines there
+    read = f'c=$(head -c {len(line)}; echo .); eval "${{c%.}}"'
+    return ["/bin/sh", "-c", read], line + (stdin or b"")
 
 
 def environment(agent: Agent, deadline: Deadline) -> dict[str, str]:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,3 +87,42 @@ def test_the_late_answer_comes_before_the_token(tmp_path: Path) -> None:
     agent_that(answers, tmp_path / "qga")
     with agent.Agent(str(tmp_path / "qga"), Deadline(10.0)) as client:
         assert client.execute("guest-fsfreeze-status", Deadline(10.0)) == "thawed"
+
+
+def test_answers_to_questions_asked_again_are_not_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow one is asked whether it is there several times, and answers each, with an error line before."""
+    monkeypatch.setattr(agent, "_ASK_EVERY", 0.05)
+
+    def answers(line: bytes) -> bytes:
+        asked = json.loads(line.lstrip(b"\xff"))
+        if asked["execute"] == "guest-sync-delimited":
+            time.sleep(0.2)
+            stray = json.dumps({"error": {"class": "GenericError", "desc": "JSON parse error, stray"}}).encode()
+            return stray + b"\n\xff" + json.dumps({"return": asked["arguments"]["id"]}).encode() + b"\n"
+        return b'{"return": "mine"}\n'
+
+    agent_that(answers, tmp_path / "qga")
+    with agent.Agent(str(tmp_path / "qga"), Deadline(30.0)) as client:
+        assert client.execute("guest-get-host-name", Deadline(30.0)) == "mine"
+
+
+def test_a_command_that_nobody_reads_was_not_run(tmp_path: Path) -> None:
+    """It is larger than the socket holds, and the agent stops reading once it has said that it is there."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "qga"))
+        server.listen(1)
+
+        def serve() -> None:
+            peer = server.accept()[0]
+            line = peer.makefile("rb").readline()
+            peer.sendall(b"\xff" + json.dumps({"return": json.loads(line[1:])["arguments"]["id"]}).encode() + b"\n")
+            gone.wait(60)
+            peer.close()
+
+        gone = threading.Event()
+        threading.Thread(target=serve, daemon=True).start()
+        with agent.Agent(str(tmp_path / "qga"), Deadline(30.0)) as client:
+            with pytest.raises(errors.CommandTimeout) as raised:
+                client.execute("guest-exec", Deadline(0.5), input_data="x" * (8 << 20))
+            assert raised.value.phase == "write"
+        gone.set()
