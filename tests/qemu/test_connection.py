@@ -103,7 +103,7 @@ def test_what_a_play_does(agent: GuestAgent, playbook: Playbook, tmp_path: Path,
 def test_a_new_file_is_nobody_elses(agent: GuestAgent, playbook: Playbook, tmp_path: Path) -> None:
     """The agent itself makes files that all may write to: what modules are copied to must not be one for a moment."""
     (tmp_path / "f").write_text("secret")
-    modes = set()
+    modes: set[int] = set()
     done = threading.Event()
 
     def watch() -> None:

@@ -86,7 +86,7 @@ def test_exec(agent: GuestAgent) -> None:
 
 def test_exec_creates_and_removes(agent: GuestAgent) -> None:
     made = agent.directory / "made by it"
-    options = {"argv": ["touch", str(made)], "creates": str(agent.directory / "made*")}
+    options: dict[str, Any] = {"argv": ["touch", str(made)], "creates": str(agent.directory / "made*")}
     assert run_module(agent.path, "qemu_guest_exec", check=True, **options)["changed"] and not made.exists()
     assert run_module(agent.path, "qemu_guest_exec", **options)["changed"] and made.exists()
     for check in (True, False):
