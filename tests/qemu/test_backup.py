@@ -9,7 +9,9 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -20,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmm.qemu.plugins.module_utils._backup.absent import Absent
 from ansible_collections.vmm.qemu.plugins.module_utils._backup.disks import job_id
 from support.fake_agent import FakeAgent
 from support.killed import forked, kill, killed_before
@@ -423,6 +426,93 @@ def test_two_at_once(start_vm: Callable[..., VM]) -> None:
     assert "another task makes a backup" in seen[0] and "in another directory" in seen[1]
     is_good(vm)
     tidy(vm)
+
+
+def pause(vm: VM) -> None:
+    vm.observer.execute("stop")
+
+
+def migrate_away(vm: VM) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{vm.directory}/away")
+        server.listen(1)
+        vm.observer.execute("migrate", uri=f"unix:{vm.directory}/away")
+        client = server.accept()[0]
+        while client.recv(1 << 20):
+            pass
+    while vm.observer.status() != "postmigrate":
+        time.sleep(0.01)
+
+
+def lay_over(vm: VM) -> None:
+    for disk in "ab":
+        overlay = {"snapshot-file": f"{vm.directory}/{disk}.over", "snapshot-node-name": f"{disk}-over"}
+        vm.observer.execute("blockdev-snapshot-sync", **{"node-name": f"{disk}-node"}, **overlay)
+    write(vm, 9)
+
+
+@pytest.mark.parametrize("fleece", [False, True])
+@pytest.mark.parametrize(
+    ("meddle", "status", "words"),
+    [
+        (pause, "paused", ""),
+        (migrate_away, "postmigrate", "nactive '|the virtual machine is postmigrate"),
+        (lay_over, "running", "a was on a-node, and is not any more"),
+    ],
+)
+def test_another_tool_before_the_copy_begins(
+    vm: VM, tmp_path: Path, meddle: Callable[[VM], None], status: str, words: str, fleece: bool
+) -> None:
+    """A guest that somebody stops or migrates away while images are made does not run on here; no stale image is listed."""
+    vm.observer.execute("cont")
+    write(vm, 1)
+    tool = tmp_path / "qemu-img"
+    tool.write_text(
+        f'#!/bin/sh\ntouch {tmp_path}/in; while [ ! -e {tmp_path}/on ]; do sleep 0.05; done\nexec {shutil.which("qemu-img")} "$@"\n'
+    )
+    tool.chmod(0o755)
+    told: list[dict[str, Any]] = []
+    task = threading.Thread(
+        target=lambda: told.append(result(vm, qemu_img=str(tool), **({"fleece": str(tmp_path)} if fleece else {})))
+    )
+    task.start()
+    while not (tmp_path / "in").exists():
+        time.sleep(0.01)
+    meddle(vm)
+    (tmp_path / "on").touch()
+    task.join()
+    assert vm.observer.status() == status
+    assert vm.observer.execute("query-jobs") == [] and sorted(os.listdir(tmp_path)) == ["in", "on", "qemu-img"]
+    if words:
+        assert re.search(words, told[0]["msg"]) and "not_rolled_back" not in told[0] and not place(vm).exists()
+    else:
+        assert told[0]["changed"] and "msg" not in told[0]
+
+
+def result(vm: VM, **options: Any) -> dict[str, Any]:
+    try:
+        return backup(vm, **options)
+    except ModuleFailed as failed:
+        return failed.result
+
+
+def test_absent_refuses_what_was_backed_up_meanwhile(
+    start_vm: Callable[..., VM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = ["-chardev", "socket,id=second,path=second,server=on,wait=off", "-mon", "chardev=second,mode=control"]
+    vm = plug(start_vm(scsi=True, args=second))
+    backup(vm)
+    follow = Absent.follow
+
+    def after_another(*arguments: Any) -> Any:
+        run_module(f"{vm.directory}/second", "qemu_backup", name="daily", path=str(place(vm)), level="full")
+        return follow(*arguments)
+
+    monkeypatch.setattr(Absent, "follow", after_another)
+    with pytest.raises(ModuleFailed, match="another task has made a backup"):
+        backup(vm, state="absent", remove_data=True)
+    assert [one["number"] for one in listed(vm)] == [1, 2]
+    is_good(vm)
 
 
 def test_keep_and_absent(life: Lifecycle) -> None:

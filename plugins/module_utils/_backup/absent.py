@@ -76,6 +76,10 @@ class Absent(Operation):
         try:
             if os.path.isdir(params["path"]):
                 current.lock.acquire()
+                if place.read_chain(run.vm, params["path"], params["name"]) != current.chain:
+                    raise Refusal(
+                        f"path: another task has made a backup in {params['path']} meanwhile: run this one again"
+                    )
             place.send(run, run.plan.later)
         finally:
             current.lock.release()

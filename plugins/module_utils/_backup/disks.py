@@ -83,6 +83,22 @@ def check_jobs(found: Sequence[Source], name: str) -> None:
             raise Refusal(f"disks: block job {others[0]} works on {source.name}: let it end first")
 
 
+def check_same(vm: VM, found: Sequence[Source]) -> None:
+    """Raise Refusal where the guest does not write to these images any more: an overlay is over one, or it was migrated away."""
+    for left in range(9, -1, -1):
+        vm.forget()
+        try:
+            known = all_disks(vm)
+            break
+        except KeyError:  # between two looks a job has ended, and its filter with it
+            if not left:
+                raise
+    for source in found:
+        check_active(vm, f"disks: a backup of {source.name}", source.node)
+        if source.name not in known or known[source.name].layers[0].node != source.node:
+            raise Refusal(f"disks: {source.name} was on {source.node}, and is not any more: run the task again")
+
+
 def _source(vm: VM, disk: Disk, name: str) -> Source:
     node = nodes(vm)[disk.layers[0].node]
     used = sum(nodes(vm)[layer.node]["image"].get("actual-size", 0) for layer in disk.layers)

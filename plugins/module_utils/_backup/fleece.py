@@ -22,7 +22,7 @@ from .._kinds.blockdev_steps import delete_node
 from .._kinds.qemu_texts import drive_hint
 from .._operations.disk_snapshot_disks import Disk, all_disks
 from . import place
-from .disks import Source, job_id, node_name, under
+from .disks import Source, check_same, job_id, node_name, under
 
 if TYPE_CHECKING:
     from .._core.vm import VM
@@ -94,12 +94,17 @@ def put_in(vm: VM, name: str, sources: Sequence[Source], at_once: Sequence[Step]
     if stands:
         made = {"node-name": mark(name), "driver": "null-co", "read-only": True}
         go_on = Step("cont", removes=True, still_needed=lambda vm: vm.status == "paused")
-        steps += [Step("blockdev-add", made, undo=[delete_node(mark(name))]), Step("stop", undo=[go_on])]
-    steps += at_once
+        # somebody may have stopped it, or migrated it away, since it was looked at: then it is not to run afterwards
+        marked = Step("blockdev-add", made, undo=[delete_node(mark(name))], condition=lambda vm: vm.status == "running")
+        steps += [marked, Step("stop", undo=[go_on], condition=lambda vm: mark(name) in nodes(vm))]
+    steps += [Step(do=lambda deadline: check_same(vm, sources)), *at_once]
     steps += [_switch(source.disk, names(name, source.name).view_filter, source.under) for source in sources]
     if stands:
         nothing = Step("stop", removes=True, still_needed=lambda vm: False)
-        steps += [Step("cont", undo=[nothing]), delete_node(mark(name)).replace(undo=[nothing])]
+        steps += [
+            Step("cont", undo=[nothing], condition=lambda vm: mark(name) in nodes(vm) and vm.status == "paused"),
+            delete_node(mark(name)).replace(undo=[nothing], condition=lambda vm: mark(name) in nodes(vm)),
+        ]
     for source in sources:
         own = names(name, source.name)
         made = {"node-name": own.access, "driver": "snapshot-access", "file": own.view_filter}

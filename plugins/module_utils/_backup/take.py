@@ -23,7 +23,7 @@ from .._operations.freeze import Freezer, do_frozen
 from .._qmp import errors
 from . import chain as chains
 from . import fleece, place, retention, steps
-from .disks import Source, bitmap_name, check_jobs, job_id, sources
+from .disks import Source, bitmap_name, check_jobs, check_same, job_id, sources
 from .level import Choice, bases, choose, counted
 from .pull import exported
 from .result import shown
@@ -159,6 +159,7 @@ class Take(Operation):
             do_frozen(run, current.freezer)
             frozen = current.freezer.was_frozen or current.freezer.frozen_ms is not None
             new.taken(time.time(), frozen and not current.freezer.warnings)
+            check_same(run.vm, current.sources)  # now that the jobs keep them so
             wait_for_jobs(run, {job_id(params["name"], name): name for name in names}, runs, params)
             place.send(run, plan.ends)
         except PlanFailed:  # and was taken back
