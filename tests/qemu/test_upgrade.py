@@ -216,8 +216,10 @@ def test_a_task_that_is_killed(vms: Counting, method: str) -> None:
         vms.before = BREAK.format(**point._asdict(), deed="kill")
         assert vms.upgrade(binary, method).rc == -signal.SIGKILL, point
         vms.before = ""
-        if len(list(vms.pids())) > 1:
-            assert "upgrade" in vms.refused(**vms.has) and "upgrade" in vms.refused(**vms.has, state="absent")
+        if point.name != "write":
+            assert "upgrade of its QEMU was begun" in vms.refused(**vms.has)
+        if point.name not in ("Beside.prepare", "write"):
+            assert "upgrade of its QEMU was begun" in vms.refused(**vms.has, state="absent")
         run = vms.upgrade(binary, method)
         assert run.rc == 0, run.output
         assert run.tasks[-1].changed or point.name == "write", point

@@ -18,6 +18,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import Place
 from support.killed import killed
 from support.modules import run_module
 from support.roles import Machines
+from support.vm import qemu_binary
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root has units of systemd")
 
@@ -149,3 +150,43 @@ def test_a_guest_that_is_saved_and_not_ended(vms: Saving) -> None:
     vms.done(True, state="stopped", **vms.has)
     vms.done(True, **vms.has)
     assert vms.status() == "running" and vms.saved == set()
+
+
+@root_only
+def test_options_that_wait_for_a_restart(vms: Saving) -> None:
+    """The guest goes on as it was, and they go on waiting."""
+    vms.make()
+    vms.has["memory"] = "96M"
+    assert vms.done(False, **vms.has).tasks[-1].result["restart_required"]
+    vms.act("stop")
+    assert vms.act("start") == "" and vms.status() == "running" and vms.saved == set()
+    vms.act("stop")
+    assert vms.done(True, **vms.has).tasks[-1].result["restart_required"]
+    assert vms.status() == "running" and vms.saved == set()
+    assert vms.done(False, **vms.has).tasks[-1].result["restart_required"]
+    assert not vms.done(True, **vms.has, restart_allowed=True).tasks[-1].result["restart_required"]
+    vms.done(False, **vms.has)
+
+
+@root_only
+@pytest.mark.parametrize("upgraded", [False, True])
+def test_a_newer_qemu_goes_on(vms: Saving, upgraded: bool) -> None:
+    """To it q35 is another machine than it was to the guest."""
+    binary = vms.base / "qemu"
+    binary.symlink_to(qemu_binary("7.2"))
+    vms.has["binary"] = str(binary)
+    vms.make()
+    if not upgraded:
+        vms.act("stop")
+    binary.unlink()
+    binary.symlink_to(qemu_binary("10.0"))
+    if upgraded:
+        vms.done(True, **vms.has, upgrade="migrate")
+        vms.act("stop")
+    assert vms.act("start") == "" and vms.status() == "running" and vms.saved == set()
+    vms.act("stop")
+    vms.done(True, **vms.has)
+    with vms.observer() as observer:
+        assert observer.execute("query-version")["qemu"]["major"] == 10
+        assert observer.execute("qom-get", path="/machine", property="type") == "pc-q35-7.2-machine"
+    assert not vms.done(False, **vms.has).tasks[-1].result["restart_required"]

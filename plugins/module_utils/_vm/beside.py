@@ -84,10 +84,14 @@ class Beside:
         return command_line.guest_name(line) == self.place.name and self.place.pidfile in line
 
 
-def check_whole(place: Place) -> None:
-    """Raise Refusal for a VM of which two QEMUs run, since an upgrade has not come to its end."""
+def check_whole(place: Place, ends: bool = False) -> None:
+    """Raise Refusal for a VM of which an upgrade has not come to its end.
+
+    ``ends``: it is to end, which one can whose only QEMU is at the usual paths.
+    """
     beside = Beside(place)
-    if beside.is_begun and len(beside.processes()) > 1:
+    usual = process.read_pidfile(place.pidfile) if os.path.lexists(place.socket) else None
+    if beside.is_begun and not (ends and all(pid == usual for pid in beside.processes())):
         raise Refusal(
             f"{place.name}: an upgrade of its QEMU was begun and has not come to its end: run it again (qemu_vm with upgrade, "
             "or the role vmm.qemu.upgrade), which finishes it or takes it back"

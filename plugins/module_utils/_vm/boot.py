@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, List, cast
 
 from .._core import safe_open
 from .._core.errors import Refusal, TaskError
@@ -91,9 +91,9 @@ def start(task: Task, place: Place, kept: record.Record) -> None:
     process = _process(task, place, kept)
     saved.sweep(place)
     waits = only_process and saved.is_there(place)
-    process.start(saved.waiting(kept.command_line) if waits else kept.command_line, kept.start_timeout)
-    if process.started is not None and kept.started != kept.command_line:
-        record.write(place.record, kept._replace(started=kept.command_line).text())
+    line = saved.line_of(place, kept, kept.command_line[0]) if waits else kept.command_line
+    process.start(saved.waiting(line) if waits else line, kept.start_timeout)
+    _note_started(process, place, line)
     if only_process:
         return
     try:
@@ -112,6 +112,13 @@ def _process(task: Task, place: Place, kept: record.Record) -> Process:
     return process
 
 
+def _note_started(process: Process, place: Place, line: List[str]) -> None:
+    """Write down how it was started, if it was here."""
+    kept = record.read(place.record) if process.started is not None else None
+    if kept is not None and kept.started != line:
+        record.write(place.record, kept._replace(started=line).text())
+
+
 def _goes_on(task: Task, place: Place, kept: record.Record) -> bool:
     """Go on with the saved guest. Tell whether it does: if not, it never will, and nothing is left of its QEMU.
 
@@ -119,7 +126,9 @@ def _goes_on(task: Task, place: Place, kept: record.Record) -> bool:
     next start tries again.
     """
     process = _process(task, place, kept)
-    process.start(saved.waiting(kept.command_line), kept.start_timeout)
+    line = saved.line_of(place, kept, kept.command_line[0])
+    process.start(saved.waiting(line), kept.start_timeout)
+    _note_started(process, place, line)
     try:
         saved.prepare(process, kept)
     except (PlanFailed, NotReadBack, TaskError, errors.QMPError):

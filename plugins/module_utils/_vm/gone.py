@@ -40,7 +40,7 @@ def run(task: Task, params: Dict[str, Any]) -> Dict[str, Any]:
     place = Place(params["directory"], params["user"])
     there = directory.look(place.directory) is not None
     check_own(place, params, removal=absent)
-    check_whole(place)
+    check_whole(place, ends=True)
     # whatever started it: a unit that is there goes with it
     has_units = service.is_wanted(params) or service.is_wanted({**params, "service": "auto"})
     unit = service.Service(place, params) if has_units else None

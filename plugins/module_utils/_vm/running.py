@@ -119,6 +119,8 @@ class Converged:
         started = self.record.started if self.differs and not self.restarts and self.record else self.line
         if self.running is not None and not self.differs:
             started = self.process.as_started(self.running, self.line)
+        if self.goes_on and self.record:
+            started = saved.line_of(self.place, self.record, self.line[0])
         return record.Record(
             name=params["name"],
             user=params["user"],
@@ -277,7 +279,8 @@ class Converged:
                 raise self._joined(exc) from exc
 
     def _start(self, deadline: Deadline) -> None:
-        self.process.start(saved.waiting(self.line) if self.goes_on else self.line, self.params["start_timeout"])
+        line = saved.waiting(self.wanted.started) if self.goes_on else self.line
+        self.process.start(line, self.params["start_timeout"])
 
     def _load(self, deadline: Deadline) -> None:
         self.loaded = saved.prepare(self.process, cast("record.Record", self.record))
@@ -345,6 +348,8 @@ class Converged:
 
     def _must_restart(self) -> bool:
         found = self.process.found
+        if self.goes_on and not found:
+            return not saved.is_line_of(self.line, self.wanted.started)
         return self.process.differs(found, self.line) if found else self.differs and not self.restarts
 
     def _seed_is_unread(self) -> bool:

@@ -76,10 +76,27 @@ def _check(place: Place, params: Dict[str, Any], line: List[str], kept: Record |
         )
 
 
+def line_of(place: Place, kept: Record, binary: str) -> List[str]:
+    """Return how a saved guest was started, with a program: its memory fits no other machine.
+
+    Options that were given since wait for a restart, and an alias of a machine type (q35) may mean another one to this program.
+    """
+    line = kept.started or kept.command_line
+    with contextlib.suppress(Refusal):  # loading it tells
+        header = saved_file.read(place.saved)
+        kind = header.machine.rpartition("-machine")[0] if header is not None else ""
+        line = command_line.with_machine_type(line, kind) if kind else line
+    return [binary, *line[1:]]
+
+
+def is_line_of(line: List[str], guest: List[str]) -> bool:
+    """Tell whether a command line is that of a guest (``line_of``), but for its machine type."""
+    return command_line.same(command_line.with_machine_type(line, "")[1:], command_line.with_machine_type(guest, ""))
+
+
 def waiting(line: List[str]) -> List[str]:
     """Return the command line for a guest that is loaded."""
-    at = line.index("-S") if "-S" in line else len(line)
-    return [*line[:at], "-incoming", "defer", *line[at + 1 :]]
+    return [line[0], *command_line.without_beginning(line[1:-1]), "-incoming", "defer", line[-1]]
 
 
 def left_files(place: Place) -> List[str]:
