@@ -244,6 +244,14 @@ def check_not_away(place: Place, running: Running | None) -> None:
         )
 
 
+def without_incoming(line: List[str]) -> List[str]:
+    """Return the command line for a guest that begins here: one that has come from elsewhere will, the next time."""
+    if "-incoming" not in line:
+        return line
+    at = line.index("-incoming")
+    return [*line[:at], "-S", *line[at + 2 :]]
+
+
 def shown(line: List[str]) -> Dict[str, List[str]]:
     """Return a command line as results show it."""
     return {"run": command_line.redact(line)}

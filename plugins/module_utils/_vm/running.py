@@ -31,7 +31,7 @@ from .console import bound_log
 from .directory import check_own
 from .host_items import base_path, copied_image, image_paths, image_to_come, items
 from .options import LISTS, Place
-from .process import bring_back, check_not_away, instance, plug, shown
+from .process import bring_back, check_not_away, instance, plug, shown, without_incoming
 from .rehearsal import is_whole, rehearsal
 from .result import commands_shown, host_diff, host_plan, process_plan
 
@@ -124,7 +124,7 @@ class Converged:
         return record.Record(
             name=params["name"],
             user=params["user"],
-            command_line=self.line if waits else _without_incoming(self.line),
+            command_line=self.line if waits else without_incoming(self.line),
             started=[] if self.differs and not self.restarts and not self.record else started,
             document={**document, **listed},
             taps=[_given(tap) for tap in params["taps"]],
@@ -376,14 +376,6 @@ def run(task: Task, params: Dict[str, Any]) -> Dict[str, Any]:
         bound_log(converged.place.console_log)
         converged.do(plan)
     return converged.result(plan)
-
-
-def _without_incoming(line: List[str]) -> List[str]:
-    """Return the command line for a guest that begins here: one that has come from elsewhere will, the next time."""
-    if "-incoming" not in line:
-        return line
-    at = line.index("-incoming")
-    return [*line[:at], "-S", *line[at + 2 :]]
 
 
 def _check_tops(params: Dict[str, Any], vm: VM | None) -> None:
