@@ -16,6 +16,7 @@ import pytest
 import support.killed
 from ansible_collections.vmm.qemu.plugins.module_utils._host import saved_file
 from ansible_collections.vmm.qemu.plugins.module_utils._migration import save as save_module
+from ansible_collections.vmm.qemu.plugins.module_utils._migration import save_follow
 from support.migration import count
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
@@ -204,6 +205,35 @@ def test_a_qemu_that_dies_with_what_it_loads(start_vm: Callable[..., VM], here: 
     there = waiting(start_vm, *with_disk(disk))
     refused(there, here, "vm.loaded has been loaded before", state="running")
     assert deeds(step(there, here, state="absent")) == ["rm"] and os.listdir(here.parent) == []
+
+
+def test_somebody_lets_it_go_on_when_it_is_saved(
+    start_vm: Callable[..., VM], here: Path, disk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its disks are looked at, and right before QEMU would be ended: what was saved is its past."""
+    for module, name in ((save_follow, "images"), (saved_file, "_sync_directory")):
+        vm = small(start_vm, *with_disk(disk))
+        real = getattr(module, name)
+
+        def meanwhile(*arguments: Any, vm: VM = vm, real: Callable[..., Any] = real) -> Any:
+            if vm.observer.status() == "postmigrate":
+                vm.observer.execute("cont")
+            return real(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, meanwhile)
+            refused(vm, here, "is its past", "running", foretold=False)
+        assert vm.observer.status() == "running" and os.listdir(here.parent) == []
+        vm.close()
+
+
+def test_two_never_load_one_file(start_vm: Callable[..., VM], here: Path) -> None:
+    save(small(start_vm), here)
+    one, other = waiting(start_vm), waiting(start_vm)
+    assert killed(one, here, 4, state="running")  # it has the guest, and the file its name
+    refused(other, here, f"another QEMU (process {one.pid}) has begun", "may have the guest", state="running")
+    one.close()
+    step(other, here, state="running")
 
 
 def test_a_paused_guest_stays_paused(start_vm: Callable[..., VM], here: Path) -> None:

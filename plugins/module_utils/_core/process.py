@@ -25,6 +25,13 @@ class Process:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot:
             return f"{boot.read().strip()} {self.pid} {self._start_time}"
 
+    @classmethod
+    def is_alive(cls, identity: str) -> bool:
+        """Tell whether the process of an identity is there."""
+        pid = identity.split(" ")[1] if identity.count(" ") == 2 else ""
+        process = cls(int(pid)) if pid.isdigit() else None
+        return process is not None and process.identity == identity and process.alive
+
     @property
     def alive(self) -> bool:
         """Whether it is there and not just waiting to be noticed by its parent (a container's init may never look).

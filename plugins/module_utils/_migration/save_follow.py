@@ -53,6 +53,11 @@ def follow_save(run: Run, current: Current, params: Params) -> Dict[str, Any]:
                 left = exc.__cause__
         if left is not None:
             raise left
+    try:
+        _check_stands(run)
+    except OperationFailed:
+        part_file.remove(path)
+        raise
     run.send(end)
     header = saved_file.read(path)
     return {"size": header.size if header else None, "duration": _since(begun)}
@@ -88,7 +93,9 @@ def _write(run: Run, current: Current, path: str, steps: List[Step]) -> None:
             saved_file.note(current.handed.file, header)
             _begin(run, current, header, begins)
         _until_written(run, current, header, path)
+        vm.forget()
         disks, unseen = images(vm)
+        _check_stands(run)
         current.handed.header = header._replace(disks=disks, unseen=unseen)
         try:
             run.send(place)
@@ -101,6 +108,16 @@ def _write(run: Run, current: Current, path: str, steps: List[Step]) -> None:
         raise
     except BaseException as exc:
         raise _LeftAlone from exc
+
+
+def _check_stands(run: Run) -> None:
+    """Raise OperationFailed where somebody has let the guest go on: what was saved is its past."""
+    run.vm.forget()
+    if run.vm.status != "postmigrate":
+        raise OperationFailed(
+            f"the guest was saved, and somebody has let it go on meanwhile (its status is {run.vm.status}): the file is its past, "
+            "and is removed"
+        )
 
 
 def _undo(run: Run, current: Current) -> List[Dict[str, Any]]:
