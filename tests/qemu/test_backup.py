@@ -12,6 +12,7 @@ import pwd
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -405,6 +406,27 @@ def test_a_job_is_cancelled_by_another_tool_or_the_time_is_up(vm: VM) -> None:
     tidy(vm)
     assert backup(vm)["backup"]["level"] == "incremental"
     is_good(vm)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_an_image_whose_header_is_written_over_while_it_is_copied(vm: VM, tmp_path: Path, verify: bool) -> None:
+    """As the user that QEMU runs as could: what the header names is not opened, and the backup is not listed."""
+    write(vm, 1, size="8M")
+    os.mkfifo(tmp_path / "fifo")  # which hangs who opens it
+
+    def meddle() -> None:
+        with (place(vm) / "b" / "1-full.qcow2").open("r+b") as image:
+            name = os.fsencode(tmp_path / "fifo")
+            image.seek(0x200)
+            image.write(name)
+            image.seek(8)
+            image.write(struct.pack(">QI", 0x200, len(name)))
+        for disk in "ab":
+            vm.observer.execute("block-job-set-speed", device=job_id("daily", disk), speed=0)
+
+    told = in_the_middle(vm, meddle, verify=verify, timeout=30)
+    assert "something else has written it" in told["msg"] and "not_rolled_back" not in told
+    assert not place(vm).exists() and bitmaps(vm) == []
 
 
 def test_two_at_once(start_vm: Callable[..., VM]) -> None:

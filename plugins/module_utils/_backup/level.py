@@ -10,9 +10,9 @@ import os
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from .._core.errors import Refusal
-from .._host.part_file import existing
 from .chain import COPY, DIFFERENTIAL, FULL, INCREMENTAL, Backup, Chain, Image
 from .disks import Source
+from .point import Point
 
 AUTO = "auto"
 # Which backups count as one that was wanted of a level.
@@ -85,15 +85,15 @@ def _problem(chain: Chain | None, base: Backup | None, sources: Sequence[Source]
 
 
 def _of_image(chain: Chain, image: Image, directory: str) -> str:
-    for below in chain.below(image):
-        path = os.path.join(directory, below.file)
-        try:
-            found = existing("path", path)
-        except Refusal as exc:
-            return str(exc)
-        if found is None:
+    point = Point(directory, "", chain.below(image))
+    for path in point.paths:
+        if not os.path.lexists(path):
             return f"{path} is not there any more"
-    return ""
+    try:
+        with point.opened():
+            return ""
+    except Refusal as exc:
+        return str(exc)
 
 
 def _of_disk(base: Backup, image: Image, source: Source) -> str:

@@ -53,7 +53,7 @@ class Point(NamedTuple):
         with ExitStack() as stack:
             files = [stack.enter_context(_opened(self.directory, image.file)) for image in self.images]
             for number, (path, file) in enumerate(zip(self.paths, files)):
-                _check_header(path, file, self.images[number])
+                check_header(path, file, self.images[number])
             yield [(path, file.fileno()) for path, file in zip(self.paths, files)]
 
 
@@ -110,7 +110,7 @@ def check_plain(option: str, path: str, file: IO[bytes]) -> qcow2_header.Header:
     return header
 
 
-def _check_header(path: str, file: IO[bytes], image: Image) -> None:
+def check_header(path: str, file: IO[bytes], image: Image) -> None:
     """Raise Refusal for an image that is not the one that is listed."""
     header = check_plain("path", path, file)
     if header.size != image.size:

@@ -23,6 +23,8 @@ from . import chain as chains
 from . import fleece, place
 from .disks import Source, job_id, node_name
 from .level import Choice
+from .point import check_header
+from .verify import check as check_tables
 
 if TYPE_CHECKING:
     from .._core.vm import VM
@@ -234,13 +236,11 @@ def end(vm: VM, new: New, name: str, chain: chains.Chain | None, params: Params)
     paths = [new.image_path(one) for one in new.disks]
     shown: List[List[str]] = [["sync", *paths]]
     if params["verify"]:
-        shown += [[new.binary, "check", "-q", "-f", "qcow2", path] for path in paths]
+        shown += [[new.binary, "check", "-q", path] for path in paths]
 
     def finish(deadline: Deadline) -> None:
         for one in new.disks:
-            _finish(new, one)
-        for line in shown[1:]:
-            QemuImg(new.binary, deadline).run(line, f"verify: {line[-1]} is not good")
+            _finish(new, one, QemuImg(new.binary, deadline) if params["verify"] else None)
 
     def listed(deadline: Deadline) -> None:
         chains.write(new.path, (chain or chains.Chain(new.name, new.vm)).add(new.entry()))
@@ -249,18 +249,22 @@ def end(vm: VM, new: New, name: str, chain: chains.Chain | None, params: Params)
     return [*steps, Step(do=finish, command_lines=shown), Step(do=listed, command_lines=lines)]
 
 
-def _finish(new: New, one: NewImage) -> None:
-    """Have an image outlive a power failure, and give it to whose directory it is: QEMU does not need it any more."""
+def _finish(new: New, one: NewImage, tool: QemuImg | None) -> None:
+    """Have an image outlive a power failure, and give it to whose directory it is: QEMU does not need it any more.
+
+    Its user could write what it liked to the image until then, so that it is looked at after that. ``tool`` looks at its tables.
+    """
     path = new.image_path(one)
     try:
         with safe_open.parent(path) as (directory, name):
-            file = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            os.fchown(file, os.geteuid(), os.getegid())
-            os.fsync(file)
-            one.written = os.fstat(file).st_blocks * 512
-        finally:
-            os.close(file)
+            number = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        with open(number, "rb") as file:
+            os.fchown(number, os.geteuid(), os.getegid())
+            os.fsync(number)
+            check_header(path, file, new.entry().disks[one.name])
+            if tool:
+                check_tables(tool, path, number)
+            one.written = os.fstat(number).st_blocks * 512
         chains.sync_directory(os.path.dirname(path))
     except OSError as exc:
         raise OperationFailed(f"path: {path} can't be written: {exc.strerror}") from exc

@@ -28,7 +28,7 @@ def verify(tool: QemuImg, point: Point, path: str | None, kind: str) -> Dict[str
     can be read; where a path is given, that the image there has the same data.
     """
     with point.opened() as files:
-        leaks = [path for path, file in files if _check(tool, path, file)]
+        leaks = [path for path, file in files if check(tool, path, file)]
         target = f"driver=null-co,size={point.size}"
         line = [tool.binary, "convert", "-n", "--target-image-opts", point.source, target]
         tool.run(line, f"path: disk {point.disk} of the backup can't be read to its end", *files)
@@ -37,7 +37,7 @@ def verify(tool: QemuImg, point: Point, path: str | None, kind: str) -> Dict[str
     return {"images": point.paths, "read": point.size, "leaks": leaks, "same_as": path}
 
 
-def _check(tool: QemuImg, path: str, file: int) -> bool:
+def check(tool: QemuImg, path: str, file: int) -> bool:
     """Tell whether an image takes more room than it needs. Raise Refusal for one whose tables are damaged.
 
     What it stands on is not needed for that, and opening all of it for each image takes long.

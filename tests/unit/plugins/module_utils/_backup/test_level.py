@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ CHAIN = Chain("daily", {}, [FULL, INCREMENTAL, backup(3, "copy")])
 def source(bitmaps: dict[str, Any], size: int = 1 << 20, path: str = "/a.img", name: str = "a") -> Source:
     layer = Layer("n", "qcow2", path, path, size, False)
     return Source(Disk(name, "/qom", "n", [layer]), bitmaps, True, "n")
+
+
+def header(backing: str = "", size: int = 1 << 20) -> bytes:
+    """The beginning of a qcow2 image."""
+    fields = (b"QFI\xfb", 2, 72 if backing else 0, len(backing), 16, size, 0, 0, 0, 0, 0, 0, 0)
+    return struct.pack(">4sIQIIQIIQQIIQ", *fields) + backing.encode()
 
 
 def both(**changed: Any) -> dict[str, Any]:
@@ -62,13 +69,16 @@ def test_level(
 ) -> None:
     (tmp_path / "a").mkdir()
     for image in CHAIN.images():
-        (tmp_path / image).touch()
+        (tmp_path / image).write_bytes(header())
     choice = choose(asked, chain, [found], str(tmp_path))
     assert (choice.level, choice.base and choice.base.number) == (level, base) and why in choice.why
     if level == "full" and asked == "auto":
         with pytest.raises(Refusal, match="level=auto takes a full one"):
             choose("incremental", chain, [found], str(tmp_path))
-    (tmp_path / "a" / "1-full.qcow2").unlink()
+    below = tmp_path / "a" / "1-full.qcow2"
+    below.write_bytes(header("/dev/sda"))
+    assert "something else has written it" in choose("auto", CHAIN, [source(both())], str(tmp_path)).why
+    below.unlink()
     assert choose("auto", CHAIN, [source(both())], str(tmp_path)).why.endswith("is not there any more")
 
 
