@@ -82,6 +82,8 @@ options:
       - V(incremental) is what has changed since the last backup, V(differential) what has changed since the last full one. It is an
         error where that is not known.
       - V(auto) is V(incremental) where what has changed is known of all disks, and else V(full).
+      - A chain has 100 images at most, which are all open when the last one is read. The next backup is a full one then, and
+        V(incremental) is an error.
       - V(copy) is a full one that no other stands on. It leaves the bitmaps alone.
     type: str
     choices: [auto, full, incremental, differential, copy]

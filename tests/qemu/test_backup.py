@@ -621,6 +621,27 @@ def test_fleece(vm: VM, tmp_path: Path) -> None:
     is_good(vm)
 
 
+def test_two_virtual_machines_with_one_directory_of_scratch_images(
+    vm: VM, start_vm: Callable[..., VM], tmp_path: Path
+) -> None:
+    """And backups of one name: neither takes the other's, and no image that is in use is removed."""
+    other = plug(start_vm(scsi=True, name="other"))
+    twin = plug(start_vm(scsi=True, name="twin", args=["-name", "bed"]))  # nothing tells it from the first one
+
+    def at_once() -> None:
+        there = sorted(os.listdir(tmp_path))
+        assert backup(other, fleece=str(tmp_path))["changed"]
+        assert sorted(os.listdir(tmp_path)) == there and len(there) == 2
+        with pytest.raises(ModuleFailed, match=f"{there[0]} is still in use, and was not removed"):
+            backup(twin, fleece=str(tmp_path))
+        for disk in "ab":
+            vm.observer.execute("block-job-set-speed", device=job_id("daily", disk), speed=0)
+
+    assert in_the_middle(vm, at_once, fleece=str(tmp_path))["changed"]
+    assert os.listdir(tmp_path) == []
+    is_good(vm)
+
+
 def test_a_target_without_room_fails_no_write_of_the_guest(vm: VM, small: Path, tmp_path: Path) -> None:
     """With fleece neither the backup's target nor the scratch image does; without it the task says what came of it."""
     vm.observer.execute("cont")

@@ -10,6 +10,8 @@ disk as it was when the filter was put in. Where the scratch image fails, that v
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
 
@@ -49,9 +51,10 @@ def mark(name: str) -> str:
     return node_name(name, "", "mark")
 
 
-def scratch_path(directory: str, name: str, disk: str) -> str:
-    """Return the path of a disk's scratch image."""
-    return os.path.join(directory, f"{job_id(name, disk)}.qcow2")
+def scratch_path(vm: VM, directory: str, name: str, disk: Disk) -> str:
+    """Return the path of a disk's scratch image, which is not that of another virtual machine with backups of that name."""
+    whose = json.dumps([place.identity(vm) or disk.layers[0].source], sort_keys=True)
+    return os.path.join(directory, f"{job_id(name, disk.name)}-{hashlib.sha256(whose.encode()).hexdigest()[:12]}.qcow2")
 
 
 def check(vm: VM, option: str, directory: str) -> None:
@@ -63,9 +66,9 @@ def check(vm: VM, option: str, directory: str) -> None:
     part_file.check_directory(option, os.path.join(directory, "scratch"))
 
 
-def prepare(directory: str, name: str, source: Source, user: int, binary: str) -> List[Step]:
+def prepare(vm: VM, directory: str, name: str, source: Source, user: int, binary: str) -> List[Step]:
     """Return the steps that make a disk's scratch image, and the filter that writes to it."""
-    own, path = names(name, source.name), scratch_path(directory, name, source.name)
+    own, path = names(name, source.name), scratch_path(vm, directory, name, source.disk)
     image = overlay_file.make_step(path, (), source.top.size, user, binary, lambda vm: own.scratch not in nodes(vm))
     file = {"driver": "file", "filename": path}
     scratch = {"node-name": own.scratch, "driver": "qcow2", "discard": "unmap", "file": file}
@@ -153,7 +156,7 @@ def clear(vm: VM, name: str, directories: Sequence[str | None]) -> List[Step]:
         if own.scratch in there:
             file = there.get(children(vm, own.scratch).get("file", ""), {})
             paths.append(str(file.get("file", "")))
-        own_paths = [scratch_path(directory, name, disk.name) for directory in directories if directory]
+        own_paths = [scratch_path(vm, directory, name, disk) for directory in directories if directory]
         paths += [path for path in own_paths if os.path.lexists(path)]
     steps = take_out(vm, name, disks, there)
     steps += [place.remove_file(vm, path) for path in dict.fromkeys(paths) if path]

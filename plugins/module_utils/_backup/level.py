@@ -15,6 +15,8 @@ from .disks import Source
 from .point import Point
 
 AUTO = "auto"
+# QEMU keeps each image of a chain open, and takes seconds to open more than that.
+_MOST_IMAGES = 100
 # Which backups count as one that was wanted of a level.
 _COUNT: Dict[str, Tuple[str, ...]] = {
     AUTO: (FULL, INCREMENTAL, DIFFERENTIAL),
@@ -86,6 +88,8 @@ def _problem(chain: Chain | None, base: Backup | None, sources: Sequence[Source]
 
 def _of_image(chain: Chain, image: Image, directory: str) -> str:
     point = Point(directory, "", chain.below(image))
+    if len(point.images) >= _MOST_IMAGES:
+        return f"the chain of {os.path.dirname(image.file)} has {len(point.images)} images"
     for path in point.paths:
         if not os.path.lexists(path):
             return f"{path} is not there any more"

@@ -16,6 +16,7 @@ from .._core.errors import NotDoneInTime, OperationFailed, Refusal
 from .._core.step import Step, Wait
 from .._host import directory as directories
 from .._host import part_file
+from .._host.qemu_img import in_use
 from .._kinds.blockdev_graph import users
 from .._kinds.blockdev_nodes import nodes
 from .._kinds.blockdev_steps import delete_node
@@ -209,7 +210,7 @@ def remove_file(vm: VM, path: str) -> Step:
 
     def remove(deadline: Deadline) -> None:
         vm.forget()
-        if openers(vm, path):
+        if openers(vm, path) or in_use(path):
             raise OperationFailed(f"{path} is still in use, and was not removed")
         if os.path.lexists(path):
             part_file.existing("path", path)

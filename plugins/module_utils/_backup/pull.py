@@ -102,7 +102,7 @@ class Pull(Operation):
         steps = [
             step
             for source in current.sources
-            for step in fleece.prepare(params["path"], name, source, current.user, current.binary)
+            for step in fleece.prepare(vm, params["path"], name, source, current.user, current.binary)
         ]
         steps += [*freezer.freeze_steps, *fleece.put_in(vm, name, current.sources, [])]
         steps += [_bitmaps(name, source, params["bitmaps"]) for source in current.sources if params["bitmaps"]]

@@ -187,7 +187,7 @@ def begin(vm: VM, new: New, freeze: Sequence[Step], params: Params) -> List[Step
     if not params["fleece"]:
         return [*freeze, _transaction([*bitmaps, *copies], [*ends, *undo])]
     sources = [one.source for one in new.disks]
-    made = [step for one in sources for step in fleece.prepare(params["fleece"], new.name, one, new.user, new.binary)]
+    made = [step for one in sources for step in fleece.prepare(vm, params["fleece"], new.name, one, new.user, new.binary)]
     at_once = [_transaction(bitmaps, undo)] if bitmaps else []
     return [*made, *freeze, *fleece.put_in(vm, new.name, sources, at_once), _transaction(copies, ends)]
 
@@ -230,7 +230,7 @@ def end(vm: VM, new: New, name: str, chain: chains.Chain | None, params: Params)
     steps = [jobs.dismiss(job_id(name, one.name)) for one in new.disks]
     if params["fleece"]:
         steps += fleece.take_out(vm, name, [one.source.disk for one in new.disks])
-        paths = [fleece.scratch_path(params["fleece"], name, one.name) for one in new.disks]
+        paths = [fleece.scratch_path(vm, params["fleece"], name, one.source.disk) for one in new.disks]
         steps += [place.remove_file(vm, path) for path in paths]
     steps += [delete_node(node_name(name, one.name)) for one in new.disks]
     paths = [new.image_path(one) for one in new.disks]

@@ -99,3 +99,18 @@ def test_names_that_are_nobody_elses(tmp_path: Path) -> None:
     assert first == bitmap_name("daily", 1, str(tmp_path / "bk")) != bitmap_name("daily", 1, str(tmp_path / "other"))
     (tmp_path / "file").touch()
     assert bitmap_name("daily", 1, str(tmp_path / "bk")) != first
+
+
+def test_a_chain_that_is_long_enough(tmp_path: Path) -> None:
+    chain = Chain("daily", {}, [FULL])
+    (tmp_path / "a").mkdir()
+    for number in range(2, 101):
+        chain = chain.add(backup(number, "incremental", chain.backups[-1].disks["a"].file))
+    for file in chain.images():
+        (tmp_path / file).write_bytes(header())
+    found = [source({"b100": GOOD, "b99": GOOD, "b1": GOOD})]
+    assert choose("auto", chain.without([100]), found, str(tmp_path)).level == "incremental"
+    assert choose("auto", chain, found, str(tmp_path)).why == "the chain of a has 100 images"
+    with pytest.raises(Refusal, match="the chain of a has 100 images"):
+        choose("incremental", chain, found, str(tmp_path))
+    assert choose("differential", chain, found, str(tmp_path)).base == FULL
