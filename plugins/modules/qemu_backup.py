@@ -35,7 +35,8 @@ attributes:
     support: partial
     details:
       - With O(every) nothing is done while the newest backup is young enough. Without it each run takes a backup.
-      - O(state=restored) does nothing where an image was made of the same backup already, be it changed since then or not.
+      - O(state=restored) does nothing where an image was made of the same backup already, be it changed since then or not. With
+        O(force=true) it does nothing where the image has the data of the backup.
 options:
   name:
     description:

@@ -621,6 +621,29 @@ def test_fleece(vm: VM, tmp_path: Path) -> None:
     is_good(vm)
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_an_overlay_comes_below_the_filter(vm: VM, tmp_path: Path, cancelled: bool) -> None:
+    """The guest keeps it, however the backup ends, and nothing else is left."""
+    vm.observer.execute("cont")
+    write(vm, 1, size="8M")
+
+    def meddle() -> None:
+        lay_over(vm)
+        for disk in "ab":
+            if cancelled:
+                vm.observer.execute("job-cancel", id=job_id("daily", disk))
+            else:
+                vm.observer.execute("block-job-set-speed", device=job_id("daily", disk), speed=0)
+
+    told = in_the_middle(vm, meddle, fleece=str(tmp_path))
+    assert ("msg" in told) == cancelled and os.listdir(tmp_path) == []
+    # QEMU has made the image below the overlay read-only
+    assert all("readonly and cannot be modified" in left for left in told.get("not_rolled_back", ()))
+    over = {"a-over", "b-over"}
+    assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"a-node", "b-node"} | over
+    assert {drive["inserted"]["node-name"] for drive in vm.observer.look("query-block") if "inserted" in drive} == over
+
+
 def test_two_virtual_machines_with_one_directory_of_scratch_images(
     vm: VM, start_vm: Callable[..., VM], tmp_path: Path
 ) -> None:

@@ -184,6 +184,10 @@ def test_an_image_that_is_there(backups: Chains, out: Path) -> None:
     refused(backups, out, "other data", to=str(out), disks=["vda"], until="2")
     done = task(backups, to=str(out), disks=["vda"], until="2", force=True)
     assert done["changed"] and backups.is_restored("vda", 2, image)
+    again = task(backups, to=str(out), disks=["vda"], until="2", force=True)
+    assert (again["changed"], again["commands"]) == (False, []) and again["diff"]["before"] == again["diff"]["after"]
+    image.write_bytes(b"not an image")
+    assert task(backups, to=str(out), disks=["vda"], until="2", force=True)["changed"]
     run("qemu-io", "-f", "qcow2", "-c", "write -P 99 0 1M", str(image))
     assert not task(backups, to=str(out), disks=["vda"], until="2")["changed"]
     image.unlink()

@@ -85,14 +85,8 @@ def check_jobs(found: Sequence[Source], name: str) -> None:
 
 def check_same(vm: VM, found: Sequence[Source]) -> None:
     """Raise Refusal where the guest does not write to these images any more: an overlay is over one, or it was migrated away."""
-    for left in range(9, -1, -1):
-        vm.forget()
-        try:
-            known = all_disks(vm)
-            break
-        except KeyError:  # between two looks a job has ended, and its filter with it
-            if not left:
-                raise
+    vm.forget()
+    known = all_disks(vm)
     for source in found:
         check_active(vm, f"disks: a backup of {source.name}", source.node)
         if source.name not in known or known[source.name].layers[0].node != source.node:

@@ -16,7 +16,7 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
 
 from .._core.errors import Refusal
-from .._core.step import Step
+from .._core.step import Step, Wait
 from .._host import overlay_file, part_file
 from .._kinds.blockdev_graph import children
 from .._kinds.blockdev_nodes import nodes
@@ -100,7 +100,7 @@ def put_in(vm: VM, name: str, sources: Sequence[Source], at_once: Sequence[Step]
         # somebody may have stopped it, or migrated it away, since it was looked at: then it is not to run afterwards
         marked = Step("blockdev-add", made, undo=[delete_node(mark(name))], condition=lambda vm: vm.status == "running")
         steps += [marked, Step("stop", undo=[go_on], condition=lambda vm: mark(name) in nodes(vm))]
-    steps += [Step(do=lambda deadline: check_same(vm, sources)), *at_once]
+    steps += [Step(do=lambda deadline: check_same(vm, sources), hidden=True), *at_once]
     steps += [_switch(source.disk, names(name, source.name).view_filter, source.under) for source in sources]
     if stands:
         nothing = Step("stop", removes=True, still_needed=lambda vm: False)
@@ -121,12 +121,27 @@ def _switch(disk: Disk, view: str, without: str) -> Step:
     return Step("qom-set", {**given, "value": view}, undo=[_take_out(disk, view, without)], hint=drive_hint)
 
 
+class _Below(Wait):
+    """Looks for what is below a filter right before that is taken out: an overlay of another tool's may have come there."""
+
+    no_wait = True
+
+    def __init__(self, view: str, arguments: Dict[str, Any]) -> None:
+        self._view, self._arguments = view, arguments
+
+    def begin(self, vm: VM) -> None:
+        """Give the device that."""
+        self._arguments["value"] = children(vm, self._view).get("file", self._arguments["value"])
+
+
 def _take_out(disk: Disk, view: str, without: str) -> Step:
+    arguments = {"path": disk.qom, "property": "drive", "value": without}
     # given what it has already, a device ends QEMU; one with a -drive names that as what it has
     return Step(
         "qom-set",
-        {"path": disk.qom, "property": "drive", "value": without},
+        arguments,
         removes=True,
+        wait=_Below(view, arguments),
         still_needed=lambda vm: any(known.top == view for known in all_disks(vm).values()),
     )
 

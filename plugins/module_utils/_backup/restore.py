@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Sequence, cast
@@ -148,19 +149,27 @@ def _target(tool: QemuImg, chain: Chain, backup: Backup, point: Point, path: str
         part_file.check_directory("to", path)
         part_file.check_leftover("to", path)
         return Target(point, path, mark, there=False, same=False)
-    if not params["force"]:
-        if _mark(path) != mark and not is_the_same(tool, point, path, params["format"]):
-            raise Refusal(
-                f"to: {path} is there, and backup {backup.number} has other data: set force=true to replace it, or name another "
-                "path"
-            )
+    if _is_made(tool, point, path, mark, params):
         return Target(point, path, mark, there=True, same=True)
+    if not params["force"]:
+        raise Refusal(
+            f"to: {path} is there, and backup {backup.number} has other data: set force=true to replace it, or name another path"
+        )
     part_file.check_itself("to", path)
     if in_use(path):
         raise Refusal(f"to: {path} is in use, by a running virtual machine it seems, and is not replaced")
     part_file.check_directory("to", path)
     part_file.check_leftover("to", path)
     return Target(point, path, mark, there=True, same=False)
+
+
+def _is_made(tool: QemuImg, point: Point, path: str, mark: bytes, params: Dict[str, Any]) -> bool:
+    """Tell whether an image is what the backup becomes. With ``force`` its data tell, which a guest may have altered since."""
+    if not params["force"]:
+        return _mark(path) == mark or is_the_same(tool, point, path, params["format"])
+    with contextlib.suppress(Refusal):  # such as for one of another format, which is replaced
+        return not in_use(path) and is_the_same(tool, point, path, params["format"])
+    return False
 
 
 def _mark(path: str) -> bytes:
