@@ -220,11 +220,16 @@ def remove_file(vm: VM, path: str) -> Step:
 
 
 def make_directory(path: str, access: directories.Access, after: Callable[[], None] = lambda: None) -> Step:
-    """Return the step that makes a directory, which goes again while nothing is in it. ``after``: what follows at once."""
+    """Return the step that makes a directory for good, which goes again while nothing is in it. ``after``: what follows at once."""
 
     def make(deadline: Deadline) -> None:
         if not directories.make(path, access):
             raise OperationFailed(f"path: {path} has come to be meanwhile: run the task again")
+        try:
+            chains.sync_directory(os.path.dirname(path))
+        except OSError as exc:
+            remove(deadline)
+            raise OperationFailed(f"path: {path} can't be made: {exc.strerror}") from exc
         after()
 
     def remove(deadline: Deadline) -> None:

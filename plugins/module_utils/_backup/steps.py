@@ -187,7 +187,9 @@ def begin(vm: VM, new: New, freeze: Sequence[Step], params: Params) -> List[Step
     if not params["fleece"]:
         return [*freeze, _transaction([*bitmaps, *copies], [*ends, *undo])]
     sources = [one.source for one in new.disks]
-    made = [step for one in sources for step in fleece.prepare(vm, params["fleece"], new.name, one, new.user, new.binary)]
+    made = [
+        step for one in sources for step in fleece.prepare(vm, params["fleece"], new.name, one, new.user, new.binary)
+    ]
     at_once = [_transaction(bitmaps, undo)] if bitmaps else []
     return [*made, *freeze, *fleece.put_in(vm, new.name, sources, at_once), _transaction(copies, ends)]
 

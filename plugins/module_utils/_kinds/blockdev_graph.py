@@ -65,14 +65,16 @@ def chain_from(vm: VM, node: str) -> List[str]:
     while node and node not in found:
         found.append(node)
         below = children(vm, node)
-        filtered = below.get("file", "") if nodes(vm).get(node, {}).get("drv") in _FILTERS else ""
+        known = nodes(vm).get(node)  # None: a job's filter, which has come or gone between two looks
+        filtered = below.get("file", "") if known is None or known["drv"] in _FILTERS else ""
         node = below.get("backing", filtered)
     return found
 
 
 def images_from(vm: VM, node: str) -> List[str]:
     """Return the nodes of that chain which are images, and no filters over one."""
-    return [name for name in chain_from(vm, node) if nodes(vm)[name]["drv"] not in _FILTERS]
+    known = nodes(vm)
+    return [name for name in chain_from(vm, node) if name in known and known[name]["drv"] not in _FILTERS]
 
 
 def above(vm: VM, device: str, node: str) -> List[str]:

@@ -96,7 +96,9 @@ def all_disks(vm: VM) -> Dict[str, Disk]:
     of_graph = tops(vm)
     for drive in vm.ask("query-block"):
         qdev = drive.get("qdev", "")
-        top = of_graph.get(drive["device"] or qdev, "") if "inserted" in drive and qdev else ""
+        of_drive = of_graph.get(drive["device"] or qdev, "") if "inserted" in drive and qdev else ""
+        # a job's filter that was there for the graph alone is not the top any more
+        top = next((node for node in chain_from(vm, of_drive) if node in nodes(vm)), "")
         if not top or ("/" in qdev and not qdev.startswith(_PLACES)):
             continue  # firmware's memory is not a disk
         disk = _disk(vm, drive, top)
