@@ -25,6 +25,7 @@ import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._backup.absent import Absent
 from ansible_collections.vmm.qemu.plugins.module_utils._backup.disks import job_id
+from ansible_collections.vmm.qemu.plugins.module_utils._backup.fleece import mark
 from support.fake_agent import FakeAgent
 from support.killed import forked, kill, killed_before
 from support.lifecycle import Lifecycle
@@ -702,6 +703,17 @@ def test_killed_at_any_step_with_fleece(vm: VM, tmp_path: Path) -> None:
     assert step > 30
     backup(vm, fleece=str(tmp_path))
     assert os.listdir(tmp_path) == []
+
+
+def test_the_mark_of_a_guest_that_was_stopped(vm: VM) -> None:
+    """The next run lets a guest run that it finds stopped with it. That of a guest which runs it only removes."""
+    backup(vm)
+    for begin, ends in (("cont", ["blockdev-del"]), ("stop", ["cont", "blockdev-del"])):
+        vm.observer.execute(begin)
+        vm.observer.execute("blockdev-add", **{"node-name": mark("daily"), "driver": "null-co"})
+        done = backup(vm, every="1h")
+        assert [command["execute"] for command in done["commands"]] == ends
+        assert vm.observer.status() == "running" and mark("daily") not in vm.observer.nodes()
 
 
 # -- other drives, other users, and a guest ----------------------------------------------------------------------------

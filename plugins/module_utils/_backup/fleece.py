@@ -176,5 +176,7 @@ def clear(vm: VM, name: str, directories: Sequence[str | None]) -> List[Step]:
     steps = take_out(vm, name, disks, there)
     steps += [place.remove_file(vm, path) for path in dict.fromkeys(paths) if path]
     if mark(name) in there:
-        steps += [Step("cont", removes=True, still_needed=lambda vm: vm.status == "paused"), delete_node(mark(name))]
+        # of a guest that runs it was left a moment before the stop, or after the end of it: who stops it now means that
+        goes_on = Step("cont", removes=True, still_needed=lambda vm: vm.status == "paused")
+        steps += [*([goes_on] if vm.status == "paused" else []), delete_node(mark(name))]
     return steps
