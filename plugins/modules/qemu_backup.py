@@ -21,8 +21,9 @@ description:
     given again, in the same transaction as its copy, and C(chain.json) has that name.
   - The bitmap of an earlier backup is only read by the copy, and goes when the new backup is listed. So a run or a QEMU that is
     killed at any moment leaves either the old list with the old bitmap, or the new list with the new one.
-  - A bitmap that is not the one of the list, is not there, or was not recording all the time, is never used. The backup is then
-    a full one, and RV(backup.why) tells the reason.
+  - A bitmap that is not the one of the list, is not there, or is found disabled or in use, is not used. The backup is then a full
+    one, and RV(backup.why) tells the reason. What another tool has done to a bitmap meanwhile, such as to clear it, or to disable and
+    enable it again, QEMU does not tell, nor that a disk was made smaller and larger again.
   - Restoring makes new images of a backup. That and verifying need no virtual machine. What is in the headers of a backup's images
     is not trusted, and no file that they name is opened unless C(chain.json) has it, too.
 extends_documentation_fragment:
@@ -51,6 +52,8 @@ options:
         that it is in is there. Nobody but root and the task's user can write to it.
       - With O(state=exported) a directory that is there, for scratch images.
       - QEMU must be able to reach it. A new one can be entered by the group of QEMU's user.
+      - The images belong to the task's user when they are complete. A QEMU that its guest has taken over can keep one open and write to it
+        still. Where guests are not trusted, restore from a copy that was made after the backup.
     type: path
     required: true
   state:
@@ -191,6 +194,7 @@ options:
     description:
       - Which backup is restored or verified. Either its number, or a time such as V(2026-11-28T21:50:00Z), which is UTC unless it
         says otherwise. That is the newest one that was taken until then. A date alone is its first moment.
+      - Backups are listed by whole seconds, so that one can be of up to a second later than the time that is given.
       - If not set, the newest.
     type: str
   format:

@@ -88,6 +88,18 @@ def test_exported(vm: VM, tmp_path: Path) -> None:
     assert vm.fingerprint() == before
 
 
+def test_a_snapshot_while_disks_are_exported(vm: VM) -> None:
+    """It can be taken; to commit it waits until the disk is not shown any more."""
+    life = Lifecycle(vm, "qemu_disk_snapshot")
+    run_module(vm, "qemu_backup", **given(vm))
+    run_module(vm, "qemu_disk_snapshot", name="s1", disks=["b"])
+    again = {"name": "s1", "disks": ["b"], "state": "absent"}
+    life.refused("s1 can't be committed while export vmm-backup-pull-b shows b as it was", **again)
+    run_module(vm, "qemu_backup", **given(vm, state="absent"))
+    run_module(vm, "qemu_disk_snapshot", **again)
+    tidy(vm)
+
+
 def test_bad_input(vm: VM, tmp_path: Path) -> None:
     life = Lifecycle(vm, "qemu_backup")
     life.refused("listen: no NBD server runs yet", **given(vm, listen=None))

@@ -19,7 +19,7 @@ from .._core.plan import Plan
 from .._core.step import Step
 from .._host import overlay_file, part_file
 from .._kinds.blockdev_active import check_active
-from .._kinds.blockdev_graph import attached
+from .._kinds.blockdev_graph import attached, users
 from .._kinds.blockdev_nodes import nodes
 from .._kinds.blockdev_steps import delete_node
 from .._kinds.host_path import is_seen
@@ -88,16 +88,26 @@ def _check(vm: VM, disk: Disk, now: Overlay, name: str) -> None:
     others = [job for job in disk.jobs if job != now.ident]
     if others:
         raise Refusal(f"disks: block job {others[0]} works on {disk.name}: let it end first")
-    users = disk.users.get(base.node, ())
-    if users:
+    holders = disk.users.get(base.node, ())
+    if holders:
         raise Refusal(
-            f"name: {name} can't be committed, since {base.source}, which would be written to, is in use by {users[0]}, too"
+            f"name: {name} can't be committed, since {base.source}, which would be written to, is in use by {holders[0]}, too"
         )
+    if now.job is None:
+        _check_not_shown(vm, disk, name)
     check_bitmaps(vm, disk, [overlay])
     if is_reverting(vm, name):
         raise Refusal(f"name: a task that went back to {name} was stopped: finish that first (state=reverted)")
     if not is_seen(vm, "name", overlay.path):
         raise Refusal(f"name: QEMU sees another {overlay.path} than this task: run the task where QEMU runs")
+
+
+def _check_not_shown(vm: VM, disk: Disk, name: str) -> None:
+    """Raise Refusal where the disk is shown as it was at a moment, by a node beside it: QEMU commits nothing below that."""
+    for kind, node in users(vm, disk.top):
+        if kind == "blockdev":
+            who = " ".join(next(iter(users(vm, node)), (kind, node)))
+            raise Refusal(f"name: {name} can't be committed while {who} shows {disk.name} as it was: end that first")
 
 
 def commit(vm: VM, overlays: Sequence[Overlay], chains: Dict[str, List[str]], params: Params) -> Plan:
