@@ -93,7 +93,7 @@ def test_a_snapshot_while_disks_are_exported(vm: VM) -> None:
     life = Lifecycle(vm, "qemu_disk_snapshot")
     run_module(vm, "qemu_backup", **given(vm))
     run_module(vm, "qemu_disk_snapshot", name="s1", disks=["b"])
-    again = {"name": "s1", "disks": ["b"], "state": "absent"}
+    again: dict[str, Any] = {"name": "s1", "disks": ["b"], "state": "absent"}
     life.refused("s1 can't be committed while export vmm-backup-pull-b shows b as it was", **again)
     run_module(vm, "qemu_backup", **given(vm, state="absent"))
     run_module(vm, "qemu_disk_snapshot", **again)
