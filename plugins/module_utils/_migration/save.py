@@ -245,8 +245,8 @@ def _loading(current: Current, path: str) -> Plan:
         raise Refusal(f"path: there is no saved guest at {path} that the virtual machine could go on with{been}")
     if whole.loader != me and Process.is_alive(whole.loader):
         raise Refusal(
-            f"path: another QEMU (process {whole.loader.split(' ')[1]}) has begun to go on with {path}, and may have the guest: if it "
-            "does not run there, end that one first"
+            f"path: another QEMU (process {whole.loader.split(' ')[1]}) has begun to go on with {path}, and may have the guest: if "
+            "it does not run there, end that one first"
         )
     if now.status != "none" or "socket-address" in now.migration:
         raise Refusal(
