@@ -105,7 +105,10 @@ def _the_same(vm: VM, playbook: Playbook) -> None:
         for check in (True, False)
         if check or name not in ("qemu_instance", "qemu_dump")
     ]
-    wrong = [{f"vmm.qemu.{name}": {**options, "no_such": 1}, "diff": True} for name, options in asked.items()]
+    some = list(asked.items())[::6]  # each is a process, and what they say of options that are wrong is one code
+    wrong: list[dict[str, Any]] = [
+        {f"vmm.qemu.{name}": {**options, "no_such": 1}, "diff": True} for name, options in some
+    ]
     wrong += [
         {"vmm.qemu.qemu_disk": {"id": "d0", "timeout": "soon"}},
         {"vmm.qemu.qemu_disk": {"id": "d0", "socket": f"{vm.directory}/none"}},

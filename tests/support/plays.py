@@ -95,7 +95,7 @@ def run_playbook(
     environment: Mapping[str, str] | None = None,
     check: bool = False,
     diff: bool = False,
-    timeout: float = 300.0,
+    timeout: float = 900.0,  # CI may be busy
     here: bool = False,
     prefix: Sequence[str] = (),
 ) -> PlayRun:
