@@ -75,6 +75,12 @@ class Beside:
         self.turn_to_old()
         directory.remove(self.new, whole=True)
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether a QEMU of the VM runs that does not answer at the usual paths."""
+        usual = process.read_pidfile(self.place.pidfile) if os.path.lexists(self.place.socket) else None
+        return any(pid != usual for pid in self.processes())
+
     def processes(self) -> List[int]:
         """Return all QEMUs of the VM, also those that are about to start or to end."""
         return [pid for pid in _pids() if self._is_ours(pid)]
@@ -84,18 +90,20 @@ class Beside:
         return command_line.guest_name(line) == self.place.name and self.place.pidfile in line
 
 
-def check_whole(place: Place, ends: bool = False) -> None:
-    """Raise Refusal for a VM of which an upgrade has not come to its end.
+def check_whole(place: Place, ends: bool = False) -> bool:
+    """Raise Refusal for a VM of which an upgrade has not come to its end. Tell whether only directories are left of one.
 
     ``ends``: it is to end, which one can whose only QEMU is at the usual paths.
     """
     beside = Beside(place)
-    usual = process.read_pidfile(place.pidfile) if os.path.lexists(place.socket) else None
-    if beside.is_begun and not (ends and all(pid == usual for pid in beside.processes())):
+    if not beside.is_begun:
+        return False
+    if beside.is_apart if ends else beside.processes():
         raise Refusal(
             f"{place.name}: an upgrade of its QEMU was begun and has not come to its end: run it again (qemu_vm with upgrade, "
             "or the role vmm.qemu.upgrade), which finishes it or takes it back"
         )
+    return True
 
 
 def _pids() -> Iterator[int]:

@@ -28,6 +28,7 @@ from .._host import process as host_process
 from .._qmp import errors
 from .._qmp.session import QMPSession
 from . import record, saved, service
+from .beside import Beside, check_whole
 from .console import bound_log
 from .host_items import mark
 from .options import Place
@@ -83,6 +84,8 @@ def start(task: Task, place: Place, kept: record.Record) -> None:
     part_file.remove(begin)  # it counts once: a task that was killed does not take it away
     if not only_process:
         _check_here(place, kept)
+        if check_whole(place):
+            _settle(task, place)
         taps = [Item(TAP, tap(written, kept.user, mark(place)), True) for written in kept.taps]
         converge(cast("VM", task.host()), taps, recreate=False, check_mode=False)
     bound_log(place.console_log)
@@ -168,6 +171,13 @@ def _has_run(process: Process, task: Task) -> bool:
     return False
 
 
+def _settle(task: Task, place: Place) -> None:
+    """End what a killed task's upgrade has left: the QEMU without the guest, and the directories. Raise TaskError."""
+    from .upgrade_pair import Pair
+
+    Pair(task, place).settle()
+
+
 def reload(task: Task, place: Place, kept: record.Record) -> None:
     """Start the QEMU to which a task's upgrade moves the guest, as part of the unit. Without such an order, do nothing."""
     order = service.beside_file(place)
@@ -182,6 +192,8 @@ def reload(task: Task, place: Place, kept: record.Record) -> None:
 
 def stop(task: Task, place: Place, kept: record.Record) -> None:
     """Save the guest or shut it down, and end QEMU: one that does not answer in its time is ended all the same."""
+    if Beside(place).is_begun:
+        _settle(task, place)
     process = instance(task, place, None, state="stopped", shutdown_timeout=kept.shutdown_timeout)
     running = process.look()
     if kept.on_host_shutdown == "save" and saved.can_be_saved(running):

@@ -62,7 +62,10 @@ class Converged:
         self.firmware = firmware.find(params)
         self.service = service.Service(place, params) if service.is_wanted(params) else None
         check_own(place, params, removal=False)
-        check_whole(place)
+        if check_whole(place) and not task.check_mode:
+            from .upgrade_pair import Pair
+
+            Pair(task, place).settle()
         self.record = record.read(place.record)
         self.arguments = arguments(params, place, self.firmware.code if self.firmware else None)
         self.process = instance(

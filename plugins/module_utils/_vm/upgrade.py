@@ -13,21 +13,19 @@ finishes or takes back: the directories' names, and what both QEMUs say themselv
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, cast
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple, cast
 
 from .._core.errors import NotDoneInTime, OperationFailed, Refusal
 from .._core.plan import Plan
-from .._core.process import Process as HostProcess
 from .._core.step import Step
-from .._engine.apply import apply, execute_step
+from .._engine.apply import apply
 from .._engine.operation import run_operation
 from .._host import command_line, process, qemu_version
-from .._host.shutdown import Ended
 from .._migration import settings
 from .._migration.current import RUNNING, look
 from .._migration.incoming import INCOMING
 from .._migration.source import MIGRATE
-from . import record, service, upgrade_checks, upgrade_taps
+from . import record, service, upgrade_checks
 from .options import Place
 from .process import instance
 from .upgrade_launch import Launch
@@ -63,24 +61,16 @@ class Upgrade(Pair):
     def resume(self) -> bool:
         """Finish what a killed task has begun, as far as the guest has gone; else take it back. Tell whether it was finished."""
         self.look()
-        old, new = self.old, self.new
-        if old is None:
-            if new is None or new.current.run_state in GONE:
-                self.keep_old()  # the guest has ended with its QEMU
+        if self.has_moved():
+            new = cast(Side, self.new)
+            if self.old is None and not self._is_installed(new.pid, *self._builds(new.vm)):
+                self.keep_new(self.task.deadline)  # it was started anew, as it had been before
                 return False
-            self._finish(self.task.deadline)
-            return True
-        if new is not None and new.has_guest:
-            if old.current.run_state != "postmigrate":
-                raise Refusal(
-                    f"{self.place.name}: both QEMUs have the guest, the old one (process {old.pid}, {old.current.run_state}) and "
-                    f"the new one (process {new.pid}, {new.current.run_state}): end the one that is not to go on (kill), and run "
-                    "this again"
-                )
             self.beside.turn_to_old()
             self._finish(self.task.deadline)
             return True
-        if new is not None and old.current.goes_on and old.current.status != "setup":
+        old = self.old
+        if old and self.new and old.current.goes_on and old.current.status != "setup":
             self._migrate(self.task.deadline)
             self._finish(self.task.deadline)
             return True
@@ -92,16 +82,10 @@ class Upgrade(Pair):
     def plan(self, running: Running) -> Plan:
         """Return the steps; none where the QEMU that is installed runs already. Raise Refusal for what can't be done."""
         vm = cast("VM", self.process.vm)
-        before, target = qemu_version.greeted(vm.session), qemu_version.installed(self.binary, self.task.deadline)
-        if target is None:
-            raise Refusal(f"binary: {self.binary} does not tell its version")
+        before, target = self._builds(vm)
         self.told = {"from": str(before), "to": str(target)}
         self.pid = running.pid
-        found = qemu_version.program_of(running.pid)
-        if running.pid is None or found is None:
-            raise Refusal(f"{self.place.name}: its process can't be told")
-        other = process.other_binary(running.pid, self.binary)
-        if before == target and other is None and not found.deleted:
+        if self._is_installed(running.pid, before, target):
             return Plan()
         if running.status in GONE:
             raise Refusal(f"{self.place.name}: its guest is not here, or on its way (the status is {running.status})")
@@ -115,11 +99,25 @@ class Upgrade(Pair):
         unit = self._unit(running.pid)
         if unit:
             unit.check_renewable()
-        self.old = Side(vm, running.pid, look(vm))
+        self.old = Side(vm, cast(int, running.pid), look(vm))
         self.line = self._line(kept.started, kind)
         return Plan(self._steps(kept, unit))
 
-    def _unit(self, pid: int) -> service.Service | None:
+    def _builds(self, vm: VM) -> Tuple[qemu_version.Build, qemu_version.Build]:
+        """Return the QEMU that runs, and the one that is installed. Raise Refusal where that does not tell."""
+        target = qemu_version.installed(self.binary, self.task.deadline)
+        if target is None:
+            raise Refusal(f"binary: {self.binary} does not tell its version")
+        return qemu_version.greeted(vm.session), target
+
+    def _is_installed(self, pid: int | None, before: qemu_version.Build, target: qemu_version.Build) -> bool:
+        """Tell whether a process is of the program that is installed. Raise Refusal."""
+        found = qemu_version.program_of(pid)
+        if pid is None or found is None:
+            raise Refusal(f"{self.place.name}: its process can't be told")
+        return before == target and process.other_binary(pid, self.binary) is None and not found.deleted
+
+    def _unit(self, pid: int | None) -> service.Service | None:
         """Return the unit that a process is the main one of; None: it was not started by systemd."""
         unit = service.Service(self.place, self.params) if service.is_wanted(self.params) else None
         return unit if unit and unit.before and unit.main_pid(self.task.deadline) == pid else None
@@ -205,11 +203,9 @@ class Upgrade(Pair):
             unit = self._unit(old.pid)
             if unit:
                 unit.change_main_pid(new.pid, deadline)
-            execute_step(Step("quit", wait=Ended(HostProcess(old.pid)), hidden=True), old.vm, deadline)
-        self.beside.keep_new()
+        self.keep_new(deadline)
         self.pid, kept = new.pid, self.kept
         if kept is not None:
-            upgrade_taps.keep_new(kept, deadline)
             kind = str(new.vm.prop("/machine", "type")).rpartition("-machine")[0]
             started, usual = self._line(kept.started, kind), self._line(kept.command_line, None)
             record.write(self.place.record, kept._replace(started=started, command_line=usual).text())
@@ -239,7 +235,7 @@ def run(task: Task, params: Dict[str, Any]) -> Dict[str, Any]:
     upgrade = Upgrade(task, params)
     name = upgrade.place.name
     if upgrade.beside.is_begun:
-        if task.check_mode and len(upgrade.beside.processes()) > 1:
+        if task.check_mode and upgrade.beside.is_apart:
             return upgrade.result(True, [], f"{name}: an upgrade that was begun would be finished, or taken back")
         if not task.check_mode and upgrade.resume():
             return upgrade.result(True, task.account.commands, f"{name}: the upgrade that was begun is finished")

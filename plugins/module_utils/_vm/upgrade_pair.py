@@ -17,6 +17,7 @@ from .._core.process import Process as HostProcess
 from .._core.step import Step
 from .._engine.apply import execute_step
 from .._host import process
+from .._host.shutdown import Ended
 from .._migration.current import RUNNING, Current, has_guest, look
 from .._qmp import errors
 from . import record, upgrade_taps
@@ -97,10 +98,44 @@ class Pair:
         return Side(vm, pid, look(vm))
 
     def let_go(self) -> None:
-        """End the session with the old one."""
+        """End the sessions with both."""
+        for side in (self.old, self.new):
+            if side is not None:
+                side.vm.session.close()
+        self.old = self.new = None
+
+    def has_moved(self) -> bool:
+        """Tell whether the new one has the guest; one that has arrived and does not run yet is waited for. Raise Refusal."""
+        old, new = self.old, self.new
+        end = time.monotonic() + _END_SECONDS
+        while old and new and (old.current.run_state, new.current.run_state) == ("postmigrate", "inmigrate"):
+            if time.monotonic() > end:
+                break
+            time.sleep(process.POLL)
+            self.new = new = new._replace(current=look(new.vm))
+        if old is None:
+            return new is not None and new.current.run_state not in GONE
+        if new is None or not new.has_guest:
+            return False
+        if old.current.run_state != "postmigrate":
+            raise Refusal(
+                f"{self.place.name}: both QEMUs have the guest, the old one (process {old.pid}, {old.current.run_state}) and "
+                f"the new one (process {new.pid}, {new.current.run_state}): end the one that is not to go on (kill), and run "
+                "this again"
+            )
+        return True
+
+    def settle(self) -> None:
+        """End the QEMU that does not have the guest, and give the usual paths to the other one. Raise TaskError."""
+        self.look()
         if self.old is not None:
-            self.old.vm.session.close()
-            self.old = None
+            _settle(self.old.vm, self.task.deadline)
+            self.look()
+        if self.has_moved():
+            self.keep_new(self.task.deadline)
+        else:
+            self.keep_old()
+        self.let_go()
 
     def take_back(self) -> None:
         """End the new QEMU, unless the guest is there, or may be. Raise OperationFailed then."""
@@ -109,6 +144,15 @@ class Pair:
         if old is None or old.current.leaving or old.current.run_state in GONE or (new is not None and new.has_guest):
             raise OperationFailed(f"{self.place.name}: its guest has left the old QEMU, or may have: run this again")
         self.keep_old()
+
+    def keep_new(self, deadline: Deadline) -> None:
+        """End the old QEMU, whose guest has left, and give all that it had to the new one."""
+        if self.old is not None:
+            execute_step(Step("quit", wait=Ended(HostProcess(self.old.pid)), hidden=True), self.old.vm, deadline)
+            self.old = None
+        self.beside.keep_new()
+        if self.kept is not None:
+            upgrade_taps.keep_new(self.kept, deadline)
 
     def keep_old(self) -> None:
         """End the new QEMU, which has no guest, and all that was made for it."""
@@ -138,8 +182,9 @@ def _kill(pids: List[int]) -> None:
 
 
 def _settle(vm: VM, deadline: Deadline) -> None:
-    """End what is left of a migration at the QEMU that keeps the guest: one that waits for its connection, and how it was set."""
-    if look(vm).status == "setup":
+    """End what is left of a migration at the old QEMU, unless all of the guest may have been sent; and how it was set."""
+    now = look(vm)
+    if now.goes_on and not now.leaving:
         with contextlib.suppress(errors.CommandError):
             execute_step(Step("migrate_cancel", hidden=True), vm, deadline)
     while look(vm).status in RUNNING and not deadline.expired:
