@@ -14,10 +14,11 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from support.killed import Broken
 from support.modules import run_module
 from support.plays import PlayRun
 from support.roles import RUN, Machines
@@ -169,14 +170,6 @@ def test_memory_that_is_handed_over(vms: Counting) -> None:
         vms.moved(method, to=binary, method="auto" if method == "cpr" else method)
 
 
-class Broken(NamedTuple):
-    """Where a task comes to its end: a function of the collection that it is killed before, or after."""
-
-    where: str
-    name: str
-    after: bool = False
-
-
 POINTS = [
     Broken("beside", "Beside.prepare", after=True),
     Broken("beside", "Beside.turn_to_new", after=True),
@@ -186,24 +179,6 @@ POINTS = [
     Broken("beside", "Beside.keep_new"),
     Broken("record", "write"),
 ]
-BREAK = """
-import os, signal, sys
-from importlib import import_module
-where, name, after, deed = {where!r}, {name!r}, {after!r}, {deed!r}
-module = import_module("ansible_collections.vmm.qemu.plugins.module_utils._vm." + where)
-*owner, function = name.split(".")
-owner = getattr(module, owner[0]) if owner else module
-was = getattr(owner, function)
-def broken(self, *args, **how):
-    if after:
-        was(self, *args, **how)
-    if deed == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    else:
-        os.kill(args[0].pid, signal.SIGKILL)
-    return None if after else was(self, *args, **how)
-setattr(owner, function, broken)
-"""
 
 
 @pytest.mark.parametrize("method", ["migrate", "cpr"])
@@ -213,7 +188,7 @@ def test_a_task_that_is_killed(vms: Counting, method: str) -> None:
     for point in POINTS if LONG else POINTS[1:6:2] if method == "migrate" else POINTS[2:3]:
         vms.own_qemu()
         before, pid = vms.count(), vms.processes()["vm1"]
-        vms.before = BREAK.format(**point._asdict(), deed="kill")
+        vms.before = point.broken("kill")
         assert vms.upgrade(binary, method).rc == -signal.SIGKILL, point
         vms.before = ""
         if point.name != "write":
@@ -233,7 +208,7 @@ def test_a_new_qemu_that_dies(vms: Counting, method: str) -> None:
     vms.make(binary, upgradable=True)
     vms.own_qemu()
     before, pid = vms.count(), vms.processes()["vm1"]
-    vms.before = BREAK.format(where="upgrade_launch", name="Launch._plug", after=True, deed="end")
+    vms.before = Broken("upgrade_launch", "Launch._plug", after=True).broken("end")
     failed = vms.upgrade(binary, method)
     assert failed.rc == 2 and "Traceback" not in failed.output
     vms.before = ""

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +18,10 @@ import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._vm import service
 from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import Place
-from support.killed import killed
+from support.killed import Broken, killed
 from support.modules import run_module
 from support.roles import Machines
+from support.timing import until
 from support.vm import qemu_binary
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root has units of systemd")
@@ -48,6 +52,25 @@ class Saving(Machines):
         with self.observer() as observer:
             assert "data" in observer.devices()
             return observer.status()
+
+    def upgrade_killed(self, where: str, name: str) -> None:
+        """Replace QEMU 7.2 by 10.0, and begin to move the guest to that, in a task that is killed."""
+        binary = self.base / "qemu"
+        binary.symlink_to(qemu_binary("7.2"))
+        self.has["binary"] = str(binary)
+        self.make()
+        binary.unlink()
+        binary.symlink_to(qemu_binary("10.0"))
+        self.before = Broken(where, name).broken("kill")
+        assert self.run(**self.has, upgrade="migrate").rc == -signal.SIGKILL
+        self.before = ""
+        assert self.files() & {"run.old", "run.new"}
+
+    def pids(self) -> set[int]:
+        """All QEMUs of it."""
+        socket = f"path={self.directory}/run/qmp,"
+        found = subprocess.run(["pgrep", "-f", socket], stdout=subprocess.PIPE, text=True, check=False).stdout
+        return {int(pid) for pid in found.split()}
 
     @property
     def saved(self) -> set[str]:
@@ -190,3 +213,46 @@ def test_a_newer_qemu_goes_on(vms: Saving, upgraded: bool) -> None:
         assert observer.execute("query-version")["qemu"]["major"] == 10
         assert observer.execute("qom-get", path="/machine", property="type") == "pc-q35-7.2-machine"
     assert not vms.done(False, **vms.has).tasks[-1].result["restart_required"]
+
+
+@root_only
+@pytest.mark.parametrize(
+    "where, name",
+    [
+        *[("upgrade_launch", "Launch._plug"), ("upgrade", "Upgrade._await_running")],
+        *[("upgrade", "Upgrade._migrate"), ("beside", "Beside.keep_new")],
+    ],
+)
+def test_a_stop_amid_an_upgrade(vms: Saving, where: str, name: str) -> None:
+    """Whichever QEMU has the guest, it is saved, and nothing of the other one is left."""
+    vms.upgrade_killed(where, name)
+    assert vms.act("stop") == "" and vms.pids() == set()
+    assert not {name for name in vms.files() if name.startswith("run.")} and vms.saved == {"saved"}
+    assert vms.act("start") == "" and vms.status() == "running" and vms.saved == set()
+    assert not vms.done(False, **vms.has).tasks[-1].result["restart_required"]
+
+
+@root_only
+def test_a_power_failure_amid_an_upgrade(vms: Saving) -> None:
+    vms.upgrade_killed("upgrade_launch", "Launch._plug")
+    for pid in vms.pids():
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: vms.pids() == set())
+    shutil.copytree(
+        vms.directory / "run.old", vms.base / "left", ignore=lambda *_: ["qmp", "agent", "console", "monitor"]
+    )
+    assert "does not run" in vms.done(False, check=True, **vms.has, upgrade="migrate").tasks[-1].result["msg"]
+    assert "was begun" in vms.refused(check=True, **vms.has)
+    vms.has["binary"] = str(qemu_binary("7.2"))
+    vms.done(True, **vms.has)
+    assert not {name for name in vms.files() if name.startswith("run.")} and vms.status() == "running"
+
+    # as whatever starts it, and does not look, would leave it
+    shutil.copytree(vms.base / "left", vms.directory / "run.old")
+    vms.has["binary"] = str(vms.base / "qemu")
+    done = vms.done(True, **vms.has, upgrade="migrate").tasks[-1].result
+    assert done["upgrade"]["to"].startswith("10.0") and "has moved" in done["msg"]
+    with vms.observer() as observer:
+        assert observer.execute("query-version")["qemu"]["major"] == 10
+    assert json.loads((vms.directory / "vm.json").read_text())["started"][0] == vms.has["binary"]
+    assert not {name for name in vms.files() if name.startswith("run.")}

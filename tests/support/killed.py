@@ -9,13 +9,31 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply
 from ansible_collections.vmm.qemu.plugins.module_utils._engine.operation import Run
 
 _KILLED = 9
+_BREAK = """
+import os, signal, sys
+from importlib import import_module
+where, name, after, deed = {where!r}, {name!r}, {after!r}, {deed!r}
+module = import_module("ansible_collections.vmm.qemu.plugins.module_utils._vm." + where)
+*owner, function = name.split(".")
+owner = getattr(module, owner[0]) if owner else module
+was = getattr(owner, function)
+def broken(self, *args, **how):
+    if after:
+        was(self, *args, **how)
+    if deed == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        os.kill(args[0].pid, signal.SIGKILL)
+    return None if after else was(self, *args, **how)
+setattr(owner, function, broken)
+"""
 
 
 def forked(task: Callable[[], Any], send: Callable[..., None] = apply._send) -> int:
@@ -70,3 +88,15 @@ def killed(run: Callable[[], Any], before: Callable[[int, Step], bool]) -> bool:
         finally:
             os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == _KILLED
+
+
+class Broken(NamedTuple):
+    """Where a task comes to its end: a function of the collection that it is killed before, or after."""
+
+    where: str
+    name: str
+    after: bool = False
+
+    def broken(self, deed: str) -> str:
+        """Python that a task's process runs first: there it kills itself, or (`end`) the QEMU that is the first argument."""
+        return _BREAK.format(**self._asdict(), deed=deed)

@@ -90,15 +90,16 @@ class Beside:
         return command_line.guest_name(line) == self.place.name and self.place.pidfile in line
 
 
-def check_whole(place: Place, ends: bool = False) -> bool:
+def check_whole(place: Place, ends: bool = False, check_mode: bool = False) -> bool:
     """Raise Refusal for a VM of which an upgrade has not come to its end. Tell whether only directories are left of one.
 
-    ``ends``: it is to end, which one can whose only QEMU is at the usual paths.
+    ``ends``: it is to end, which one can whose only QEMU is at the usual paths. ``check_mode``: what is left can't be removed,
+    and is not what a start would find.
     """
     beside = Beside(place)
     if not beside.is_begun:
         return False
-    if beside.is_apart if ends else beside.processes():
+    if beside.is_apart if ends else check_mode or beside.processes():
         raise Refusal(
             f"{place.name}: an upgrade of its QEMU was begun and has not come to its end: run it again (qemu_vm with upgrade, "
             "or the role vmm.qemu.upgrade), which finishes it or takes it back"

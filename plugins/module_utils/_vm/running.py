@@ -62,7 +62,7 @@ class Converged:
         self.firmware = firmware.find(params)
         self.service = service.Service(place, params) if service.is_wanted(params) else None
         check_own(place, params, removal=False)
-        if check_whole(place) and not task.check_mode:
+        if check_whole(place, check_mode=task.check_mode):
             from .upgrade_pair import Pair
 
             Pair(task, place).settle()
