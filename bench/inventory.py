@@ -67,9 +67,9 @@ def _file(home: Path, **options: Any) -> Path:
     return inventory.write(home, sockets=[f"{home}/*.qmp"], **options)
 
 
-def _row(what: str, mine: list[float], unit: str, limit: float, bar: bool = True) -> Row:
+def _row(what: str, mine: list[float], unit: str, limit: float, limited: bool = True) -> Row:
     number = median(mine)
-    return Row(what, [f"{number:.2f} {unit}", f"{limit:g} {unit}"], number / limit, Bar("<=", 1.0) if bar else None)
+    return Row(what, [f"{number:.2f} {unit}", f"{limit:g} {unit}"], number / limit, Bar("<=", 1.0) if limited else None)
 
 
 def measure() -> Iterator[Row]:

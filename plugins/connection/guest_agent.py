@@ -102,7 +102,7 @@ import shlex
 import socket
 import subprocess
 import tempfile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNotFound
 from ansible.plugins.connection import ConnectionBase
@@ -122,13 +122,13 @@ agent = socket.socket(socket.AF_UNIX)
 try:
     agent.connect(sys.argv[1])
 except OSError as exc:
-    sys.exit("%s: %s" % (sys.argv[1], exc.strerror))
+    raise SystemExit("%s: %s" % (sys.argv[1], exc.strerror))
 while True:
     ready = select.select([0, agent], [], [])[0]
     for end in ready:
         data = agent.recv(1 << 18) if end is agent else os.read(0, 1 << 18)
         if not data:
-            sys.exit()
+            raise SystemExit(0)
         if end is agent:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
@@ -210,8 +210,7 @@ class Connection(ConnectionBase):
     def _asked(self, about: str) -> Iterator[Agent]:
         """Yield the agent, and turn what it raises into Ansible's errors."""
         self._connect()
-        agent = self._agent
-        assert agent is not None
+        agent = cast(Agent, self._agent)
         try:
             yield agent
         except NoAnswer as exc:

@@ -306,7 +306,7 @@ backup:
     level: incremental
     why: the bitmaps of backup 4 are good
     number: 5
-    time: 2026-11-28T21:50:00Z
+    time: "2026-11-28T21:50:00Z"
     quiesced: true
     frozen_ms: 35
     duration: 2.4

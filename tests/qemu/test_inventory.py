@@ -261,7 +261,7 @@ def test_addresses(place: Path) -> None:
         "query_chardev": [{"label": "ga", "filename": f"disconnected:unix:{place}/agent,server=on"}],
     }
     guest = FakeAgent(place / "agent", answers={"guest-network-get-interfaces": told})
-    with VM("7.2", args=agent, name="real") as vm, vm_named("web1", **answers) as fake, guest:
+    with guest, VM("7.2", args=agent, name="real") as vm, vm_named("web1", **answers) as fake:
         (place / "a.qmp").symlink_to(fake.address[5:])
         (place / "b.qmp").symlink_to(vm.qmp)
         # the real one has no guest, whose time has to be up: not for long

@@ -165,7 +165,10 @@ def test_a_guest_that_can_not_be_saved_is_shut_down(vms: Saving) -> None:
 def test_a_guest_that_is_saved_and_not_ended(vms: Saving) -> None:
     """A task that was killed between the two."""
     vms.make()
-    ends = lambda: run_module(f"{vms.directory}/run/qmp", "qemu_save", path=str(vms.directory / "saved"))  # noqa: E731
+
+    def ends() -> Any:
+        return run_module(f"{vms.directory}/run/qmp", "qemu_save", path=str(vms.directory / "saved"))
+
     assert killed(ends, lambda number, step: step.execute == "quit")
     assert vms.saved == {"saved"} and vms.status() == "postmigrate"
     for more in ({}, {"restart_allowed": True, "memory": "96M"}):

@@ -132,9 +132,10 @@ def read(directory: str, name: str) -> Chain | None:
     """Return what is listed in a directory; None where nothing is. Raise Refusal for what is not this chain, whole and ours."""
     path = os.path.join(directory, FILE)
     try:
-        with safe_open.parent(path) as (at, own), safe_open.regular(own, directory=at) as file:
-            _check_own(path, os.fstat(file.fileno()), os.fstat(at).st_uid)
-            text = file.read(_MOST)
+        with safe_open.parent(path) as (at, own):  # noqa: SIM117  pylint does not follow them in one
+            with safe_open.regular(own, directory=at) as file:
+                _check_own(path, os.fstat(file.fileno()), os.fstat(at).st_uid)
+                text = file.read(_MOST)
     except FileNotFoundError:
         return None
     except OSError as exc:

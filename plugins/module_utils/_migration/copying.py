@@ -107,7 +107,7 @@ def along(trip: Trip, see_through: Callable[[Trip], Dict[str, Any]]) -> Dict[str
         begin(trip)
         return see_through(trip)
     except CopyFailed as exc:
-        raise call_off(trip, exc) from exc
+        raise call_off(trip, exc) from None
     except (TaskError, errors.QMPError):
         if not has_switched(trip):
             give_up(trip)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple, cast
 
 from .._core import safe_open
 from .._core.errors import Refusal
@@ -67,8 +67,7 @@ class Current(NamedTuple):
 
     def check_fits(self, path: str) -> None:
         """Raise Refusal for a file that the virtual machine which waits can't or must not go on from."""
-        whole = self.whole
-        assert whole is not None
+        whole = cast(Header, self.whole)
         if not whole.size or self.size != whole.size:
             raise Refusal(f"path: {path} is not whole: it has {self.size} bytes of {whole.size or 'more'}; it is kept")
         for name, value in whole.guest.items():
@@ -121,8 +120,7 @@ class Handed:
 
     def finish(self, path: str) -> None:
         """Give it its name, with what is noted of the guest. Raise TaskError."""
-        assert self.header is not None
-        saved_file.finish(path, self.file, self.header)
+        saved_file.finish(path, self.file, cast(Header, self.header))
 
 
 class _Opened(Descriptor):

@@ -44,15 +44,15 @@ def follow_save(run: Run, current: Current, params: Params) -> Dict[str, Any]:
     begun, path = time.monotonic(), params["path"]
     *steps, end = run.plan.later
     if steps:
-        left: BaseException | None = None
+        left: List[BaseException] = []
         with _file(path, new=len(steps) > 1) as file:
             current.handed.file = file
             try:
                 _write(run, current, path, steps)
             except _LeftAlone as exc:
-                left = exc.__cause__
-        if left is not None:
-            raise left
+                left.append(exc.__cause__ or exc)
+        if left:
+            raise left[0]
     try:
         _check_stands(run)
     except OperationFailed:
