@@ -38,13 +38,15 @@ class Module:
         work: Callable[[Task], Dict[str, Any]],
         secrets: Callable[[Dict[str, Any]], List[str]] = lambda params: [],
         monitor: bool = True,
+        agent: bool = False,
         many: bool = False,
         prepare: Callable[[Dict[str, Any]], Dict[str, Any]] = lambda params: {},
         **constraints: Any,
     ) -> None:
         """``work`` takes a Task and returns the result. ``constraints`` are AnsibleModule's: ``required_if`` and so on.
 
-        ``monitor``: whether it speaks to one, and has the options for that. ``many``: whether it takes ``machines``, too.
+        ``monitor``: whether it speaks to one, and has the options for that. ``agent``: whether its ``socket`` is that of a guest's
+        agent, which the environment does not name. ``many``: whether it takes ``machines``, too.
 
         ``prepare`` gives of validated parameters those that another host than the managed one can make ready for it.
         ``secrets`` gives the values in the parameters, not validated yet perhaps, that nothing may show.
@@ -52,7 +54,7 @@ class Module:
         self.prepare = prepare
         self._of_one = {**CONNECTION, **options} if monitor else options
         self._constraints = constraints
-        self._monitor = monitor
+        self.agent = agent
         self._many = many
         self._secrets = secrets
         self._work = work
@@ -68,7 +70,7 @@ class Module:
         from ansible.module_utils.basic import env_fallback
 
         spec = argument_spec(self.options)
-        if self._monitor:
+        if "socket" in spec and not self.agent:
             spec["socket"]["fallback"] = (env_fallback, ["QEMU_QMP_SOCKET"])
         return spec
 

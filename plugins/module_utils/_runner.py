@@ -36,7 +36,7 @@ def prepare(task: Dict[str, Any]) -> Callable[[], Dict[str, Any]]:
     _leave_unreadable_directory()
     module: Module = import_module(MODULES + task["module"].rpartition(".")[2]).MODULE
     params = expand(task["params"], module.options)
-    if params.get("socket") is None and "socket" in params:
+    if params.get("socket") is None and "socket" in params and not module.agent:
         params["socket"] = os.environ.get(SOCKET)
     if task["hidden"]:
         import_module("ansible.module_utils.common.parameters")  # for finish()

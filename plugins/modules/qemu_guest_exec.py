@@ -164,6 +164,7 @@ MODULE = Module(
     OPTIONS,
     run,
     monitor=False,
+    agent=True,
     secrets=lambda params: list(quoted_forms(params.get("secrets"))),
     mutually_exclusive=[("argv", "cmd")],
     required_one_of=[("argv", "cmd")],

@@ -155,7 +155,7 @@ commands:
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.module_utils._operations.guest_info import OPTIONS, run
 
-MODULE = Module(OPTIONS, run, monitor=False)
+MODULE = Module(OPTIONS, run, monitor=False, agent=True)
 main = MODULE.main
 
 if __name__ == "__main__":

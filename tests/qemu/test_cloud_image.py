@@ -84,8 +84,8 @@ def frozen_for_a_snapshot(run: Path) -> None:
 
 def told_and_done_by_modules(agent: str) -> None:
     told = run_module(agent, "qemu_guest_info", gather_subset=["all"])
-    assert told["guest"]["hostname"] == "web1" and told["addresses"] == ["192.0.2.7"]
-    assert {"/"} == {fs["mountpoint"] for fs in told["guest"]["filesystems"]} and told["guest"]["frozen"] is False
+    assert told["guest"]["hostname"] == "web1" and "192.0.2.7" in told["addresses"]
+    assert "/" in {fs["mountpoint"] for fs in told["guest"]["filesystems"]} and told["guest"]["frozen"] is False
     options: dict[str, Any] = {"cmd": "id -un; echo $HOME; cat >/root/made", "stdin": "in", "creates": "/root/ma*"}
     ran = run_module(agent, "qemu_guest_exec", **options)
     assert ran["changed"] and ran["stdout_lines"] == ["root", "/root"]
@@ -96,10 +96,10 @@ def told_and_done_by_modules(agent: str) -> None:
 
 def a_play_in_the_guest(agent: str, tmp_path: Path) -> None:
     """By Ansible's own modules, of which an emulated guest makes one in some seconds."""
-    size = 64 << 20  # of what is fetched; what is put takes the agent four times as long
+    size = 16 << 20  # of what is fetched; what is put takes the agent four times as long
     script, data = tmp_path / "script.sh", tmp_path / "data"
     script.write_text('#!/bin/sh\necho "$HOME $1"\n')
-    data.write_bytes(os.urandom(5 << 20))
+    data.write_bytes(os.urandom(1 << 20))
     as_ada = {"become": True, "become_user": "ada", "become_method": "ansible.builtin.su"}
     tasks: list[dict[str, Any]] = [
         {"wait_for_connection": {"timeout": 300}},

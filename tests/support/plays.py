@@ -57,7 +57,7 @@ def compare(one_run: PlayRun, other_run: PlayRun) -> None:
             result = {key: value for key, value in task.result.items() if key not in ("exception", "deprecations")}
             result["warnings"] = [text for text in result.get("warnings", []) if "interpreter" not in str(text)]
             results.append((task.status, result))
-        assert results[0] == results[1]
+        assert results[0] == results[1], f"{one.task}: {results[0]}, and {results[1]}"
 
 
 def ansible_environment(home: Path) -> dict[str, str]:
