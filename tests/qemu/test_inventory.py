@@ -272,4 +272,4 @@ def test_addresses(place: Path) -> None:
     assert found.hosts["web1"]["qemu_interfaces"][0]["name"] == "{{ x }}"
     real = found.hosts["real"]
     assert real["qemu_status"] == "prelaunch" and real["qemu_agent"] == f"{place}/no"
-    assert "timed out" in real["qemu_agent_reason"] and "ansible_host" not in real
+    assert "no guest agent answered" in real["qemu_agent_reason"] and "ansible_host" not in real
