@@ -49,7 +49,9 @@ def given(vm: VM, **options: Any) -> dict[str, Any]:
 
 
 def tidy(vm: VM) -> None:
-    assert vm.observer.execute("query-block-exports") == [] and not listed("-k", f"{vm.directory}/nbd")
+    assert vm.observer.execute("query-block-exports") == []
+    # a task that was killed right after its start leaves the server, with nothing in it
+    assert listed("-k", f"{vm.directory}/nbd") in ("", "exports available: 0\n")
     assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"a-node", "b-node"}
     assert os.listdir(vm.directory / "scratch") == [] and vm.observer.status() == "running"
 

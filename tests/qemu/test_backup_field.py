@@ -125,7 +125,8 @@ def test_another_directory_and_another_place_of_the_disk(life: Life, tmp_path: P
     life.write("a", 3, "2M")
     assert life.backup()["level"] == "incremental"
     run_module(vm, "qemu_blockdev", node_name="new", filename=vm.image("new.qcow2", ODD, "qcow2"), driver="qcow2")
-    mirror: dict[str, Any] = {"operation": "mirror", "device": "a", "target": "new", "complete": "pivot"}
+    mirror: dict[str, Any] = {"operation": "mirror", "device": "a", "complete": "pivot"}
+    mirror["target"] = "new"
     run_module(vm, "qemu_block_job", id="m", **mirror)
     life.write("a", 4, "3M")
     done = life.backup()

@@ -150,4 +150,6 @@ def test_a_guest_without_an_agent(place: Path) -> None:
     agent = FakeAgent(place / "agent", silent=("guest-sync-delimited",))
     with agent, with_agent(f"unix:{place}/agent,server=on") as fake:
         (found,) = read(fake.address, guest_agent=True, connect_timeout=0.5)
-    assert found["status"] == "paused" and "interfaces" not in found and "no guest agent answered" in found["agent_reason"]
+    assert (
+        found["status"] == "paused" and "interfaces" not in found and "no guest agent answered" in found["agent_reason"]
+    )

@@ -43,6 +43,8 @@ def told(filtered: bool) -> dict[str, Any]:
 def test_a_filter_that_goes_or_comes_between_two_looks(first: bool) -> None:
     answers = {**told(not first), "x-debug-query-block-graph": told(first)["x-debug-query-block-graph"]}
     vm = SimpleNamespace(ask=lambda query, **_more: answers[query], table=lambda _name, make: make(), peripherals=dict)
-    (disk,) = all_disks(cast(VM, vm)).values()
+    found = list(all_disks(cast(VM, vm)).values())
+    assert len(found) == 1
+    disk = found[0]
     assert (disk.name, disk.top, [layer.node for layer in disk.layers]) == ("d", "image", ["image"])
     assert disk.layers[0].path == "/d.img"
