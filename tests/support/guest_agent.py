@@ -10,11 +10,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+from support.timing import until
 from support.vm import BED
 
 NOBODY = 65534
@@ -37,16 +37,16 @@ def unpack(directory: Path) -> Path:
 
 
 class GuestAgent:
-    """Runs until it is closed. ``path``: its socket; ``directory``: one that its programs may write to."""
+    """Runs until it is closed. ``directory``: one that its programs may write to."""
 
     def __init__(self, program: Path, blocked: Iterable[str] = ()) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="bed-agent-", dir="/tmp"))
         self.directory.chmod(0o777)
-        self.path = str(self.directory / "qga")
+        self._path = str(self.directory / "qga")
         own = self.directory / "qemu-ga"
         shutil.copyfile(program, own)
         own.chmod(0o755)
-        options = ["-m", "unix-listen", "-p", self.path, "-t", str(self.directory), "-f", str(self.directory / "pid")]
+        options = ["-m", "unix-listen", "-p", self._path, "-t", str(self.directory), "-f", str(self.directory / "pid")]
         root = os.getuid() == 0
         self._process = subprocess.Popen(
             [str(own), *options, "-b", ",".join([*NEVER, *blocked])],
@@ -57,16 +57,23 @@ class GuestAgent:
             extra_groups=[] if root else None,
             start_new_session=True,
         )
-        end = time.monotonic() + 60
-        while not Path(self.path).exists():
-            assert self._process.poll() is None and time.monotonic() < end, "qemu-ga does not come up"
-            time.sleep(0.02)
 
     def __enter__(self) -> GuestAgent:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def path(self) -> str:
+        """Its socket, when it listens there: it does not while it has a client, and until it sees that one leave."""
+        until(self._listens)
+        return self._path
+
+    def _listens(self) -> bool:
+        assert self._process.poll() is None, "qemu-ga has ended"
+        lines = Path("/proc/net/unix").read_text().splitlines()
+        return any(line.split()[3] == "00010000" and line.endswith(f" {self._path}") for line in lines[1:])
 
     @property
     def pid(self) -> int:
