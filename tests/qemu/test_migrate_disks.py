@@ -139,8 +139,14 @@ def test_a_destination_that_dies_when_the_guest_stands_still(pair: Move) -> None
     """Another client has begun the migration, and seen to it that it waits."""
     stopped = paused_before_switchover(pair)
     pair.there.kill()
-    said = stays(pair, "disk data", "still here")
-    assert stopped["status"] == "pre-switchover" and said["guest"] == "here"
+    assert stopped["status"] == "pre-switchover"
+    with pytest.raises(ModuleFailed, match="disk data") as failed:
+        pair.take()
+    said, status = failed.value.result, pair.source.observer.status()
+    if said["guest"] == "here":
+        assert "still here" in said["msg"] and status == "running" and clean(pair.source), said
+    else:  # QEMU was past that when it was told to stop, which a busy machine makes it now and then
+        assert "Look there" in said["msg"] and status == "paused", said
 
 
 def paused_before_switchover(pair: Move) -> dict[str, Any]:
