@@ -229,7 +229,8 @@ class VM:
             "chardevs": set(look.chardevs()),
             "objects": look.objects(),
             "network": look.hmp("info network"),
-            "jobs": look.look("query-jobs"),
+            # how far they are is their own doing
+            "jobs": [(job["id"], job["type"], job["status"]) for job in look.look("query-jobs")],
             "status": look.status(),
         }
 
