@@ -110,13 +110,19 @@ class Pull(Operation):
         steps += export_server.start(vm, want, draft)
         steps += [_export(vm, name, source, params) for source in current.sources]
         trouble = [freezer.trouble] if freezer.trouble else []
-        return PullPlan(current.clears, steps, freezer.thaw_steps, {"exported": []}, state, [*draft.warnings, *trouble])
+        return Plan(
+            steps,
+            freezer.thaw_steps,
+            clears=current.clears,
+            before={"exported": []},
+            after=state,
+            warnings=[*draft.warnings, *trouble],
+        )
 
     def begin(self, run: Run, current: Current, params: Params) -> None:
         """Clear up, and do all of it or nothing."""
-        if isinstance(run.plan, PullPlan):
-            place.send(run, run.plan.clears)
-            do_frozen(run, current.freezer)
+        place.send(run, run.plan.clears)
+        do_frozen(run, current.freezer)
 
     def follow(self, run: Run, current: Current, params: Params) -> Any:
         """Do nothing more: all is done."""
@@ -141,27 +147,6 @@ class Pull(Operation):
             "unverifiable": told,
             "warnings": [*plan.warnings, *current.freezer.warnings],
         }
-
-
-class PullPlan(Plan):
-    """The plan of a new view. ``clears``: what is done before it."""
-
-    def __init__(
-        self,
-        clears: Sequence[Step],
-        steps: Sequence[Step],
-        thaw: Sequence[Step],
-        before: Dict[str, Any],
-        after: Dict[str, Any],
-        warnings: Sequence[str],
-    ) -> None:
-        self.clears, self.thaw = list(clears), list(thaw)
-        super().__init__(steps, later=[*clears, *thaw], before=before, after=after, warnings=warnings)
-
-    @property
-    def commands(self) -> List[Any]:
-        """What the result shows, in the order in which it is done."""
-        return [command for step in (*self.clears, *self.steps, *self.thaw) for command in step.commands]
 
 
 def _check_bitmaps(vm: VM, source: Source, names: Sequence[str]) -> None:

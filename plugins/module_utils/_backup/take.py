@@ -50,18 +50,13 @@ class Current(NamedTuple):
 
 
 class BackupPlan(Plan):
-    """A backup. ``clears``: what is done before it; ``ends``: the steps that make it complete, ``tidies``: what follows."""
+    """A backup. ``ends``: the steps that make it complete, ``tidies``: what follows; the guest is thawed before both."""
 
-    def __init__(self, clears: Sequence[Step], ends: Sequence[Step], tidies: Sequence[Step], **more: Any) -> None:
-        self.clears, self.ends, self.tidies = list(clears), list(ends), list(tidies)
-        first, thaw = more.pop("steps", ()), more.pop("thaw", ())
-        super().__init__(first, later=[*clears, *thaw, *ends, *tidies], **more)
-
-    @property
-    def commands(self) -> List[Any]:
-        """What the result shows, in the order in which it is done."""
-        rest = [step for step in self.later if not any(step is one for one in self.clears)]
-        return [command for step in (*self.clears, *self.steps, *rest) for command in step.commands]
+    def __init__(
+        self, steps: Sequence[Step], thaw: Sequence[Step], ends: Sequence[Step], tidies: Sequence[Step], **more: Any
+    ) -> None:
+        self.ends, self.tidies = list(ends), list(tidies)
+        super().__init__(steps, [*thaw, *ends, *tidies], **more)
 
 
 class Take(Operation):
@@ -106,7 +101,7 @@ class Take(Operation):
         if new is None:
             thaw = freezer.thaw_steps if freezer.was_frozen else []
             after = {**before, "left over": False, "frozen": False}
-            return BackupPlan(current.clears, thaw, [], before=before, after=after)
+            return Plan(later=thaw, clears=current.clears, before=before, after=after)
         if freezer.refusal:
             raise Refusal(freezer.refusal)
         vm, name = current.vm, params["name"]
@@ -119,11 +114,11 @@ class Take(Operation):
         warnings = [*steps.warnings(new), *([freezer.trouble] if freezer.trouble else [])]
         newest = {"number": new.number, "level": new.choice.level, "disks": sorted(one.name for one in new.disks)}
         return BackupPlan(
-            current.clears,
+            first,
+            freezer.thaw_steps,
             steps.end(vm, new, name, chain, params),
             gone,
-            steps=first,
-            thaw=freezer.thaw_steps,
+            clears=current.clears,
             before=before,
             after={"newest": newest, "left over": False, "frozen": False},
             warnings=warnings,
@@ -134,8 +129,6 @@ class Take(Operation):
 
     def follow(self, run: Run, current: Current, params: Params) -> Any:
         """Clear up, copy, and list the backup; or take all of it back. Raise PlanFailed."""
-        if not isinstance(run.plan, BackupPlan):
-            raise TypeError(f"{type(run.plan).__name__} is not a BackupPlan")
         lock = current.lock
         try:
             if os.path.isdir(params["path"]):
@@ -145,8 +138,8 @@ class Take(Operation):
                         f"path: another task has made a backup in {params['path']} meanwhile: run this one again"
                     )
             place.send(run, run.plan.clears)
-            if current.new is None:
-                place.send(run, run.plan.ends)
+            if current.new is None or not isinstance(run.plan, BackupPlan):
+                place.send(run, run.plan.later)
                 return None
             return self._take(run, run.plan, current.new, current, params)
         finally:

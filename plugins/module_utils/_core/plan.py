@@ -58,6 +58,7 @@ class Plan:
         steps: Sequence[Step] = (),
         later: Sequence[Step] = (),
         *,
+        clears: Sequence[Step] = (),
         before: Dict[str, Any] | None = None,
         after: Dict[str, Any] | None = None,
         warnings: Sequence[str] = (),
@@ -67,11 +68,13 @@ class Plan:
     ) -> None:
         """Take the steps that are done in their order, all or nothing, and ``later`` those that an operation sends in its time.
 
+        ``clears``: those that an operation sends before, each by itself: they remove what a killed run has left.
         ``before`` and ``after``: the diff. ``follows``: an operation that was begun before is followed to its end.
         ``changed``: where it is not whether there are steps. ``on_failure``: the commands that may be sent when it fails.
         """
         self.steps = list(steps)
         self.later = list(later)
+        self.clears = list(clears)
         self.before = before or {}
         self.after = after or {}
         self.warnings = list(warnings)
@@ -82,9 +85,9 @@ class Plan:
     @property
     def changed(self) -> bool:
         """Whether something changes."""
-        return bool(self.steps or self.later) if self._changed is None else self._changed
+        return bool(self.clears or self.steps or self.later) if self._changed is None else self._changed
 
     @property
     def commands(self) -> List[Any]:
-        """What the result shows."""
-        return [command for step in (*self.steps, *self.later) for command in step.commands]
+        """What the result shows, in the order in which it is done."""
+        return [command for step in (*self.clears, *self.steps, *self.later) for command in step.commands]

@@ -88,13 +88,13 @@ class Run:
             apply(self.plan, self.vm)
 
     def send(self, step: Step, deadline: Deadline | None = None, vm: VM | None = None) -> None:
-        """Send one of the plan's later steps, or one that takes back a first one, and wait for its end.
+        """Send one of the plan's steps but for the first ones, or one that takes back a first one, and wait for its end.
 
         ``vm``: another one than the task's own. Raise CommandError when QEMU refuses, NotDoneInTime when it has not answered at
         the task's deadline.
         """
         plan, to = self.plan, vm or self.vm
-        planned = [*plan.later, *(back for first in plan.steps for back in first.undo)]
+        planned = [*plan.clears, *plan.later, *(back for first in plan.steps for back in first.undo)]
         if not any(step is one for one in planned) and step.execute not in plan.on_failure:
             raise AssertionError(f"{step.execute} is not in the plan")
         from .apply import execute_step

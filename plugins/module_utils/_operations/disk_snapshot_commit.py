@@ -54,10 +54,10 @@ class Overlay(NamedTuple):
 class CommitPlan(Plan):
     """The plan of a job for each disk, one after the other."""
 
-    def __init__(self, parts: Sequence[jobs.JobPlan], clears: Sequence[Step], **more: Any) -> None:
-        """Take a plan for each job. ``clears``: what is done before them."""
-        self.parts, self.clears = parts, clears
-        later = [*clears, *(step for part in parts for step in part.later)]
+    def __init__(self, parts: Sequence[jobs.JobPlan], **more: Any) -> None:
+        """Take a plan for each job."""
+        self.parts = parts
+        later = [step for part in parts for step in part.later]
         super().__init__(later=later, follows=bool(parts), on_failure=["job-dismiss"], **more)
 
 
@@ -125,7 +125,7 @@ def commit(vm: VM, overlays: Sequence[Overlay], chains: Dict[str, List[str]], pa
     left = sorted(now.disk.name for now in overlays if now.unwritten or now.stray or now.job)
     return CommitPlan(
         parts,
-        clears,
+        clears=clears,
         before={"disks": chains, "left over": left},
         after={"disks": after, "left over": []},
         warnings=warnings,
