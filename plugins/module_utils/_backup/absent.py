@@ -45,8 +45,7 @@ class Absent(Operation):
         path, name = params["path"], params["name"]
         chain = place.read_chain(vm, path, name)
         lock = place.Lock(path)
-        if os.path.isdir(path):
-            lock.check_free()
+        lock.check_free()
         for disk in all_disks(vm).values():
             for bitmap, told in bitmaps(vm, disk, name).items():
                 if told["busy"]:
@@ -73,16 +72,8 @@ class Absent(Operation):
 
     def follow(self, run: Run, current: Current, params: Params) -> Any:
         """Remove it, under the lock of the directory."""
-        try:
-            if os.path.isdir(params["path"]):
-                current.lock.acquire()
-                if place.read_chain(run.vm, params["path"], params["name"]) != current.chain:
-                    raise Refusal(
-                        f"path: another task has made a backup in {params['path']} meanwhile: run this one again"
-                    )
+        with current.lock.held(run.vm, params["name"], current.chain):
             place.send(run, run.plan.later)
-        finally:
-            current.lock.release()
 
     def describe(self, current: Current, params: Params, plan: Plan, end: Any) -> Dict[str, Any]:
         """Return an empty ``backup``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Sequence
 
 from .._core import safe_open
 from .._core.errors import NotDoneInTime, OperationFailed, Refusal
@@ -66,8 +66,21 @@ class Lock:
 
     def check_free(self) -> None:
         """Raise Refusal where another run has it."""
-        self.acquire()
-        self.release()
+        if os.path.isdir(self.path):
+            self.acquire()
+            self.release()
+
+    @contextlib.contextmanager
+    def held(self, vm: VM, name: str, chain: chains.Chain | None) -> Iterator[None]:
+        """Hold it, once there is a directory. Raise Refusal where another run has it, or has listed a backup since ``chain``."""
+        try:
+            if os.path.isdir(self.path):
+                self.acquire()
+                if read_chain(vm, self.path, name) != chain:
+                    raise Refusal(f"path: another task has made a backup in {self.path} meanwhile: run this one again")
+            yield
+        finally:
+            self.release()
 
 
 def read_chain(vm: VM, path: str, name: str) -> chains.Chain | None:

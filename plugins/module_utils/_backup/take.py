@@ -67,8 +67,7 @@ class Take(Operation):
         path, name = params["path"], params["name"]
         chain = place.read_chain(vm, path, name)
         lock = place.Lock(path)
-        if os.path.isdir(path):
-            lock.check_free()
+        lock.check_free()
         views = sorted(exported(vm, name))
         if views:
             raise Refusal(
@@ -129,21 +128,12 @@ class Take(Operation):
 
     def follow(self, run: Run, current: Current, params: Params) -> Any:
         """Clear up, copy, and list the backup; or take all of it back. Raise PlanFailed."""
-        lock = current.lock
-        try:
-            if os.path.isdir(params["path"]):
-                lock.acquire()
-                if place.read_chain(run.vm, params["path"], params["name"]) != current.chain:
-                    raise Refusal(
-                        f"path: another task has made a backup in {params['path']} meanwhile: run this one again"
-                    )
+        with current.lock.held(run.vm, params["name"], current.chain):
             place.send(run, run.plan.clears)
             if current.new is None or not isinstance(run.plan, BackupPlan):
                 place.send(run, run.plan.later)
                 return None
             return self._take(run, run.plan, current.new, current, params)
-        finally:
-            lock.release()
 
     def _take(self, run: Run, plan: BackupPlan, new: steps.New, current: Current, params: Params) -> Any:
         began, names = time.monotonic(), [one.name for one in new.disks]
