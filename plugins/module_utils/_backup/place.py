@@ -12,8 +12,8 @@ import os
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Sequence
 
 from .._core import safe_open
-from .._core.errors import NotDoneInTime, OperationFailed, Refusal
-from .._core.step import Step, Wait
+from .._core.errors import OperationFailed, Refusal
+from .._core.step import Step
 from .._host import directory as directories
 from .._host import part_file
 from .._host.qemu_img import in_use
@@ -21,7 +21,7 @@ from .._kinds.blockdev_graph import users
 from .._kinds.blockdev_nodes import nodes
 from .._kinds.blockdev_steps import delete_node
 from .._kinds.qemu_texts import is_busy
-from .._operations import jobs
+from .._operations import job_end, jobs
 from .._operations.disk_snapshot_disks import all_disks, openers
 from . import chain as chains
 from .disks import bitmaps, is_scratch, job_id, node_name
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from .._core.vm import VM
     from .._engine.operation import Run
     from .._qmp.deadline import Deadline
-    from .._qmp.errors import CommandError
-    from .._qmp.events import Event
 
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
 
@@ -130,47 +128,6 @@ def send(run: Run, steps: Sequence[Step]) -> None:
             run.send(step)
 
 
-class _Ended(Wait):
-    """The job has concluded, or is gone."""
-
-    def __init__(self, ident: str) -> None:
-        self.ident = ident
-
-    def is_end(self, event: Event) -> bool:
-        """Tell whether it is the event of its end."""
-        return event.name == "JOB_STATUS_CHANGE" and event.data == {"id": self.ident, "status": "concluded"}
-
-    def is_done(self, vm: VM) -> bool:
-        """Tell whether it does not go on any more."""
-        return not _goes_on(vm, self.ident)
-
-    def classify(self, error: CommandError) -> str:
-        """Return what a refusal means: nothing that the next look would not tell."""
-        return "pending"
-
-    def timeout_error(self, vm: VM) -> Exception:
-        """Return what to tell of a job that does not end."""
-        return NotDoneInTime(f"job {self.ident} was cancelled, and has not ended in time: its target does not answer")
-
-
-def _goes_on(vm: VM, ident: str) -> bool:
-    job = jobs.jobs(vm).get(ident)
-    return job is not None and not jobs.has_concluded(job)
-
-
-def end_job(ident: str) -> List[Step]:
-    """Return the steps that cancel a job, if it goes on, and have QEMU forget it."""
-    dismiss = jobs.dismiss(ident).replace(removes=True, still_needed=lambda vm: ident in jobs.jobs(vm))
-    cancel = Step(
-        "job-cancel",
-        {"id": ident},
-        wait=_Ended(ident),
-        removes=True,
-        still_needed=lambda vm: _goes_on(vm, ident),
-    )
-    return [cancel, dismiss]
-
-
 def remove_bitmap(node: str, name: str) -> Step:
     """Return the step that removes a bitmap, if it is there."""
     where = {"node": node, "name": name}
@@ -213,7 +170,7 @@ def clear_qemu(vm: VM, name: str, files: Sequence[str]) -> List[Step]:
         left += [node] if node in nodes(vm) and node not in left else []
     left_jobs = sorted({ident for node in left for kind, ident in users(vm, node) if kind == "block job"} - set(ended))
     for ident in [*ended, *left_jobs]:
-        cancel, dismiss = end_job(ident)
+        cancel, dismiss = job_end.end(ident)
         steps += [dismiss] if ident in found and jobs.has_concluded(found[ident]) else [cancel, dismiss]
     return [*steps, *(delete_node(node) for node in left)]
 

@@ -18,7 +18,7 @@ from .._host.qemu_img import QemuImg
 from .._kinds.blockdev_nodes import nodes
 from .._kinds.blockdev_steps import delete_node
 from .._kinds.host_path import is_seen
-from .._operations import jobs
+from .._operations import job_end, jobs
 from . import chain as chains
 from . import fleece, place
 from .disks import Source, job_id, node_name
@@ -180,7 +180,7 @@ def begin(vm: VM, new: New, freeze: Sequence[Step], params: Params) -> List[Step
         if one.bitmap
     ]
     undo = [place.remove_bitmap(one.source.node, one.bitmap) for one in new.disks if one.bitmap]
-    ends = [step for one in new.disks for step in place.end_job(job_id(new.name, one.name))]
+    ends = [step for one in new.disks for step in job_end.end(job_id(new.name, one.name))]
     if vm.ask("query-status")["running"]:  # it stands still where its write could not be kept
         ends.append(Step("cont", removes=True, still_needed=lambda vm: vm.status == "io-error"))
     copies = [action for one in new.disks for action in _copy(new, one, params)]

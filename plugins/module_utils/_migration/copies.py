@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, List, NamedTuple, Sequenc
 
 from .._core.errors import Refusal
 from .._core.plan import Draft
-from .._core.step import Step, Wait
+from .._core.step import Step
 from .._kinds import export_server
 from .._kinds.blockdev_nodes import nodes
 from .._kinds.blockdev_steps import delete_node
 from .._kinds.export import EXPORT, removing
+from .._operations import job_end
 from .._operations.disk_snapshot_disks import Disk, all_disks
 from .._operations.jobs import has_concluded, jobs
 from .._qmp.values import human_size
@@ -216,40 +217,11 @@ def copy_of(disk: Disk, given: Dict[str, Any]) -> Copy:
         Step("blockdev-mirror", mirror, undo=clearing(ident, node=False)),
     ]
     end = Step("block-job-cancel", {"device": ident})
-    return Copy(disk.name, ident, layer.node, layer.size, begin, end, [dismiss(ident), delete_node(ident)])
+    return Copy(disk.name, ident, layer.node, layer.size, begin, end, [job_end.forget(ident), delete_node(ident)])
 
 
 def _hint(error: Any) -> str:
     return "qemu_migrate_incoming exports the destination's disks, with the same copy_disks"
-
-
-class _Ended(Wait):
-    """The job has ended, well or not."""
-
-    poll_every = 0.05
-
-    def __init__(self, ident: str) -> None:
-        self.ident = ident
-
-    def is_done(self, vm: VM) -> bool:
-        """Tell whether it is over, or gone."""
-        return not goes_on(vm, self.ident)
-
-    def classify(self, error: Any) -> str:
-        """Return "pending": one that can't be cancelled is about to end, or gone."""
-        return "pending"
-
-
-def goes_on(vm: VM, ident: str) -> bool:
-    """Tell whether there is such a job, and it has not ended."""
-    vm.forget()
-    job = jobs(vm).get(ident)
-    return job is not None and not has_concluded(job)
-
-
-def dismiss(ident: str) -> Step:
-    """Return the step that lets QEMU forget a mirror that has ended."""
-    return Step("job-dismiss", {"id": ident}, removes=True, still_needed=lambda vm: ident in jobs(vm))
 
 
 def clearing(ident: str, node: bool = True) -> List[Step]:
@@ -257,14 +229,8 @@ def clearing(ident: str, node: bool = True) -> List[Step]:
     line = {"type": "block-node", "node-name": ident}
     return [
         Step("yank", {"instances": [line]}, oob=True),
-        Step(
-            "block-job-cancel",
-            {"device": ident, "force": True},
-            wait=_Ended(ident),
-            removes=True,
-            still_needed=lambda vm: goes_on(vm, ident),
-        ),
-        dismiss(ident),
+        job_end.cancel(ident, Step("block-job-cancel", {"device": ident, "force": True})),
+        job_end.forget(ident),
         *([delete_node(ident)] if node else []),
     ]
 
