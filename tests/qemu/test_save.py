@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import support.killed
-from ansible_collections.vmm.qemu.plugins.module_utils._host import saved_file
+from ansible_collections.vmm.qemu.plugins.module_utils._host import part_file, saved_file
 from ansible_collections.vmm.qemu.plugins.module_utils._migration import save as save_module
 from ansible_collections.vmm.qemu.plugins.module_utils._migration import save_follow
 from support.migration import count
@@ -301,7 +301,7 @@ def test_no_room(start_vm: Callable[..., VM], small_disk: Path, here: Path, monk
     settings = vm.observer.look("query-migrate-parameters")
     path = small_disk / "vm"
     refused(vm, path, "bytes are free", str(small_disk), "make room")
-    monkeypatch.setattr(saved_file, "room", lambda where: 1 << 40)
+    monkeypatch.setattr(part_file, "room", lambda where: 1 << 40)
     assert killed(vm, path, 1)  # what it had set is set back by the next one that fails
     refused(vm, path, "was not saved", "goes on", foretold=False)
     is_as_before(vm, path, settings)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Dict
 
 from .._core.errors import Refusal
 from .._core.option import Option
-from .._core.vm import NO_MACHINE
 from .._engine.operation import Operation
-from .._operations.freeze import QUIESCE
+from .._operations.disk_snapshot_disks import check_here
+from .._operations.freeze import QUIESCE, check_quiesce
 from .._qmp.values import human_size
 from .absent import ABSENT
 from .chain import LEVELS, seconds
@@ -60,7 +60,7 @@ class Backups(Operation):
 
     def check(self, params: Params) -> Params:
         """Return the parameters in their types. Raise Refusal for what is not valid whatever the VM is like."""
-        name, path, speed, quiesce = (params[key] for key in ("name", "path", "speed", "quiesce"))
+        name, path, speed = (params[key] for key in ("name", "path", "speed"))
         if not _NAME.match(name):
             raise Refusal(
                 f"name: {name!r} is not a valid name for backups, which is part of their bitmaps' names: it has 1 to 64 letters, "
@@ -71,8 +71,7 @@ class Backups(Operation):
         for option in ("disks", "exclude", "bitmaps"):
             if params[option] is not None and not params[option]:
                 raise Refusal(f"{option}: the list is empty; leave it out")
-        if quiesce and not quiesce["timeout"] > 0:
-            raise Refusal(f"quiesce.timeout: {quiesce['timeout']} is not a positive number of seconds")
+        check_quiesce(params["quiesce"])
         check_keep(params["keep"])
         try:
             size = human_size(speed) if speed else 0
@@ -85,15 +84,7 @@ class Backups(Operation):
 
     def read(self, vm: VM, params: Params) -> Any:
         """Return what the state's operation reads. Raise Refusal where QEMU's files are not this host's."""
-        if not vm.local:
-            raise Refusal(
-                f"socket: {params['socket']} is a monitor over the network, and the files of a backup are made on QEMU's own "
-                "host: run the task there, with the monitor's UNIX socket"
-            )
-        if vm.status == NO_MACHINE:
-            raise Refusal(
-                "disks: a qemu-storage-daemon has no guest, and so no disks: name the socket of a virtual machine"
-            )
+        check_here(vm, params["socket"], "a backup")
         return _STATES[params["state"]].read(vm, params)
 
     def plan(self, current: Any, params: Params) -> Plan:

@@ -190,10 +190,10 @@ def _check_room(tool: QemuImg, targets: Sequence[Target]) -> None:
         directory = os.path.dirname(target.path)
         device = os.stat(directory).st_dev
         wanted[device] = wanted.get(device, 0) + int(json.loads(text)["required"])
-        found = os.statvfs(directory)
-        if wanted[device] > found.f_bavail * found.f_frsize:
+        free = part_file.room(directory)
+        if wanted[device] > free:
             raise Refusal(
-                f"to: {directory} has room for {found.f_bavail * found.f_frsize} bytes, and the restored images take "
+                f"to: {directory} has room for {free} bytes, and the restored images take "
                 f"{wanted[device]}: free some, or name another place"
             )
 

@@ -110,8 +110,7 @@ def check(vm: VM, new: New, params: Params) -> None:
         found = directories.look(os.path.join(new.path, one.name))
         if found is not None and (found.uid not in (0, os.geteuid()) or found.mode & 0o022):
             raise Refusal(f"path: others can write to {new.path}/{one.name}: give it to the user that runs the task")
-    room = os.statvfs(there)
-    free = room.f_bavail * room.f_frsize
+    free = part_file.room(there)
     need = sum(one.source.used if one.dirty is None else one.dirty for one in new.disks)
     if need > free and not params["force"] and not params["compress"]:
         raise Refusal(

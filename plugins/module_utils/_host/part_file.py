@@ -81,6 +81,12 @@ def check_directory(option: str, path: str) -> None:
         raise Refusal(f"{option}: the directory {directory} is not writable for the user that runs the task")
 
 
+def room(directory: str) -> int:
+    """Return how many bytes can be written to new files in a directory."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
 def remove(path: str) -> None:
     """Remove a file, if it is there. Raise Refusal where that is not allowed."""
     try:

@@ -205,12 +205,6 @@ def has_end(path: str) -> bool:
     return False
 
 
-def room(path: str) -> int:
-    """Return how many bytes can be written to a file beside those that are there."""
-    found = os.statvfs(os.path.dirname(path))
-    return found.f_bavail * found.f_frsize
-
-
 def takes_direct_io(path: str) -> bool:
     """Tell whether what is written there can go past the host's cache. Leaves nothing behind."""
     try:

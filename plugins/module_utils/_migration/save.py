@@ -160,7 +160,7 @@ def _read_to_save(vm: VM, current: Current, params: Params) -> Current:
     check_blocked(vm, "the guest can't be saved")
     memory = vm.ask("query-memory-size-summary")
     whole = memory["base-memory"] + memory.get("plugged-memory", 0)
-    room = saved_file.room(path)
+    room = part_file.room(os.path.dirname(path))
     if room < whole:
         raise Refusal(
             f"path: {room} bytes are free in {os.path.dirname(path)}, and the guest has {whole} bytes of memory: make room, or "

@@ -14,7 +14,6 @@ from .._core.errors import Refusal
 from .._core.option import Option
 from .._core.plan import Plan
 from .._core.step import Step
-from .._core.vm import NO_MACHINE
 from .._host import overlay_file, part_file
 from .._host.qemu_img import QemuImg
 from .._kinds.blockdev_active import check_active
@@ -23,9 +22,9 @@ from .._kinds.blockdev_steps import delete_node
 from .._kinds.host_path import is_seen
 from . import jobs
 from .disk_snapshot_commit import CommitPlan, Overlay, commit, read_overlay
-from .disk_snapshot_disks import MOST_NAMES, Disk, Layer, Place, all_disks, check_label, named, place
+from .disk_snapshot_disks import MOST_NAMES, Disk, Layer, Place, all_disks, check_here, check_label, named, place
 from .disk_snapshot_revert import Return, directory_of, go_back, returns
-from .freeze import QUIESCE, Freezer, do_frozen
+from .freeze import QUIESCE, Freezer, check_quiesce, do_frozen
 
 if TYPE_CHECKING:
     from .._core.vm import VM
@@ -81,21 +80,12 @@ class DiskSnapshots(jobs.JobOperation):
             raise Refusal("disks: the list is empty; leave it out for all writable disks")
         if params["directory"] is not None and not params["directory"].startswith("/"):
             raise Refusal(f"directory: {params['directory']!r} is not an absolute path")
-        if params["quiesce"] and not params["quiesce"]["timeout"] > 0:
-            raise Refusal(f"quiesce.timeout: {params['quiesce']['timeout']} is not a positive number of seconds")
+        check_quiesce(params["quiesce"])
         return params
 
     def read(self, vm: VM, params: Params) -> Current:
         """Return the disks and their chains. Raise Refusal for what can't be meant."""
-        if not vm.local:
-            raise Refusal(
-                f"socket: {params['socket']} is a monitor over the network, and the files of a snapshot are made on QEMU's own "
-                "host: run the task there, with the monitor's UNIX socket"
-            )
-        if vm.status == NO_MACHINE:
-            raise Refusal(
-                "disks: a qemu-storage-daemon has no guest, and so no disks: name the socket of a virtual machine"
-            )
+        check_here(vm, params["socket"], "a snapshot")
         disks = _meant(all_disks(vm), params)
         if params["state"] == "absent":
             found = jobs.jobs(vm)

@@ -16,7 +16,7 @@ import re
 from typing import TYPE_CHECKING, Any, Container, Dict, List, NamedTuple, Sequence, Tuple
 
 from .._core.errors import Refusal
-from .._core.vm import PERIPHERAL
+from .._core.vm import NO_MACHINE, PERIPHERAL
 from .._host.overlay_file import is_empty
 from .._host.qemu_img import in_use
 from .._kinds.blockdev_graph import attached, chain_from, children, images_from, is_held, jobs_on, tops, users
@@ -199,6 +199,19 @@ def named(known: Dict[str, Disk], option: str, names: Sequence[str]) -> List[Dis
             raise Refusal(f"{option}: there is no disk {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
         found += [disk] if disk not in found else []
     return found
+
+
+def check_here(vm: VM, socket: str, what: str) -> None:
+    """Raise Refusal where QEMU's files are not this host's, and where there is no guest that has disks."""
+    if not vm.local:
+        raise Refusal(
+            f"socket: {socket} is a monitor over the network, and the files of {what} are made on QEMU's own host: run the task "
+            "there, with the monitor's UNIX socket"
+        )
+    if vm.status == NO_MACHINE:
+        raise Refusal(
+            "disks: a qemu-storage-daemon has no guest, and so no disks: name the socket of a virtual machine"
+        )
 
 
 def check_label(disk: Disk) -> None:

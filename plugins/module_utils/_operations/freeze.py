@@ -10,7 +10,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
-from .._core.errors import OperationFailed
+from .._core.errors import OperationFailed, Refusal
 from .._core.option import Option
 from .._core.step import Step
 from .._qmp import errors
@@ -31,6 +31,12 @@ QUIESCE = Option(
 _FREEZE, _THAW = "guest-fsfreeze-freeze", "guest-fsfreeze-thaw"
 # A guest is not left frozen because the task's time is up.
 _AT_LEAST = 1.5
+
+
+def check_quiesce(given: Dict[str, Any] | None) -> None:
+    """Raise Refusal for what is not valid in the option ``quiesce``."""
+    if given and not given["timeout"] > 0:
+        raise Refusal(f"quiesce.timeout: {given['timeout']} is not a positive number of seconds")
 
 
 class Freezer:
@@ -108,7 +114,7 @@ class Freezer:
             ) from exc
         if self._stopped and went_on == 0:
             self.warnings.append(
-                "quiesce: something else has thawed the guest before this task: its file systems may not be whole in the snapshot"
+                "quiesce: something else has thawed the guest before this task: its file systems may not be whole in what was taken"
             )
         if self._since:
             self.frozen_ms = round((time.monotonic() - self._since) * 1000)

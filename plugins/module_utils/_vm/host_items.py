@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 from .._core import safe_open
 from .._core.errors import Refusal
 from .._engine.comparison import Item
-from .._host import directory
+from .._host import directory, part_file
 from .._provision.image import IMAGE
 from .._provision.seed import SEED
 from .arguments import has_disk, has_seed, instance_id
@@ -124,8 +124,7 @@ def _check_room(needed: Dict[str, int]) -> None:
             directory = os.path.dirname(directory)
         of_device.setdefault(os.stat(directory).st_dev, [directory]).append(path)
     for directory, *paths in of_device.values():
-        found, wanted = os.statvfs(directory), sum(needed[path] for path in paths)
-        free = found.f_bavail * found.f_frsize
+        free, wanted = part_file.room(directory), sum(needed[path] for path in paths)
         if wanted > free:
             raise Refusal(
                 f"copied_disks: {wanted / (1 << 30):.1f} GiB are to be copied to {', '.join(paths)}, and {directory} has room for "
