@@ -38,6 +38,8 @@ _COMMANDS = {
     "load": "guest-get-load",
     "memory_blocks": "guest-get-memory-blocks",
 }
+_ODD = (TypeError, KeyError, AttributeError, ValueError)
+"""What an answer of another form than the agent's makes of itself: whoever rules the guest can send one."""
 _NOBODY_ELSES = ("127.", "fe80:", "169.254.")
 
 
@@ -56,6 +58,8 @@ def run(task: Task) -> Dict[str, Any]:
                 guest[name] = _plain(name, agent.execute(_COMMANDS[name], task.deadline))
             except errors.CommandError as exc:
                 guest[name], unavailable[name] = None, agent.explain(exc, task.deadline)
+            except _ODD:
+                guest[name], unavailable[name] = None, f"the guest's agent has no valid answer to {_COMMANDS[name]}"
     named = [name for name in wanted if name in guest]
     if unavailable and set(unavailable).issuperset(named[:1] if len(named) == 1 else names):
         raise OperationFailed("; ".join(unavailable[name] for name in (named or names)), unavailable=unavailable)
@@ -75,6 +79,8 @@ def _plain(name: str, told: Any) -> Any:
         }
     if name == "time":
         return told / 1e9
+    if name == "interfaces":
+        addresses(told)
     return told["host_name"] if name == "hostname" else told == "frozen" if name == "frozen" else told
 
 

@@ -131,7 +131,7 @@ class Agent:
             return str(exc)
         try:
             listed = [entry["name"] for entry in self.execute("guest-info", deadline)["supported_commands"]]
-        except errors.QMPError:
+        except (errors.QMPError, TypeError, KeyError):
             listed = [exc.command]
         if exc.command not in listed:
             return f"the guest's agent has no {exc.command}: it is too old for that, or of another system ({exc.desc})"

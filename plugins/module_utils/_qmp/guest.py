@@ -52,10 +52,10 @@ class Ended:
     """How a program ended: by ``code``, or by ``signal``, and the other is None; and what it wrote."""
 
     def __init__(self, status: Mapping[str, Any]) -> None:
-        self.signal: int | None = status.get("signal")
-        self.code: int | None = None if self.signal else status.get("exitcode")
-        self.out = base64.b64decode(status.get("out-data", ""))
-        self.err = base64.b64decode(status.get("err-data", ""))
+        self.signal: int | None = _number(status, "signal") if "signal" in status else None
+        self.code: int | None = None if self.signal else _number(status, "exitcode")
+        self.out = _data(status, "out-data") if "out-data" in status else b""
+        self.err = _data(status, "err-data") if "err-data" in status else b""
         self.cut = [name for name in ("out", "err") if status.get(f"{name}-truncated")]
         """Of which streams something was lost."""
 
@@ -63,6 +63,22 @@ class Ended:
     def rc(self) -> int:
         """The exit status as Python has it: below zero for a signal."""
         return -self.signal if self.signal else int(self.code or 0)
+
+
+def _number(reply: Any, name: str) -> int:
+    """Return a number of a reply. Raise ProtocolError for what is not one: whoever rules the guest can answer anything."""
+    try:
+        return int(reply[name])
+    except (TypeError, KeyError, ValueError, OverflowError):
+        raise errors.ProtocolError(f"the guest's agent has answered without a valid {name}") from None
+
+
+def _data(reply: Any, name: str) -> bytes:
+    """Return the bytes of a reply. Raise ProtocolError for what is not valid base64."""
+    try:
+        return base64.b64decode(reply[name])
+    except (TypeError, KeyError, ValueError):
+        raise errors.ProtocolError(f"the guest's agent has answered without a valid {name}") from None
 
 
 def run(
@@ -83,7 +99,7 @@ def run(
     if env is not None:
         asked["env"] = [f"{name}={value}" for name, value in env.items()]
     try:
-        pid: int = agent.execute("guest-exec", deadline, **asked)["pid"]
+        pid = _number(agent.execute("guest-exec", deadline, **asked), "pid")
     except (NoAnswer, errors.CommandError):
         raise
     except errors.CommandTimeout as exc:
@@ -104,7 +120,7 @@ def _followed(agent: Agent, pid: int, program: str, deadline: Deadline) -> Ended
     try:
         while True:
             status = agent.execute("guest-exec-status", deadline, pid=pid)
-            if status["exited"]:
+            if _number(status, "exited"):
                 return Ended(status)
             left = deadline.remaining()
             if left == 0.0:
@@ -156,7 +172,7 @@ def put(agent: Agent, source: BinaryIO, path: str, deadline: Deadline) -> None:
                 break
             while data:
                 text = base64.b64encode(data).decode()
-                count = agent.execute("guest-file-write", deadline, handle=handle, buf_b64=text)["count"]
+                count = _number(agent.execute("guest-file-write", deadline, handle=handle, buf_b64=text), "count")
                 if not 0 < count <= len(data):
                     raise OSError(f"{path}: the guest's agent has written {count} of {len(data)} bytes")
                 data = data[count:]
@@ -176,8 +192,8 @@ def fetch(agent: Agent, path: str, target: BinaryIO, deadline: Deadline) -> None
     try:
         while True:
             part = agent.execute("guest-file-read", deadline, handle=handle, count=CHUNK)
-            target.write(base64.b64decode(part["buf-b64"]))
-            if part["eof"]:
+            target.write(_data(part, "buf-b64"))
+            if _number(part, "eof"):
                 break
     finally:
         _let_go(agent, handle, deadline)

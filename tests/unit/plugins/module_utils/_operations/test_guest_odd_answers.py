@@ -1,0 +1,44 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whoever rules the guest can have its agent answer anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.fake_agent import FakeAgent
+from support.modules import ModuleFailed, run_module
+
+PRINTED = {"exited": True, "exitcode": 0, "out-data": "SE9NRT0v"}
+
+
+@pytest.mark.parametrize("odd", [None, 7, "x", [], ["x"], {}, {"name": 1}])
+def test_what_is_asked_for_is_told_as_unavailable(odd: Any, tmp_path: Path) -> None:
+    names = ["agent", "hostname", "interfaces", "time"]
+    commands = ("guest-info", "guest-get-host-name", "guest-network-get-interfaces", "guest-get-time")
+    answers = {**dict.fromkeys(commands, odd), "guest-fsfreeze-status": "thawed"}
+    with FakeAgent(tmp_path / "agent", answers=answers) as agent:
+        told = run_module(agent.path, "qemu_guest_info", gather_subset=["!all", "!min", *names, "frozen"])
+    assert told["guest"]["frozen"] is False
+    for name, command in zip(names, commands):
+        known = (name == "time" and odd == 7) or (name == "interfaces" and odd in ([], {}))
+        assert known or told["unavailable"][name] == f"the guest's agent has no valid answer to {command}"
+
+
+@pytest.mark.parametrize("began", [None, {}, {"pid": "x"}, {"pid": [1]}])
+def test_a_program_that_may_have_been_started(began: Any, tmp_path: Path) -> None:
+    with FakeAgent(tmp_path / "agent", answers={"guest-exec": began}) as agent, pytest.raises(ModuleFailed) as failed:
+        run_module(agent.path, "qemu_guest_exec", argv=["true"])
+    assert "without a valid pid" in failed.value.result["msg"] and "Traceback" not in str(failed.value.result)
+
+
+@pytest.mark.parametrize("status", [None, {}, {"exited": "x"}, {"exited": True}, {**PRINTED, "out-data": "a"}])
+def test_a_program_whose_end_is_not_told(status: Any, tmp_path: Path) -> None:
+    answers = {"guest-exec": {"pid": 1}, "guest-exec-status": status}
+    with FakeAgent(tmp_path / "agent", answers=answers) as agent, pytest.raises(ModuleFailed) as failed:
+        run_module(agent.path, "qemu_guest_exec", argv=["true"])
+    assert "without a valid" in failed.value.result["msg"]
