@@ -105,12 +105,15 @@ class Pair:
         self.old = self.new = None
 
     def has_moved(self) -> bool:
-        """Tell whether the new one has the guest; one that has arrived and does not run yet is waited for. Raise Refusal."""
+        """Tell whether the new one has the guest; one that has left the old one is waited for. Raise TaskError."""
         old, new = self.old, self.new
         end = time.monotonic() + _END_SECONDS
         while old and new and (old.current.run_state, new.current.run_state) == ("postmigrate", "inmigrate"):
             if time.monotonic() > end:
-                break
+                raise OperationFailed(
+                    f"{self.place.name}: its guest has left the old QEMU (process {old.pid}), and is not yet in the new one (process "
+                    f"{new.pid}): run this again"
+                )
             time.sleep(process.POLL)
             self.new = new = new._replace(current=look(new.vm))
         if old is None:
