@@ -111,8 +111,8 @@ class Pair:
         while old and new and (old.current.run_state, new.current.run_state) == ("postmigrate", "inmigrate"):
             if time.monotonic() > end:
                 raise OperationFailed(
-                    f"{self.place.name}: its guest has left the old QEMU (process {old.pid}), and is not yet in the new one (process "
-                    f"{new.pid}): run this again"
+                    f"{self.place.name}: its guest has left the old QEMU (process {old.pid}), and is not yet in the new one "
+                    f"(process {new.pid}): run this again"
                 )
             time.sleep(process.POLL)
             self.new = new = new._replace(current=look(new.vm))
