@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, List, Sequence, Set, Tuple
 
 from .._core.errors import OperationFailed, TaskError
+from .._core.interrupt import heard, held
 from .._core.plan import PlanFailed
 from .._qmp import errors
 from .._qmp.deadline import Deadline
@@ -32,6 +33,11 @@ _LOOK_SECONDS = 0.5
 
 def apply(plan: Plan, vm: VM) -> None:
     """Do every step, or take back those that were done and raise PlanFailed."""
+    with held():
+        _apply(plan, vm)
+
+
+def _apply(plan: Plan, vm: VM) -> None:
     undo: List[Step] = []
     kept: List[str] = []
     # all of it before the first step, while what was read still holds
@@ -43,8 +49,9 @@ def apply(plan: Plan, vm: VM) -> None:
                 plan.steps[place] = step = step.replace(hidden=not step.condition(vm))
                 if step.hidden:
                     continue
-            mark = _send_until_accepted(step, vm, vm.deadline)
-            _wait_for_end(step, vm, vm.deadline, mark)
+            with heard():
+                mark = _send_until_accepted(step, vm, vm.deadline)
+                _wait_for_end(step, vm, vm.deadline, mark)
         except (errors.QMPError, TaskError) as exc:
             # QEMU may work on it, or have taken it: a balloon's target stays, whether the guest got there or not
             unknown = mark is not None or may_have_run(exc)
@@ -111,7 +118,8 @@ def _has_gone(step: Step, vm: VM) -> bool:
 
 def execute_step(step: Step, vm: VM, deadline: Deadline) -> None:
     """Send one step and see it through. Raise the session's errors, and Refusal from what it waits for."""
-    _wait_for_end(step, vm, deadline, _send_until_accepted(step, vm, deadline))
+    with heard():
+        _wait_for_end(step, vm, deadline, _send_until_accepted(step, vm, deadline))
 
 
 def _undo_step(step: Step, vm: VM, deadline: Deadline) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, Tuple, TypeVar
 
 from .._core.errors import NotDoneInTime
+from .._core.interrupt import held
 from .._core.plan import Plan
 from .._qmp import errors
 from .watch import LOOK_EVERY, watch
@@ -125,8 +126,9 @@ def run_operation(operation: Operation, task: Task) -> Dict[str, Any]:
     end = None
     if not task.check_mode and (plan.changed or plan.follows):
         run = Run(task, vm, plan)
-        operation.begin(run, current, params)
-        end = operation.follow(run, current, params)
+        with held():
+            operation.begin(run, current, params)
+            end = operation.follow(run, current, params)
     return {
         "changed": plan.changed,
         "commands": plan.commands,

@@ -14,6 +14,7 @@ import contextlib
 from typing import TYPE_CHECKING, Callable, Tuple, TypeVar
 
 from .._core.errors import NotDoneInTime
+from .._core.interrupt import heard
 from .._core.progress import Progress
 from .._qmp import errors
 
@@ -39,22 +40,23 @@ def watch(
     progress. Raise NotDoneInTime at the VM's deadline, with what was found last; the session's errors; what ``look`` raises.
     """
     found = None
-    while True:
-        mark = vm.session.event_count
-        vm.forget()
-        try:
-            found, over, progress = look()
-        except errors.CommandTimeout as exc:
+    with heard():
+        while True:
+            mark = vm.session.event_count
+            vm.forget()
+            try:
+                found, over, progress = look()
+            except errors.CommandTimeout as exc:
+                if vm.deadline.expired:
+                    raise NotDoneInTime(found=found) from exc
+                raise
+            on_progress(progress)
+            if over:
+                return found
             if vm.deadline.expired:
-                raise NotDoneInTime(found=found) from exc
-            raise
-        on_progress(progress)
-        if over:
-            return found
-        if vm.deadline.expired:
-            raise NotDoneInTime(found=found)
-        with contextlib.suppress(errors.CommandTimeout):
-            vm.session.wait_event(_named(events), timeout=every, deadline=vm.deadline, since=mark)
+                raise NotDoneInTime(found=found)
+            with contextlib.suppress(errors.CommandTimeout):
+                vm.session.wait_event(_named(events), timeout=every, deadline=vm.deadline, since=mark)
 
 
 def _named(events: Tuple[str, ...]) -> Callable[[Event], bool]:

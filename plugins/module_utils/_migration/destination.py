@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Dict, Iterator
 
 from .._core.errors import NotDoneInTime, OperationFailed, Refusal, TaskError
+from .._core.interrupt import pause
 from .._core.step import Step
 from .._core.vm import NO_MACHINE
 from .._qmp import errors
@@ -178,4 +178,4 @@ def check_arrived(run: Run) -> None:
             raise OperationFailed(
                 f"the destination has not taken the guest over: its migration is {there}, its status {state}"
             )
-        time.sleep(_LOOK)
+        pause(_LOOK)

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Sequence
 
 from .._core.errors import NotDoneInTime, OperationFailed, Refusal
+from .._core.interrupt import pause
 from .._core.option import Option
 from .._core.plan import Plan
 from .._core.process import Process
@@ -299,7 +300,7 @@ def _settle(vm: VM) -> str:
     Raise Disconnected when QEMU goes instead, and NotDoneInTime at the deadline.
     """
     while _glance(vm) != "shutdown":
-        time.sleep(_LOOK)
+        pause(_LOOK)
         if vm.deadline.expired:
             raise NotDoneInTime(f"QEMU was told to end, and is still there: its status is {vm.status}")
     return "shutdown"

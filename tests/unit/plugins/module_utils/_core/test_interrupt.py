@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
+from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import (
+    heard as let_through,
+)
+from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import (
+    held,
+    interruptible,
+)
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
@@ -77,3 +83,53 @@ def test_outside_of_the_main_thread(heard: list[int]) -> None:
     thread.start()
     thread.join()
     assert seen
+
+
+def test_it_is_kept_back_until_a_place_that_hears_it(heard: list[int]) -> None:
+    reached: list[str] = []
+    with pytest.raises(KeyboardInterrupt), interruptible(), held():
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("the end of the work")
+        with let_through():
+            reached.append("where it should have been heard")
+    assert reached == ["the end of the work"] and heard == [signal.SIGTERM]
+
+
+def test_where_it_is_let_through_it_acts_at_once_and_once(heard: list[int]) -> None:
+    with pytest.raises(KeyboardInterrupt), interruptible(), held():
+        try:
+            with let_through():
+                signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            with let_through():  # as what takes back does
+                signal.raise_signal(signal.SIGINT)
+            raise
+    assert heard == [signal.SIGTERM]
+
+
+def test_one_that_is_kept_back_to_the_end_acts_there(heard: list[int]) -> None:
+    done = False
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        with held():
+            signal.raise_signal(signal.SIGTERM)
+            done = True
+        pytest.fail("it was lost")
+    assert done
+
+
+def test_another_thread_neither_keeps_nor_hears(heard: list[int]) -> None:
+    def work() -> None:
+        with held():
+            holds.set()
+            done.wait(30)
+
+    holds, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=work)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        thread.start()
+        holds.wait(30)
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            done.set()
+            thread.join()
