@@ -210,7 +210,7 @@ def test_no_descriptor_stays_in_qemu_after_a_failure(netdev: Lifecycle) -> None:
     result = netdev.refused("/tmp", "Is a directory", foretold=False, id="t0", fds=["/dev/null", "/tmp"])
     assert "error" not in result
     vm.observer.status()  # a turn of QEMU's main loop
-    assert set(os.listdir(f"/proc/{vm.pid}/fd")) == before
+    assert set(os.listdir(f"/proc/{vm.pid}/fd")) <= before  # one that was there may have gone
 
 
 def test_the_life_of_a_netdev(netdev: Lifecycle) -> None:

@@ -105,7 +105,9 @@ class DiskCrossing(Crossing):
 
     def _unheard(self, told: str) -> bool:
         """Whether a message says that there is no destination any more."""
-        return any(words in told for words in ("nobody listens", "does not answer", "does not export"))
+        return any(
+            words in told for words in ("nobody listens", "nothing listens", "does not answer", "does not export")
+        )
 
     def _migrate(self) -> dict[str, Any]:
         more = {"destination_socket": self.there.qmp} if self._named else {}
@@ -118,12 +120,13 @@ class DiskCrossing(Crossing):
         with contextlib.suppress(ConnectionError, EOFError, OSError):
             while not over.is_set():
                 now = look.look("query-migrate").get("status", "none")
+                left = look.status() in ("finish-migrate", "postmigrate")  # not "completed": one to nowhere was, before
                 jobs = look.look("query-jobs")
                 moment = {
                     "mirror": bool(jobs),
                     "memory": now == "active",
-                    "switchover": now in ("pre-switchover", "device", "completed"),
-                    "after": now == "completed",
+                    "switchover": left or now in ("pre-switchover", "device"),
+                    "after": left and now == "completed",
                 }
                 if moment[self.moment]:
                     time.sleep(

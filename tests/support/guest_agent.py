@@ -46,10 +46,12 @@ class GuestAgent:
         own = self.directory / "qemu-ga"
         shutil.copyfile(program, own)
         own.chmod(0o755)
-        options = ["-m", "unix-listen", "-p", self._path, "-t", str(self.directory), "-f", str(self.directory / "pid")]
+        # -r: a client that leaves before it has read all would end the agent, which has a socket here and no VM's port
+        listen = ["-r", "-m", "unix-listen", "-p", self._path]
+        state = ["-t", str(self.directory), "-f", str(self.directory / "pid")]
         root = os.getuid() == 0
         self._process = subprocess.Popen(
-            [str(own), *options, "-b", ",".join([*NEVER, *blocked])],
+            [str(own), *listen, *state, "-b", ",".join([*NEVER, *blocked])],
             env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"},
             cwd="/",
             user=NOBODY if root else None,

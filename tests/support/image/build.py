@@ -45,6 +45,8 @@ cloud_final_modules: [write-files-deferred, scripts-per-boot, scripts-per-instan
 FILES = {
     "etc/fstab": "LABEL=cloud / ext4 errors=remount-ro 0 1\n",
     "etc/cloud/cloud.cfg.d/90_image.cfg": CLOUD_CONFIG,
+    # a busy machine's guest takes longer than 90 s to find its own console, and would never ask to log in
+    "etc/systemd/system.conf.d/90_image.conf": "[Manager]\nDefaultDeviceTimeoutSec=30min\nDefaultTimeoutStartSec=30min\n",
     "etc/machine-id": "",  # systemd makes one
     "boot/grub/grub.cfg": """\
 linux /boot/vmlinuz root=LABEL=cloud console=ttyS0 quiet loglevel=3 tsc=reliable no_timer_check
@@ -61,6 +63,7 @@ def fill(tree: Path, kernel: Path) -> None:
     for name in OF_THE_HOST:
         (tree / name).unlink(missing_ok=True)
     for name, content in FILES.items():
+        (tree / name).parent.mkdir(exist_ok=True)
         (tree / name).write_text(content)
     shutil.copyfile(kernel_of(kernel), tree / "boot/vmlinuz")
     write_initrd(kernel, Path(__file__).with_name("init"), [*WANTED, "isofs", "sr_mod"], tree / "boot/initrd.gz")
