@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
 import tempfile
 import threading
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Reader = Callable[[Dict[str, Any], Deadline], Dict[str, Any]]
 """Gets from a hypervisor what is asked for, by then. Raises Unreachable."""
+_MEMBERS = {"socket", "status", "name", "uuid", "version", "reason", "agent", "agent_reason"}
 _OWN_SHARE = 0.8
 """Of the time that is left: what a hypervisor has for its monitors, so that its answer is here in time."""
 
@@ -77,11 +79,44 @@ def _reader(variables: dict[str, Any], loader: DataLoader, bundle: Callable[[], 
 
 def _checked(told: Any) -> dict[str, Any]:
     """Return what a hypervisor has told. Raise Unreachable where that is something else than its monitors."""
-    if isinstance(told, dict) and all(isinstance(told.get(name), list) for name in ("machines", "unmatched")):
-        known = ("socket", "status")
-        if all(isinstance(one, dict) and all(isinstance(one.get(n), str) for n in known) for one in told["machines"]):
-            return told
-    raise Unreachable("its answer is not a valid list of monitors")
+    if not isinstance(told, dict) or not _texts(told.get("unmatched")) or not _all(told.get("machines"), _is_machine):
+        raise Unreachable("its answer is not a valid list of monitors")
+    return told
+
+
+def _is_machine(one: Any) -> bool:
+    """Tell whether it is what ``_monitors`` tells of one: a hypervisor in other hands is no reason to lose the others."""
+    told = dict(one)
+    client, interfaces = told.pop("client", {"name": "", "pid": 0}), told.pop("interfaces", [])
+    return (
+        {"socket", "status"} <= set(told) <= _MEMBERS
+        and _texts(list(told.values()))
+        and set(client) == {"name", "pid"}
+        and isinstance(client["name"], str)
+        and isinstance(client["pid"], int)
+        and _all(interfaces, _is_interface)
+    )
+
+
+def _is_interface(one: Any) -> bool:
+    addresses = one["addresses"]
+    return (
+        set(one) == {"name", "mac", "addresses"}
+        and _texts([one["name"], one["mac"], *addresses])
+        and _all(addresses, lambda address: bool(ipaddress.ip_interface(address)))
+    )
+
+
+def _texts(told: Any) -> bool:
+    return isinstance(told, list) and all(isinstance(one, str) for one in told)
+
+
+def _all(told: Any, is_valid: Callable[[Any], bool]) -> bool:
+    """Tell whether it is a list of what is valid; what can't be asked about is not."""
+    try:
+        return isinstance(told, list) and all(is_valid(one) for one in told)
+    except (TypeError, ValueError, KeyError):
+        return False
 
 
 class _Host:

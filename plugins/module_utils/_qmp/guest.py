@@ -192,9 +192,12 @@ def fetch(agent: Agent, path: str, target: BinaryIO, deadline: Deadline) -> None
     try:
         while True:
             part = agent.execute("guest-file-read", deadline, handle=handle, count=CHUNK)
-            target.write(_data(part, "buf-b64"))
+            data = _data(part, "buf-b64")
+            target.write(data)
             if _number(part, "eof"):
                 break
+            if not data:
+                raise errors.ProtocolError(f"{path}: the guest's agent sends nothing, and does not come to the end")
     finally:
         _let_go(agent, handle, deadline)
 

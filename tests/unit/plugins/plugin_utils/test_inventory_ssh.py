@@ -94,8 +94,23 @@ def test_one_that_hangs_is_given_up(tmp_path: Path) -> None:
     assert not Path("/proc", (tmp_path / "told").read_text().strip()).exists()
 
 
+ONE = {"socket": "/q", "status": "running"}
+
+
 @pytest.mark.parametrize(
-    "answer", [["x"], {"machines": []}, {"machines": [{"socket": 7}], "unmatched": []}, {"machines": 7}]
+    "answer",
+    [
+        ["x"],
+        {"machines": []},
+        {"machines": 7},
+        {"machines": [], "unmatched": [7]},
+        *({"machines": [one], "unmatched": []} for one in (7, {"socket": 7}, {**ONE, "name": 7}, {**ONE, "x": "y"})),
+        *({"machines": [{**ONE, "client": one}], "unmatched": []} for one in (7, {}, {"name": "x", "pid": "{{ 1 }}"})),
+        *(
+            {"machines": [{**ONE, "interfaces": [one]}], "unmatched": []}
+            for one in (7, {}, {"name": "x", "mac": "y", "addresses": ["z"]}, {"name": "x", "mac": "y", "addresses": 7})
+        ),
+    ],
 )
 def test_an_answer_that_is_none(tmp_path: Path, answer: Any) -> None:
     ssh = f"""#!{sys.executable}

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors, guest
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.agent import Agent
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from support.fake_agent import FakeAgent
 from support.modules import ModuleFailed, run_module
 
@@ -42,3 +46,12 @@ def test_a_program_whose_end_is_not_told(status: Any, tmp_path: Path) -> None:
     with FakeAgent(tmp_path / "agent", answers=answers) as agent, pytest.raises(ModuleFailed) as failed:
         run_module(agent.path, "qemu_guest_exec", argv=["true"])
     assert "without a valid" in failed.value.result["msg"]
+
+
+def test_a_file_without_an_end(tmp_path: Path) -> None:
+    answers = {"guest-exec": {"pid": 1}, "guest-exec-status": PRINTED, "guest-file-open": 5}
+    nothing = {"guest-file-read": {"count": 0, "buf-b64": "", "eof": False}, "guest-file-close": {}}
+    with FakeAgent(tmp_path / "agent", answers={**answers, **nothing}) as fake, Agent(
+        fake.path, Deadline(30.0)
+    ) as agent, pytest.raises(errors.ProtocolError, match="sends nothing, and does not come to the end"):
+        guest.fetch(agent, "/file", io.BytesIO(), Deadline(30.0))
