@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,10 +31,27 @@ LONG = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest files come first. With BED_TURN, an even or an odd number, half of the tests run on each QEMU."""
     rank = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+    if os.environ.get("BED_TURN"):
+        left_out = [item for item in items if not has_its_turn(item, int(os.environ["BED_TURN"]))]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def has_its_turn(item: pytest.Item, turn: int) -> bool:
+    """Whether a test that is there for each QEMU of VERSIONS is to run on this one. What shares a guest stays together."""
+    versions = [value for value in getattr(item, "callspec", NO_CALLSPEC).params.values() if value in VERSIONS]
+    if len(versions) != 1:  # none, or from one to another
+        return True
+    (version,) = versions
+    name = item.path.stem if shares_something(item.path) else item.nodeid.replace(version, "")
+    return (zlib.crc32(name.encode()) + turn) % len(VERSIONS) == VERSIONS.index(version)
+
+
+NO_CALLSPEC = SimpleNamespace(params={})
 
 
 @functools.lru_cache(maxsize=None)
