@@ -54,14 +54,14 @@ def test_boots_from_a_grown_overlay_to_login_and_agent(tmp_path: Path) -> None:
         run = roles.base / "web1" / "run"
         run_module(str(run / "qmp"), "qemu_wait", guest_agent=str(run / "agent"), timeout=600)
         with Agent(str(run / "agent")) as agent:
-            assert "status: done" in agent.run("cloud-init", "status", "--wait", timeout=300)
+            assert "status: done" in agent.run("cloud-init", "status", "--wait", timeout=1200)
             check_what_the_seed_said(agent)
             (root,) = (fs for fs in agent.execute("guest-get-fsinfo") if fs["mountpoint"] == "/")
             assert root["type"] == "ext4" and 2.5 * GIB < root["total-bytes"] < 3 * GIB
         frozen_for_a_snapshot(run)
         told_and_done_by_modules(str(run / "agent"))
         a_play_in_the_guest(str(run / "agent"), tmp_path)
-        end = time.monotonic() + 300
+        end = time.monotonic() + 900
         while "web1 login: " not in (run / "console.log").read_text(errors="replace"):
             assert time.monotonic() < end
             time.sleep(0.1)
