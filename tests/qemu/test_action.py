@@ -58,6 +58,11 @@ def every_module(vm: VM) -> dict[str, dict[str, Any]]:
         "qemu_blockdev": {"node_name": "n0", "filename": vm.image("n0.raw"), "read_only": "yes"},
         "qemu_chardev": {"id": "c0", "type": "null"},
         "qemu_command": {"commands": ["query-name", {"execute": "system_reset"}]},
+        "qemu_console": {
+            "from": "screen",
+            "keys": ["nosuch"],
+            "expect": [{"text": "login:", "secret": True, "answer": "hunter22"}],
+        },
         "qemu_cpu_hotplug": {"vcpus": 9},
         "qemu_device": {"id": "r0", "driver": "virtio-rng-pci", "bus": "rp0"},
         "qemu_disk": {"id": "d0", "filename": vm.image("d0.raw"), "bus": "rp1", "size": "32M"},

@@ -27,12 +27,14 @@ _NAMES = frozenset(
 )
 # One line, one `info`, words only: nothing that a monitor could take for a second command or a redirection.
 _INFO = r"info(?: +[A-Za-z0-9_./:=,@\[\]-]+)*"
+# To read a device's memory can change the device. That of a text screen does not change.
+_SCREEN = r"xp /[0-9]+gx 0xb8000"
 
 
 def is_query(name: str, arguments: Mapping[str, Any] | None = None) -> bool:
     """Tell whether the command ``name`` with ``arguments`` changes nothing in QEMU, by QEMU's documentation.
 
-    A ``human-monitor-command`` is one if its command line is a single plain ``info ...``.
+    A ``human-monitor-command`` is one if its command line is a single plain ``info ...``, or reads the text screen.
     """
     if not isinstance(name, str):
         return False
@@ -41,5 +43,5 @@ def is_query(name: str, arguments: Mapping[str, Any] | None = None) -> bool:
     if name == "human-monitor-command" and arguments is not None:
         line = arguments.get("command-line")
         known = set(arguments) <= {"command-line", "cpu-index"}
-        return known and isinstance(line, str) and re.fullmatch(_INFO, line) is not None
+        return known and isinstance(line, str) and re.fullmatch(f"{_INFO}|{_SCREEN}", line) is not None
     return False

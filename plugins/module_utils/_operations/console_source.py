@@ -1,0 +1,303 @@
+# Copyright (c) 2026 the vmm.qemu contributors
+# BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Where a guest's console is read: the log or the socket of a serial line, or the memory of the text screen."""
+# Private to the collection: may change without notice.
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import select
+import socket
+import sys
+import termios
+from typing import IO, TYPE_CHECKING, Any, List, Sequence, Tuple
+
+from .._core import safe_open
+from .._core.errors import NotDoneInTime, OperationFailed, Refusal
+from .._core.interrupt import pause
+from .._qmp import errors
+from .._qmp.address import parse
+from .._qmp.connection import open_socket
+from .._qmp.deadline import Deadline, Limit
+from .._qmp.holder import find_holder
+from .console_text import Picture, Transcript
+
+if TYPE_CHECKING:
+    from .._core.task import Task
+    from .console_text import Wanted
+
+_CHUNK = 1 << 16
+_BUSY_PAUSE = 0.05
+_GONE = "the virtual machine has ended"
+# The text memory of a VGA card: QEMU's own monitor reads it without a file, and so over TCP too.
+_SCREEN = "xp /4096gx 0xb8000"
+
+
+class Source:
+    """What all of them have in common: a stream, unless they say otherwise."""
+
+    name = ""
+    """As messages call it."""
+    ended = ""
+    """Why nothing more will come; empty: more may."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.stream = Transcript()
+        self.heard = 0
+
+    @property
+    def offset(self) -> int | None:
+        """Where to go on reading, of a log."""
+        return None
+
+    def close(self) -> None:
+        """End reading."""
+
+    def look(self, seconds: float) -> bool:
+        """Take in what is new, wait so long for it at most, and tell whether there may be more already."""
+        raise NotImplementedError
+
+    def take(self, data: bytes) -> None:
+        """Add to the stream."""
+        self.heard += len(data)
+        self.stream.feed(data)
+
+    @property
+    def mark(self) -> Any:
+        """What is another value when the guest has shown something new."""
+        return self.heard
+
+    @property
+    def lines(self) -> List[str]:
+        """The last lines, without empty ones."""
+        return self.stream.lines
+
+    def find(self, wanted: Sequence[Wanted]) -> Tuple[int, Any] | None:
+        """Return which of them comes first and its match; None: none does."""
+        return self.stream.find(wanted)
+
+    def write(self, data: bytes, deadline: Deadline) -> None:
+        """Write to the line. Only a serial socket can."""
+        raise NotImplementedError
+
+    def monitor_pause(self, seconds: float) -> str:
+        """Wait, or return sooner when the VM's monitor has something to tell. Return why nothing more will come, if so."""
+        try:
+            with contextlib.suppress(errors.CommandTimeout):
+                self.task.connect().session.wait_event(timeout=seconds, deadline=self.task.deadline)
+        except errors.Disconnected:
+            return _GONE
+        return ""
+
+
+class Log(Source):
+    """The file that QEMU keeps of what the guest prints on a serial line (``logfile``), whoever else reads the line."""
+
+    def __init__(self, task: Task, path: str, offset: int) -> None:
+        super().__init__(task)
+        self.name = f"the log {path}"
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._next = offset
+        self._shift = offset
+        self._watches = bool(task.params["socket"])
+        self._gone = ""
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @property
+    def offset(self) -> int | None:
+        """Where to go on reading."""
+        return max(0, self._shift + self.stream.read)
+
+    def look(self, seconds: float) -> bool:
+        """Take in what is new, wait so long for it at most, and tell whether there may be more already."""
+        if self._read():
+            return True
+        self.ended = self._gone
+        if self.ended or not seconds:
+            return False
+        self._wait(seconds)
+        return self._read()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, and see meanwhile whether the VM ends, where the task names its monitor and nobody else has it."""
+        if not self._watches:
+            pause(seconds)
+            return
+        try:
+            self._gone = self.monitor_pause(seconds)
+        except errors.MonitorBusy:
+            self._watches = False
+        except errors.ConnectError as exc:
+            if not exc.nobody:
+                raise
+            self._gone = str(exc)
+
+    def _read(self) -> bool:
+        """Take in what the file has more than before, and tell whether there may be more still."""
+        try:
+            if self._file is None:
+                self._open()
+            data = self._file.read(_CHUNK) if self._file is not None else b""
+            self.take(data)
+            return bool(data) or self._was_replaced()
+        except OSError as exc:
+            raise Refusal(f"path: can't read {self._path}: {exc.strerror}") from exc
+
+    def _open(self) -> None:
+        """Open the file, where there is one. One that is shorter than where to begin was cut, and is read from its start."""
+        with contextlib.suppress(FileNotFoundError), safe_open.parent(self._path) as (directory, name):
+            self._file = safe_open.regular(name, directory=directory)
+            if self._next > os.fstat(self._file.fileno()).st_size:
+                self._next = 0
+            self._file.seek(self._next)
+            self._shift = self._next - self.heard
+
+    def _was_replaced(self) -> bool:
+        """Tell whether the file, which was read to its end, was cut, or another one is in its place: that is read next."""
+        if self._file is None:
+            return False
+        now, there = os.fstat(self._file.fileno()), None
+        with contextlib.suppress(FileNotFoundError):
+            there = os.stat(self._path, follow_symlinks=False)
+        if (there is None or os.path.samestat(now, there)) and now.st_size >= self._file.tell():
+            return False
+        self.close()
+        self._next = 0
+        self.take(b"\n")  # what it begins with is not the end of the line before
+        return True
+
+
+class Serial(Source):
+    """The socket of a serial line, which QEMU serves to one client at a time. What was printed before is not told."""
+
+    def __init__(self, task: Task, path: str) -> None:
+        super().__init__(task)
+        self.name = f"the serial line at {path}"
+        self._deadline = Deadline(
+            min(task.params["connect_timeout"], task.deadline.remaining() or 0.0), task.deadline.stop
+        )
+        self._socket = self._connect(path, Limit(None, self._deadline, 0.0))
+
+    def _connect(self, path: str, limit: Limit) -> socket.socket:
+        """Return a socket that QEMU has taken, as far as the system tells. Raise NotDoneInTime where another client is there."""
+        address, line = parse(path), None
+        try:
+            while True:
+                if line is None:
+                    with contextlib.suppress(BlockingIOError):  # another one stands in line already
+                        line = open_socket(address, None, limit)
+                holder, taken = find_holder(address, line)
+                if line is not None and (taken is not False or _readable(line, 0.0)):
+                    return line
+                if limit.expired:
+                    break
+                pause(_BUSY_PAUSE)
+        except BaseException:
+            if line is not None:
+                line.close()
+            raise
+        if line is not None:
+            line.close()
+        who = f"process {holder[0]} ({holder[1]})" if holder else "another client"
+        raise NotDoneInTime(
+            f"{self.name}: {who} is attached to it, and QEMU serves one at a time: end that client, or read the line's log "
+            "(from: log)"
+        )
+
+    def close(self) -> None:
+        """Leave the line to others."""
+        self._socket.close()
+
+    def look(self, seconds: float) -> bool:
+        """Take in what has come, wait so long for it at most, and tell whether there may be more already."""
+        if not _readable(self._socket, seconds):
+            return False
+        try:
+            data = self._socket.recv(_CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        self.take(data)
+        if not data:
+            self.ended = _GONE
+        return bool(data)
+
+    def write(self, data: bytes, deadline: Deadline) -> None:
+        """Write to the line, as fast as the guest reads. Raise NotDoneInTime, and OperationFailed where the VM has ended."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except BlockingIOError:
+                if deadline.expired:
+                    raise NotDoneInTime(f"{self.name}: the guest does not read what is typed") from None
+                pause(_BUSY_PAUSE)
+            except OSError as exc:
+                raise OperationFailed(f"{self.name}: {_GONE} ({exc.strerror})") from exc
+        while self._unsent() and not deadline.expired:  # QEMU drops what it has not read when a client leaves
+            pause(_BUSY_PAUSE)
+
+    def _unsent(self) -> int:
+        """Return how much QEMU has not read yet; of TCP what has not arrived."""
+        return int.from_bytes(fcntl.ioctl(self._socket, termios.TIOCOUTQ, b"\0" * 4), sys.byteorder)
+
+
+class Screen(Source):
+    """The screen of a PC's graphics card in text mode."""
+
+    name = "the screen"
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self._vm = task.connect()
+        self._data = b""
+        self.picture = Picture()
+
+    @property
+    def mark(self) -> Any:
+        """What is another value when the screen shows something new."""
+        return self._data
+
+    @property
+    def lines(self) -> List[str]:
+        """What it shows, without empty lines."""
+        return self.picture.lines
+
+    def find(self, wanted: Sequence[Wanted]) -> Tuple[int, Any] | None:
+        """Return which of them shows first and its match; None: none does."""
+        return self.picture.find(wanted)
+
+    def look(self, seconds: float) -> bool:
+        """Wait, then look at the screen."""
+        self.ended = self.monitor_pause(seconds) if seconds else ""
+        if not self.ended:
+            self._data = self._memory()
+            self.picture = Picture(self._data)
+        return False
+
+    def _memory(self) -> bytes:
+        self._vm.forget()
+        try:
+            words = re.findall(r"0x([0-9a-f]{16})", self._vm.monitor(_SCREEN))
+        except errors.Disconnected:
+            self.ended = _GONE
+            return self._data
+        return b"".join(int(word, 16).to_bytes(8, "little") for word in words)
+
+
+def _readable(sock: socket.socket, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
