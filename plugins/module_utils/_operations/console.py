@@ -22,7 +22,8 @@ from .._core.task import CONNECTION
 from .._qmp import errors
 from .._qmp.deadline import Deadline
 from .console_keys import chords, typed
-from .console_source import Log, Screen, Serial
+from .console_screen import Screen
+from .console_source import Log, Serial
 from .console_text import Wanted, hide
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ OPTIONS = {
     "unless": Option("str"),
 }
 LOOK_EVERY = 0.25
-_LAST = 3
 _LONGEST = 200
 
 
@@ -214,7 +214,7 @@ class _Talk:
         if deadline.expired:
             raise NotDoneInTime(f"{failure} on {self.source.name} within {deadline.seconds:.4g} s{self._last()}")
         self.source.look(min(LOOK_EVERY, deadline.remaining() or 0.0))
-        last = self._hidden(self.source.lines[-_LAST:])
+        last = hide(self.source.last, self._secrets)
         if last:
             self.task.on_progress(Progress("console", last[-1][:_LONGEST]))
 
@@ -223,11 +223,8 @@ class _Talk:
         raise OperationFailed(f"{name} shows on {self.source.name}: {found[1].group()!r}{self._last()}")
 
     def _last(self) -> str:
-        lines = self._hidden(self.source.lines[-_LAST:])
+        lines = hide(self.source.last, self._secrets)
         return "; its last lines: " + " / ".join(line[:_LONGEST] for line in lines) if lines else "; nothing was seen"
-
-    def _hidden(self, lines: Sequence[str]) -> List[str]:
-        return hide(lines, self._secrets)
 
     def _deadline(self, seconds: float | None) -> Deadline:
         left = self.task.deadline.remaining() or 0.0

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-"""Where a guest's console is read: the log or the socket of a serial line, or the memory of the text screen."""
+"""Where a guest's console is read: the log or the socket of a serial line."""
 # Private to the collection: may change without notice.
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import select
 import socket
 import sys
@@ -19,12 +18,13 @@ from typing import IO, TYPE_CHECKING, Any, List, Sequence, Tuple
 from .._core import safe_open
 from .._core.errors import NotDoneInTime, OperationFailed, Refusal
 from .._core.interrupt import pause
+from .._host.part_file import check_absolute
 from .._qmp import errors
 from .._qmp.address import parse
 from .._qmp.connection import open_socket
 from .._qmp.deadline import Deadline, Limit
 from .._qmp.holder import find_holder
-from .console_text import Picture, Transcript
+from .console_text import Transcript
 
 if TYPE_CHECKING:
     from .._core.task import Task
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _BUSY_PAUSE = 0.05
-_GONE = "the virtual machine has ended"
-# The text memory of a VGA card: QEMU's own monitor reads it without a file, and so over TCP too.
-_SCREEN = "xp /4096gx 0xb8000"
+# Lines in a message, and seconds that it takes to say more in it.
+FEW = 3
+HINT_SECONDS = 1.0
+GONE = "the virtual machine has ended"
 
 
 class Source:
@@ -77,6 +78,16 @@ class Source:
         """The last lines, without empty ones."""
         return self.stream.lines
 
+    @property
+    def last(self) -> List[str]:
+        """The lines that came last, a few."""
+        return self.lines[-FEW:]
+
+    @property
+    def hint(self) -> str:
+        """Why what is waited for may not come, if there is something to say."""
+        return ""
+
     def find(self, wanted: Sequence[Wanted]) -> Tuple[int, Any] | None:
         """Return which of them comes first and its match; None: none does."""
         return self.stream.find(wanted)
@@ -91,8 +102,16 @@ class Source:
             with contextlib.suppress(errors.CommandTimeout):
                 self.task.connect().session.wait_event(timeout=seconds, deadline=self.task.deadline)
         except errors.Disconnected:
-            return _GONE
+            return GONE
         return ""
+
+    def state_hint(self) -> str:
+        """Return that the VM does not run, if that is so and its monitor says so."""
+        try:
+            status = self.task.connect().session.execute("query-status", timeout=HINT_SECONDS)["status"]
+        except errors.QMPError:
+            return ""
+        return "" if status == "running" else f"; the virtual machine is {status}"
 
 
 class Log(Source):
@@ -102,6 +121,7 @@ class Log(Source):
         super().__init__(task)
         self.name = f"the log {path}"
         self._path = path
+        check_absolute("path", path)
         self._file: IO[bytes] | None = None
         self._next = offset
         self._shift = offset
@@ -118,6 +138,13 @@ class Log(Source):
     def offset(self) -> int | None:
         """Where to go on reading."""
         return max(0, self._shift + self.stream.read)
+
+    @property
+    def hint(self) -> str:
+        """Why what is waited for may not come, if there is something to say."""
+        if self._file is None:
+            return "; there is no such file"
+        return self.state_hint() if self._watches and not self._gone else ""
 
     def look(self, seconds: float) -> bool:
         """Take in what is new, wait so long for it at most, and tell whether there may be more already."""
@@ -231,7 +258,7 @@ class Serial(Source):
             data = b""
         self.take(data)
         if not data:
-            self.ended = _GONE
+            self.ended = GONE
         return bool(data)
 
     def write(self, data: bytes, deadline: Deadline) -> None:
@@ -245,56 +272,13 @@ class Serial(Source):
                     raise NotDoneInTime(f"{self.name}: the guest does not read what is typed") from None
                 pause(_BUSY_PAUSE)
             except OSError as exc:
-                raise OperationFailed(f"{self.name}: {_GONE} ({exc.strerror})") from exc
+                raise OperationFailed(f"{self.name}: {GONE} ({exc.strerror})") from exc
         while self._unsent() and not deadline.expired:  # QEMU drops what it has not read when a client leaves
             pause(_BUSY_PAUSE)
 
     def _unsent(self) -> int:
         """Return how much QEMU has not read yet; of TCP what has not arrived."""
         return int.from_bytes(fcntl.ioctl(self._socket, termios.TIOCOUTQ, b"\0" * 4), sys.byteorder)
-
-
-class Screen(Source):
-    """The screen of a PC's graphics card in text mode."""
-
-    name = "the screen"
-
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        self._vm = task.connect()
-        self._data = b""
-        self.picture = Picture()
-
-    @property
-    def mark(self) -> Any:
-        """What is another value when the screen shows something new."""
-        return self._data
-
-    @property
-    def lines(self) -> List[str]:
-        """What it shows, without empty lines."""
-        return self.picture.lines
-
-    def find(self, wanted: Sequence[Wanted]) -> Tuple[int, Any] | None:
-        """Return which of them shows first and its match; None: none does."""
-        return self.picture.find(wanted)
-
-    def look(self, seconds: float) -> bool:
-        """Wait, then look at the screen."""
-        self.ended = self.monitor_pause(seconds) if seconds else ""
-        if not self.ended:
-            self._data = self._memory()
-            self.picture = Picture(self._data)
-        return False
-
-    def _memory(self) -> bytes:
-        self._vm.forget()
-        try:
-            words = re.findall(r"0x([0-9a-f]{16})", self._vm.monitor(_SCREEN))
-        except errors.Disconnected:
-            self.ended = _GONE
-            return self._data
-        return b"".join(int(word, 16).to_bytes(8, "little") for word in words)
 
 
 def _readable(sock: socket.socket, seconds: float) -> bool:
