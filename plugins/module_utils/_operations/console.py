@@ -212,7 +212,8 @@ class _Talk:
         if self.source.ended:
             raise OperationFailed(f"{failure} on {self.source.name}: {self.source.ended}{self._last()}")
         if deadline.expired:
-            raise NotDoneInTime(f"{failure} on {self.source.name} within {deadline.seconds:.4g} s{self._last()}")
+            within = f"within {deadline.seconds:.4g} s{self.source.hint}"
+            raise NotDoneInTime(f"{failure} on {self.source.name} {within}{self._last()}")
         self.source.look(min(LOOK_EVERY, deadline.remaining() or 0.0))
         last = hide(self.source.last, self._secrets)
         if last:

@@ -67,7 +67,11 @@ class Screen(Source):
     @property
     def hint(self) -> str:
         """Why what is waited for may not come, if there is something to say."""
-        return self.state_hint() if self._shown.is_text else "; it shows a picture, in which nothing is read"
+        return (
+            self.state_hint()
+            if self._shown.is_text
+            else "; it shows no text, but perhaps a picture, in which nothing is read"
+        )
 
     def find(self, wanted: Sequence[Wanted]) -> Tuple[int, Any] | None:
         """Return which of them shows first and its match; None: none does."""
@@ -100,7 +104,7 @@ class Pictures:
         """Raise OperationFailed where no descriptor can be handed over, and the session's errors."""
         if not vm.local:
             raise OperationFailed(
-                "stable: the screen shows a picture, and none can be had over TCP: run the task on the virtual machine's host"
+                "stable: the screen shows no text, and no picture can be had over TCP: run the task on the virtual machine's host"
             )
         self._session = vm.session
         self._deadline = vm.deadline

@@ -218,7 +218,10 @@ class Serial(Source):
 
     def _connect(self, path: str, limit: Limit) -> socket.socket:
         """Return a socket that QEMU has taken, as far as the system tells. Raise NotDoneInTime where another client is there."""
-        address, line = parse(path), None
+        try:
+            address, line = parse(path), None
+        except errors.ConnectError as exc:
+            raise Refusal(f"path: {str(exc).replace('monitor address', 'address of a serial line')}") from exc
         try:
             while True:
                 if line is None:

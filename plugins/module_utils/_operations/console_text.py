@@ -108,7 +108,7 @@ class Picture:
     def __init__(self, data: bytes = b"") -> None:
         """Take the memory: a character and its colours for each place."""
         step = 2 * _COLUMNS
-        self.is_text = not data or set(data) != {0xFF}
+        self.is_text = len(set(data)) > 1  # a card that shows a picture has one byte everywhere, and none at all, too
         rows = (data[at : at + step : 2] for at in range(0, len(data) if self.is_text else 0, step))
         self.lines = [text for text in map(_row, rows) if text]
 
