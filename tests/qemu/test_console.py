@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -124,10 +125,27 @@ def test_a_text_screen_and_keys(start_vm: Callable[..., VM]) -> None:
     console(vm, "screen", text="1", expect=[{"text": "No bootable device"}], stable=0.5)
 
 
+def test_a_qemu_that_stops_to_answer(paused_vm: VM) -> None:
+    def freeze() -> None:
+        until(paused_vm.attended)
+        os.kill(paused_vm.pid, signal.SIGSTOP)
+
+    thread = threading.Thread(target=freeze)
+    thread.start()
+    try:
+        with no_hang(60):
+            frozen = failure(paused_vm, "screen", expect=[{"text": "never", "timeout": 3}], timeout=600)
+    finally:
+        thread.join()
+        os.kill(paused_vm.pid, signal.SIGCONT)
+    assert "QEMU does not answer" in frozen["msg"] or "no greeting" in frozen["msg"]
+
+
 def test_pictures_that_stay_the_same(start_vm: Callable[..., VM]) -> None:
     vm = start_vm(args=["-device", "bochs-display,id=card"])
     told = console(vm, "screen", stable=0.5)
     assert (told["changed"], told["seen"]) == (False, [])
+    vm.observer.execute("cont")
     failed = failure(vm, "screen", expect=[{"text": "x"}], stable=0.1, timeout=0.5)
     assert "it shows no text, but perhaps a picture" in failed["msg"]
     assert vm.observer.look("query-fdsets") == []
@@ -145,4 +163,4 @@ def test_what_is_shown_while_it_waits(playbook: Callable[..., PlayRun], tmp_path
     run = playbook([{"hosts": "all", "gather_facts": False, "tasks": [{"name": "Boot", **task}]}], here=True)
     assert "] console: booting slowly" in run.output
     assert "\x1b]" not in run.output and "\x1b[2J" not in run.output
-    assert run.results[0]["seen"] == ["booting slowly�"]
+    assert run["Boot"].result["seen"] == ["booting slowly�"]

@@ -239,3 +239,11 @@ def test_disks_do_not_go_along(paused_vm: VM) -> None:
     run_module(paused_vm, "qemu_disk", id="d0", filename=paused_vm.image("a.img"), bus="pci.0", addr="0x9")
     life = Lifecycle(paused_vm, "qemu_migrate")
     life.refused("this QEMU has no yank", uri="unix:/nowhere", copy_disks={"address": "/nowhere"})
+
+
+def test_a_text_screen_and_keys(start_vm: Callable[..., VM]) -> None:
+    vm = start_vm(args=["-device", "VGA", "-boot", "menu=on,splash-time=60000"])
+    vm.observer.execute("cont")
+    expect = [{"text": "Press ESC for boot menu", "keys": ["esc"]}, {"text": "Select boot device:"}]
+    done = run_module(vm, "qemu_console", **{"from": "screen"}, expect=expect, stable=0.5)
+    assert names(done) == ["send-key"] and "Select boot device:" in done["seen"]

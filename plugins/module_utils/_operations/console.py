@@ -220,8 +220,10 @@ class _Talk:
             self.task.on_progress(Progress("console", last[-1][:_LONGEST]))
 
     def _failed_on(self, found: Tuple[int, Any]) -> None:
-        name = self.script.fails[found[0]].name
-        raise OperationFailed(f"{name} shows on {self.source.name}: {found[1].group()!r}{self._last()}")
+        text, place = found[1].string, found[1].start()
+        line = text[text.rfind("\n", 0, place) + 1 :].partition("\n")[0]
+        shown = hide([line], self._secrets)[0][:_LONGEST]
+        raise OperationFailed(f"{self.script.fails[found[0]].name} shows on {self.source.name}: {shown}")
 
     def _last(self) -> str:
         lines = hide(self.source.last, self._secrets)

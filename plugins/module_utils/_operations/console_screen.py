@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # A VGA card's text memory, all of it: Linux scrolls by moving through it. It is read without a file, so over TCP too.
 _MEMORY = "xp /4096gx 0xb8000"
+# Seconds for one look: what is waited for may have a time of its own, which ends long before the task's.
+_ANSWER = 2.0
 
 
 class Screen(Source):
@@ -67,11 +69,8 @@ class Screen(Source):
     @property
     def hint(self) -> str:
         """Why what is waited for may not come, if there is something to say."""
-        return (
-            self.state_hint()
-            if self._shown.is_text
-            else "; it shows no text, but perhaps a picture, in which nothing is read"
-        )
+        no_text = "" if self._shown.is_text else "; it shows no text, but perhaps a picture, in which nothing is read"
+        return self.state_hint() or no_text
 
     def find(self, wanted: Sequence[Wanted]) -> Tuple[int, Any] | None:
         """Return which of them shows first and its match; None: none does."""
@@ -88,12 +87,17 @@ class Screen(Source):
         return False
 
     def _memory(self) -> bytes:
-        self._vm.forget()
+        """Return the text memory as it is now, or was at the last look where QEMU does not answer."""
         try:
-            words = re.findall(r"0x([0-9a-f]{16})", self._vm.monitor(_MEMORY))
+            text = self._vm.session.execute(
+                "human-monitor-command", {"command-line": _MEMORY}, timeout=_ANSWER, deadline=self._vm.deadline
+            )
+        except errors.CommandTimeout:
+            return self._data
         except errors.Disconnected:
             self.ended = GONE
             return self._data
+        words = re.findall(r"0x([0-9a-f]{16})", text)
         return b"".join(int(word, 16).to_bytes(8, "little") for word in words)
 
 

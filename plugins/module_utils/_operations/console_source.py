@@ -64,8 +64,9 @@ class Source:
         raise NotImplementedError
 
     def take(self, data: bytes) -> None:
-        """Add to the stream."""
+        """Add to the stream what has come, if anything."""
         self.heard += len(data)
+        self.stream.quiet = not data
         self.stream.feed(data)
 
     @property
@@ -109,6 +110,8 @@ class Source:
         """Return that the VM does not run, if that is so and its monitor says so."""
         try:
             status = self.task.connect().session.execute("query-status", timeout=HINT_SECONDS)["status"]
+        except errors.CommandTimeout:
+            return "; QEMU does not answer"
         except errors.QMPError:
             return ""
         return "" if status == "running" else f"; the virtual machine is {status}"
@@ -252,6 +255,7 @@ class Serial(Source):
     def look(self, seconds: float) -> bool:
         """Take in what has come, wait so long for it at most, and tell whether there may be more already."""
         if not _readable(self._socket, seconds):
+            self.take(b"")
             return False
         try:
             data = self._socket.recv(_CHUNK)

@@ -40,7 +40,7 @@ class Wanted(NamedTuple):
     pattern: Any
     """Compiled."""
     slow: bool
-    """Whether it can take for ever."""
+    """Whether it is an expression of the user's, which can take for ever, and match less or more."""
 
 
 class Transcript:
@@ -52,6 +52,8 @@ class Transcript:
         self._at = 0  # where the search goes on in the first of them, or in the rest
         self._lines: Deque[str] = deque()
         self._kept = 0
+        self.quiet = False
+        """Whether nothing came at the last look: an expression may match more of a line that is still being printed."""
         self.passed = 0
         """The bytes of the lines that were searched to their end."""
 
@@ -82,6 +84,9 @@ class Transcript:
             text = self._unread[0][0] if self._unread else clean(self._rest)
             found = first(wanted, text, self._at)
             if found is not None:
+                grows = not self._unread and found[1].end() == len(text) and wanted[found[0]].slow
+                if grows and not self.quiet:
+                    return None
                 self._at = found[1].end()
                 return found
             if not self._unread:

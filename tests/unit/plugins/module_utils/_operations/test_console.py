@@ -126,15 +126,33 @@ def test_what_came_first_counts(log: Path) -> None:
     assert [match["entry"] for match in read(log, expect=entries)["matched"]] == [1, 2]
     log.write_bytes(b"ok\n")
     assert [match["entry"] for match in read(log, expect=entries)["matched"]] == [2]
-    log.write_bytes(b"Oops: 0000\nok\n")
+    log.write_bytes(b"[ 1.2] Oops: 0000 [#1]\nok\n")
     failed = failure(lambda: read(log, expect=entries, fail_on=["[Pp]anic", r"Oops: \d+"]))
-    assert (
-        failed["msg"]
-        == f"fail_on[1]: regex 'Oops: \\\\d+' shows on the log {log}: 'Oops: 0000'; its last lines: Oops: 0000 / ok"
-    )
-    assert (failed["changed"], failed["seen"]) == (False, ["Oops: 0000", "ok"])
+    assert failed["msg"] == f"fail_on[1]: regex 'Oops: \\\\d+' shows on the log {log}: [ 1.2] Oops: 0000 [#1]"
+    assert (failed["changed"], failed["seen"]) == (False, ["[ 1.2] Oops: 0000 [#1]", "ok"])
     log.write_bytes(b"ok\nOops: 0000\n")
     assert read(log, expect=entries, fail_on=["Oops"])["matched"]
+
+
+def test_a_log_that_stays_the_same(log: Path) -> None:
+    log.write_bytes(b"one\n")
+    stop = threading.Event()
+
+    def write() -> None:
+        with log.open("ab", buffering=0) as file:
+            while not stop.wait(0.02):
+                file.write(b"more\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        failed = failure(lambda: read(log, "one", stable=0.5, timeout=1.5))
+        assert f"stable: it did not stay the same for 0.5 s on the log {log} within 1.5 s" in failed["msg"]
+        assert "fail_on[0]: regex 'more' shows" in failure(lambda: read(log, "one", stable=60, fail_on=["more"]))["msg"]
+    finally:
+        stop.set()
+        writer.join()
+    assert read(log, "one", stable=0.5, timeout=30)["matched"]
 
 
 def test_the_time_of_one_ends_before_that_of_all(log: Path) -> None:

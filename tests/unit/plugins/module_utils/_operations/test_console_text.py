@@ -89,6 +89,19 @@ def test_each_is_looked_for_behind_the_one_before() -> None:
     assert text.lines == ["one two", "three one and one", "one", "end"]
 
 
+def test_a_line_that_is_still_being_printed() -> None:
+    text = Transcript()
+    text.feed(b"Linux 6.1.0-50-clo")
+    assert found(text, r"\d\S*") is None
+    literal = text.find([Wanted("text", re.compile("Linux"), False)])
+    assert literal and literal[1].group() == "Linux"
+    text.feed(b"ud\nname: ")
+    assert found(text, r"\d\S*") == (0, "6.1.0-50-cloud")
+    assert found(text, ": $") is None
+    text.quiet = True
+    assert found(text, ": $") == (0, ": ")
+
+
 def test_a_guest_that_prints_without_end_costs_no_memory() -> None:
     text = Transcript()
     for _ in range(100):
@@ -97,7 +110,7 @@ def test_a_guest_that_prints_without_end_costs_no_memory() -> None:
         assert found(text, "nowhere") is None
     assert sum(map(len, text.lines)) < 1 << 17
     assert all(len(line) <= LONGEST_LINE for line in text.lines)
-    text.feed(b"here")
+    text.feed(b"here\n")
     assert found(text, "here") == (0, "here")
 
 
@@ -107,6 +120,7 @@ def test_an_expression_that_takes_for_ever_ends(monkeypatch: pytest.MonkeyPatch)
     text.feed(b"a" * 4000 + b"!")
     with pytest.raises(OperationFailed, match=r"regex '\(a\+\)\+\$' takes more than 0.2 s of the processor"):
         found(text, "(a+)+$")
+    text.quiet = True
     assert found(text, "a!") == (0, "a!")
 
 

@@ -29,6 +29,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import human_
         ("x-debug-query-block-graph", None),
         ("human-monitor-command", {"command-line": "info network"}),
         ("human-monitor-command", {"command-line": "info qtree -b", "cpu-index": 0}),
+        ("human-monitor-command", {"command-line": "xp /4096gx 0xb8000"}),
     ],
 )
 def test_is_query(name: str, arguments: Any) -> None:
@@ -49,6 +50,8 @@ def test_is_query(name: str, arguments: Any) -> None:
         ("human-monitor-command", {"command-line": "info network\n"}),
         ("human-monitor-command", {"command-line": "info network; stop"}),
         ("human-monitor-command", {"command-line": "information"}),
+        ("human-monitor-command", {"command-line": "xp /4096gx 0xb80000"}),
+        ("human-monitor-command", {"command-line": "xp /1gx 0xfee00000"}),
         ("human-monitor-command", {"command-line": ["info"]}),
         ("human-monitor-command", {"command-line": "info status", "more": 1}),
         (None, None),
