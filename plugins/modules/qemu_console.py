@@ -27,7 +27,8 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - In check mode nothing is typed and nothing waited for. RV(matched) has what shows already.
+      - In check mode nothing is typed and nothing waited for. RV(matched) has what shows already. A virtual machine that is not there
+        is no error then.
       - RV(commands) has the answers to all of O(expect), also those that are O(expect[].optional).
   diff_mode:
     support: none
@@ -41,6 +42,7 @@ options:
     description:
       - Needed to read the screen and to press keys.
       - With O(from=log) a monitor, where one is given and free, tells when the virtual machine ends, so that nothing is waited for then.
+      - The monitor is the task's for as long as it waits.
   from:
     description:
       - Where to read what the guest shows.
@@ -76,7 +78,9 @@ options:
         description: A part of a line. Exactly one of O(expect[].text) and O(expect[].regex) is needed.
         type: str
       regex:
-        description: A regular expression of Python's, to be found in a line.
+        description:
+          - A regular expression of Python's, to be found in a line.
+          - At the end of a line that is still being printed it counts when nothing more has come for a moment.
         type: str
       answer:
         description: What is typed then. Enter follows. May be empty.

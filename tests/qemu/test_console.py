@@ -26,8 +26,8 @@ SECRET = "correct horse battery"
 
 def console(vm: VM, source: str, check: bool = False, monitor: bool = True, **options: Any) -> dict[str, Any]:
     paths = {"log": str(vm.serial_log), "serial": f"{vm.directory}/serial"}
-    where = {"path": paths[source]} if source in paths else {}
-    return run_module(vm if monitor else None, "qemu_console", check=check, **{"from": source}, **where, **options)
+    options = {"from": source, **({"path": paths[source]} if source in paths else {}), **options}
+    return run_module(vm if monitor else None, "qemu_console", check=check, **options)
 
 
 def failure(vm: VM, source: str, **options: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def failure(vm: VM, source: str, **options: Any) -> dict[str, Any]:
 
 
 def test_a_guest_that_boots(live_vm: VM) -> None:
-    options = {"expect": [{"text": "GUEST-UP"}, {"regex": r"cpus=(\S+) memkb=(?P<kb>\d+)"}]}
+    options: dict[str, Any] = {"expect": [{"text": "GUEST-UP"}, {"regex": r"cpus=(\S+) memkb=(?P<kb>\d+)"}]}
     for check in (True, False):
         told = console(live_vm, "log", check, monitor=False, **options)
         assert (told["changed"], told["commands"]) == (False, [])
@@ -99,7 +99,7 @@ def test_the_end_of_a_virtual_machine_is_told(start_vm: Callable[..., VM]) -> No
     assert console(vm, "log", expect=[{"text": "GUEST-UP"}])["matched"], "what it has printed is there"
 
 
-BOOT = {
+BOOT: dict[str, Any] = {
     "expect": [{"text": "Press ESC for boot menu", "keys": ["esc"]}, {"text": "Select boot device:"}],
     "fail_on": ["No bootable device"],
 }

@@ -117,6 +117,16 @@ def run(task: Task) -> Dict[str, Any]:
     """
     _check(task.params)
     script = _script(task)
+    try:
+        return _do(task, script)
+    except errors.ConnectError as exc:
+        if not (task.check_mode and exc.nobody):  # what would start it has not run
+            raise
+        return {"changed": bool(script.commands), "commands": script.commands, "seen": [], "matched": []}
+
+
+def _do(task: Task, script: Script) -> Dict[str, Any]:
+    """Return what ``run`` does, once it is known what to do."""
     if script.unless:
         with _source(task) as source:  # by itself, since what was searched is not searched again
             if _find_now(task, source, script.unless) is not None:
@@ -204,8 +214,9 @@ class _Talk:
             if found is not None:
                 self._failed_on(found)
             self._go_on(self.task.deadline, f"stable: it did not stay the same for {seconds:.4g} s")
-            if self.source.mark != mark:
-                mark, since = self.source.mark, time.monotonic()
+            now = self.source.mark
+            if now != mark:
+                mark, since = now, time.monotonic()
 
     def _go_on(self, deadline: Deadline, failure: str) -> None:
         """Look once more. Raise NotDoneInTime at the deadline, OperationFailed where nothing more will come."""
@@ -329,7 +340,8 @@ def _wanted(where: str, given: str, is_regex: bool) -> Wanted:
 def _keys(task: Task, where: str, keys: Sequence[str] | None) -> List[Sending]:
     if not keys:
         return []
-    known = _keyboard(task, where).schema.members("send-key", "keys", "type=qcode", "data")
+    vm = _keyboard(task, where)
+    known = vm.schema.members("send-key", "keys", "type=qcode", "data") if vm is not None else None
     pressed = chords(where, keys, known)
     return [Sending(_shown(pressed, task.params["pace"]), pressed)]
 
@@ -354,11 +366,19 @@ def _shown(pressed: Sequence[List[str]], pace: float) -> List[Dict[str, Any]]:
     return [{"execute": "send-key", "arguments": _arguments(names, pace)} for names in pressed]
 
 
-def _keyboard(task: Task, where: str) -> VM:
-    """Return the VM whose keyboard is typed on. Raise Refusal where the task does not name its monitor."""
+def _keyboard(task: Task, where: str) -> VM | None:
+    """Return the VM whose keyboard is typed on, in check mode None where it is not there (yet).
+
+    Raise Refusal where the task does not name its monitor.
+    """
     if not task.params["socket"]:
         raise Refusal(f"{where}: keys are pressed by the virtual machine's monitor: give its socket")
-    return task.connect()
+    try:
+        return task.connect()
+    except errors.ConnectError as exc:
+        if task.check_mode and exc.nobody:
+            return None
+        raise
 
 
 @contextlib.contextmanager

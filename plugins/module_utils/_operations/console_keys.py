@@ -48,13 +48,13 @@ def typed(where: str, text: str, secret: bool = False) -> List[List[str]]:
     return [_KEYS[char] for char in text]
 
 
-def chords(where: str, keys: Sequence[str], known: Sequence[str]) -> List[List[str]]:
-    """Return QEMU's names of the keys in ``ctrl-alt-delete``. Raise Refusal for one that this QEMU does not know."""
+def chords(where: str, keys: Sequence[str], known: Sequence[str] | None) -> List[List[str]]:
+    """Return QEMU's names of the keys in ``ctrl-alt-delete``. Raise Refusal for one that is not ``known`` (None: all are)."""
     found = []
     for place, chord in enumerate(keys):
         names = [_ALSO.get(name, name) for name in chord.split("-")]
         for name in names:
-            if name not in known:
+            if known is not None and name not in known:
                 raise Refusal(f"{where}[{place}]: QEMU has no key {name!r}{suggestion(name, known)}")
         found.append(names)
     return found

@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
 
 from .._core import safe_open
-from .._core.errors import OperationFailed
+from .._core.errors import NotDoneInTime, OperationFailed
 from .._qmp import errors
 from .console_source import FEW, GONE, HINT_SECONDS, Source
 from .console_text import Picture
@@ -111,12 +111,11 @@ class Pictures:
                 "stable: the screen shows no text, and no picture can be had over TCP: run the task on the virtual machine's host"
             )
         self._session = vm.session
-        self._deadline = vm.deadline
         self._given = -1
         self._file = os.memfd_create("console", os.MFD_CLOEXEC)
         try:
             self._given = os.open(safe_open.by_number(self._file), os.O_WRONLY | os.O_CLOEXEC)
-            self._set = self._session.execute("add-fd", deadline=self._deadline, fds=[self._given])["fdset-id"]
+            self._set = self._session.execute("add-fd", timeout=_ANSWER, fds=[self._given])["fdset-id"]
         except BaseException:
             self._close_files()
             raise
@@ -136,7 +135,10 @@ class Pictures:
         """Return the digest of what the screen shows now."""
         os.ftruncate(self._file, 0)
         os.lseek(self._given, 0, os.SEEK_SET)
-        self._session.execute("screendump", {"filename": f"/dev/fdset/{self._set}"}, deadline=self._deadline)
+        try:
+            self._session.execute("screendump", {"filename": f"/dev/fdset/{self._set}"}, timeout=_ANSWER)
+        except errors.CommandTimeout as exc:
+            raise NotDoneInTime("stable: QEMU does not answer, so that no picture of the screen can be had") from exc
         with open(os.dup(self._file), "rb") as file:
             file.seek(0)
             return hashlib.sha256(file.read()).hexdigest()

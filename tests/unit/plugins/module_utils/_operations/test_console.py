@@ -206,7 +206,7 @@ def test_a_line_that_never_ends_does_not_last_longer_than_the_task(serve: Serve)
 
 
 def test_a_secret_is_shown_nowhere(serve: Serve) -> None:
-    heard = []
+    heard: list[bytes] = []
 
     def guest(client: socket.socket) -> None:
         client.sendall(b"Password: ")
@@ -231,7 +231,10 @@ def test_a_secret_is_shown_nowhere(serve: Serve) -> None:
 
 
 def test_a_line_that_somebody_else_has(serve: Serve) -> None:
-    path = serve(lambda client: client.recv(1) and None)
+    def wait(client: socket.socket) -> None:
+        client.recv(1)
+
+    path = serve(wait)
     ask = partial(read, Path(path), "x", **{"from": "serial"}, connect_timeout=0.3, timeout=30)
     with contextlib.ExitStack() as others:
 
@@ -252,5 +255,8 @@ def test_a_line_that_somebody_else_has(serve: Serve) -> None:
 
 
 def test_a_line_that_nobody_serves(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"socket": str(tmp_path / "qmp"), "keys": ["esc"], "text": "a"}
+    foretold = read(tmp_path / "none", "x", **{"from": "serial"}, **asked, check=True)
+    assert ["path" in command for command in foretold["commands"]] == [False, True] and foretold["changed"]
     failed = failure(lambda: read(tmp_path / "none", "x", **{"from": "serial"}))
     assert "No such file or directory; is the virtual machine running?" in failed["msg"]
