@@ -91,7 +91,7 @@ def test_the_end_of_a_virtual_machine_is_told(start_vm: Callable[..., VM]) -> No
     offset = console(vm, "log", expect=[{"text": "GUEST-STATE"}])["offset"]
     timer = threading.Timer(1, vm.kill)
     timer.start()
-    for _ in range(2):  # while it ends, and when it has ended
+    for _round in range(2):  # while it ends, and when it has ended
         with no_hang(60):
             failed = failure(vm, "log", expect=[{"text": "never"}], offset=offset, timeout=600)
         timer.join()

@@ -245,12 +245,12 @@ def test_a_line_that_somebody_else_has(serve: Serve) -> None:
                 other.connect(path)
 
         connect()
-        for _ in range(2):  # at first there is a place to wait in, and then no more
+        for _round in range(2):  # at first there is a place to wait in, and then no more
             failed = failure(ask)
             assert f"the serial line at {path}: process {os.getpid()} (" in failed["msg"]
             assert "end that client, or read the line's log (from: log)" in failed["msg"]
             assert failed["changed"] is False
-            for _ in range(4):
+            for _round in range(4):
                 connect()
 
 

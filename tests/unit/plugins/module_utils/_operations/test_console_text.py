@@ -61,8 +61,8 @@ def test_nothing_that_a_terminal_acts_on_is_left(raw: bytes, text: str) -> None:
 
 def test_whatever_comes_is_printable_and_the_same_in_any_pieces() -> None:
     chance = random.Random(SEED)
-    for _ in range(200):
-        raw = bytes(chance.choice(b"\x1b\x1b[]0;mHK\\\x07\x9b\xc2\r\nabc ") for _ in range(chance.randint(1, 300)))
+    for _round in range(200):
+        raw = bytes(chance.choice(b"\x1b\x1b[]0;mHK\\\x07\x9b\xc2\r\nabc ") for _round in range(chance.randint(1, 300)))
         whole, pieces, at = Transcript(), Transcript(), 0
         whole.feed(raw)
         while at < len(raw):
@@ -104,7 +104,7 @@ def test_a_line_that_is_still_being_printed() -> None:
 
 def test_a_guest_that_prints_without_end_costs_no_memory() -> None:
     text = Transcript()
-    for _ in range(100):
+    for _round in range(100):
         text.feed(b"x" * 50_000)
         text.feed(b"y\n" * 5_000)
         assert found(text, "nowhere") is None
