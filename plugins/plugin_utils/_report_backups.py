@@ -49,7 +49,9 @@ def _parsed(said: str) -> Dict[str, Any]:
         return {}
 
 
-def newest(lists: Collection[Listed], names: Collection[str], uuid: str, every: timedelta, now: datetime) -> Dict[str, Any]:
+def newest(
+    lists: Collection[Listed], names: Collection[str], uuid: str, every: timedelta, now: datetime
+) -> Dict[str, Any]:
     """Return ``{time, level, old}`` of the newest backup of the machine that has one of these names, or that UUID.
 
     ``time`` is empty where there is none. One of a time that is yet to come is old, too: the clock was wrong.
@@ -59,7 +61,12 @@ def newest(lists: Collection[Listed], names: Collection[str], uuid: str, every: 
         for one in lists
         if one.directory in names or (uuid.strip("0-") and mapping(one.chain.get("vm")).get("uuid") == uuid)
     ]
-    found = [(when, text(one.get("level"))) for chain in mine for one in mappings(chain.get("backups")) if (when := _when(one))]
+    found = [
+        (when, text(one.get("level")))
+        for chain in mine
+        for one in mappings(chain.get("backups"))
+        if (when := _when(one))
+    ]
     if not found:
         return {"time": "", "level": "", "old": True}
     when, level = max(found)

@@ -28,7 +28,11 @@ def rows(askers: Iterable[str], hostvars: Mapping[str, Variables], now: datetime
         answers = mapping(told.get("__report_told"))
         for name in told["__report_names"]:
             known = hostvars[name]
-            row = {"name": text(name), "hypervisor": text(known["qemu_hypervisor"]), "socket": text(known["qemu_socket"])}
+            row = {
+                "name": text(name),
+                "hypervisor": text(known["qemu_hypervisor"]),
+                "socket": text(known["qemu_socket"]),
+            }
             row.update(_machine(known, answers, name))
             found.append({**row, "backup": _backup(told, known, name, row.get("uuid", ""), now)})
     return sorted(found, key=lambda row: (row["hypervisor"], row["name"]))
@@ -42,7 +46,12 @@ def _machine(known: Variables, answers: Dict[str, Any], name: str) -> Row:
     reason = text(answer.get("msg")) or text(known.get("qemu_reason")) or "it was not asked"
     before = known.get("qemu_status")
     state = BUSY if _HELD in reason else before if before in SILENT and not answers else UNREACHABLE
-    return {"state": state, "reason": reason, "own_name": text(known.get("qemu_name")), "uuid": text(known.get("qemu_uuid"))}
+    return {
+        "state": state,
+        "reason": reason,
+        "own_name": text(known.get("qemu_name")),
+        "uuid": text(known.get("qemu_uuid")),
+    }
 
 
 def _backup(told: Variables, known: Variables, name: str, uuid: str, now: datetime) -> Row | None:

@@ -20,10 +20,6 @@ from ansible_collections.vmm.qemu.plugins.plugin_utils._report_values import (
 
 Row = Dict[str, Any]
 
-SUBSETS = (
-    *("min", "uuid", "cpus", "hotpluggable_cpus", "memory", "balloon", "block", "images", "block_jobs", "jobs"),
-    *("netdevs", "devices", "pci", "migration", "machine", "binary"),
-)
 _LIMITS = [f"{what}{way}{more}" for what in ("bps", "iops") for way in ("", "_rd", "_wr") for more in ("", "_max")]
 _PERIPHERAL = "/machine/peripheral/"
 _OVER = ("none", "completed", "failed", "cancelled")
@@ -98,7 +94,12 @@ def nics(vm: Dict[str, Any]) -> List[Row]:
     """Return the network cards, and the backends that none of them uses."""
     backends = members(vm.get("netdevs"))
     cards = [
-        {"id": text(ident), "driver": text(one.get("driver")), "mac": text(one.get("mac")), "netdev": text(one.get("netdev"))}
+        {
+            "id": text(ident),
+            "driver": text(one.get("driver")),
+            "mac": text(one.get("mac")),
+            "netdev": text(one.get("netdev")),
+        }
         for ident, one in members(vm.get("devices")).items()
         if "mac" in one
     ]
@@ -130,7 +131,7 @@ def jobs(vm: Dict[str, Any]) -> List[Row]:
 def migration(told: Dict[str, Any]) -> Row | None:
     """Return the migration that is under way, or has failed; None where there is none."""
     status = text(told.get("status"))
-    if not status or status in _OVER and status != "failed":
+    if not status or (status in _OVER and status != "failed"):
         return None
     ram = mapping(told.get("ram"))
     left, total = number(ram.get("remaining")), number(ram.get("total"))
