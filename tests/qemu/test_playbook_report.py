@@ -48,8 +48,9 @@ def report(home: Path, sources: list[Path], *arguments: str, **variables: Any) -
     given = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
     local.write_text(json.dumps({"all": {"hosts": {"localhost": given}}}))
     paths = [word for source in (local, *sources) for word in ("-i", str(source))]
-    given = {"ansible_connection": None, "ansible_python_interpreter": None, **variables}
-    return run_playbook(REPO / "playbooks" / "report.yml", home, *paths, *arguments, variables=given, here=True)
+    free = {"ansible_connection": None, "ansible_python_interpreter": None}
+    play = REPO / "playbooks" / "report.yml"
+    return run_playbook(play, home, *paths, *arguments, variables={**free, **variables}, here=True)
 
 
 def shown(path: Path) -> dict[str, dict[str, Any]]:
@@ -105,7 +106,9 @@ def furnish(vm: VM) -> None:
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top], check=True)
     limits = {"bps": 1_000_000, "iops_wr": 100}
     run_module(vm, "qemu_disk", id="data", filename=top, format="qcow2", bus="rp0", limits=limits)
-    run_module(vm, "qemu_disk", id="cd", filename=vm.image("cd.raw", "8M"), driver="scsi-cd", bus="scsi0.0")
+    run_module(
+        vm, "qemu_disk", id="cd", filename=vm.image("cd.raw", "8M"), driver="scsi-cd", read_only=True, bus="scsi0.0"
+    )
     run_module(vm, "qemu_nic", id="nic0", netdev={"type": "user"}, mac="52:54:00:00:00:07", bus="rp1")
     vm.observer.execute(
         "blockdev-create", job_id="made", options={"driver": "file", "filename": "/no/where", "size": 1}
