@@ -233,7 +233,7 @@
 
   // -- the picture ------------------------------------------------------------------------------------------------------
 
-  const [WIDE, HIGH, LOW, GAP, BUS, HEAD] = [172, 32, 19, 6, 26, 18];
+  const [WIDE, HIGH, LOW, GAP, BUS, HEAD] = [160, 32, 19, 6, 24, 18];
   const KINDS = [
     ["disk", /blk|scsi-(hd|cd|block|generic)|^ide-(hd|cd)|^nvme|usb-storage|floppy/],
     ["nic", /net|e1000|rtl8139|pcnet|vmxnet/i],
@@ -254,8 +254,8 @@
       svg("title", {}, [name, under, one.note].filter(Boolean).join("\n")),
       svg("rect", { x, y, width: WIDE, height: height(one), rx: 4 }),
       svg("rect", { class: "edge", x, y: y + 4, width: 3, height: height(one) - 8 }),
-      svg("text", { class: "name", x: x + 10, y: y + 13 }, cut(name, one.id ? 26 : 22)),
-      one.id ? svg("text", { class: "under", x: x + 10, y: y + 26 }, cut(under, 30))
+      svg("text", { class: "name", x: x + 10, y: y + 13 }, cut(name, one.id ? 23 : 20)),
+      one.id ? svg("text", { class: "under", x: x + 10, y: y + 26 }, cut(under, 28))
         : svg("text", { class: "under end", x: x + WIDE - 6, y: y + 13 }, one.free ? "" : one.addr));
   }
   // Draw a bus, at y and below; its devices stand right of it. Gives the y below it all, and the middle of its first device.
