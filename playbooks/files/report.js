@@ -61,7 +61,6 @@
   const FLAGS = {
     "old backup": ["warn", (vm) => Boolean(vm.backup && vm.backup.old)],
     "outdated QEMU": ["warn", (vm) => Boolean(vm.outdated)],
-    "differs from its document": ["warn", (vm) => Boolean(vm.differs && vm.differs.length)],
     "disk trouble": ["bad", (vm) => (vm.disks || []).some((disk) => !["", "ok"].includes(disk.io))],
     "failed job": ["bad", (vm) => (vm.jobs || []).some((job) => job.error)],
     "job under way": ["info", (vm) => (vm.jobs || []).some((job) => !job.error && job.status !== "concluded")],
@@ -221,8 +220,7 @@
           [nic.id || muted("none"), muted(nic.driver)], nic.mac, [nic.netdev, muted(nic.type)], nic.settings])),
         list("Jobs", ["Job", "State", "Done", "Speed limit", "Error"], vm.jobs.map((job) => [
           [job.id, muted(job.type)], job.status, percent(job), job.speed ? `${bytes(job.speed)}/s` : muted("none"), job.error])),
-        vm.migration ? list("Migration", ["State", "Done", "Error"], [[vm.migration.status, percent(vm.migration), vm.migration.error]]) : "",
-        list("Differs from its document", ["What", "Where"], (vm.differs || []).map((one) => [one.what, one.where]))),
+        vm.migration ? list("Migration", ["State", "Done", "Error"], [[vm.migration.status, percent(vm.migration), vm.migration.error]]) : ""),
       el("figure", {}, el("figcaption", {}, "Buses and devices"), picture(vm)));
   }
   function told(vm) {
