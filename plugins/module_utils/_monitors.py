@@ -33,6 +33,8 @@ _AGENT = "org.qemu.guest_agent.0"
 _PERIPHERALS = ("/machine/peripheral", "/machine/peripheral-anon")
 _LISTENS = re.compile(r"(?:disconnected:)?unix:(/.+),server(?:=on)?(?: <-> .*)?")
 """What ``query-chardev`` calls a socket at which QEMU listens."""
+_GENERAL = {"run", "qmp", "monitor", "mon", "sock", "socket", "events"}
+_SUFFIX = re.compile(r"\.(qmp|sock|socket|monitor|mon|events)$")
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
 _MOST = 64
 """Interfaces of a guest, and addresses of an interface."""
@@ -74,6 +76,12 @@ def find(patterns: List[str]) -> Tuple[List[str], List[str]]:
                 found.append(one)
             seen.add(identity)
     return found, unmatched
+
+
+def path_name(address: str) -> str:
+    """Return the part of a monitor's address that tells it from others: ``vm1`` of ``/run/vm1.qmp`` and ``/run/vm1/qmp``."""
+    parts = [_SUFFIX.sub("", part) for part in address.split("/") if part]
+    return next((part for part in reversed(parts) if part not in _GENERAL), address)
 
 
 def _socket(path: str) -> Tuple[int, int] | None:

@@ -18,7 +18,7 @@ from typing import Any, Collection, Dict, Iterable, List, Sequence
 
 from ansible import constants
 
-from ansible_collections.vmm.qemu.plugins.module_utils._monitors import BUSY, UNREACHABLE
+from ansible_collections.vmm.qemu.plugins.module_utils._monitors import BUSY, UNREACHABLE, path_name
 
 Machine = Dict[str, Any]
 
@@ -26,8 +26,6 @@ GROUP = "qemu"
 SILENT = (BUSY, UNREACHABLE)
 _PLAIN = re.compile(r"\w[\w.-]{0,252}")
 """What is a host's name: no part of a template, a pattern of hosts, an option of ssh, or a path."""
-_GENERAL = {"run", "qmp", "monitor", "mon", "sock", "socket"}
-_SUFFIX = re.compile(r"\.(qmp|sock|socket|monitor|mon)$")
 _ELSEWHERE = ("inmigrate", "postmigrate")
 """The states of a machine that runs in another QEMU: it has not come yet, or has left."""
 
@@ -98,12 +96,6 @@ def _wanted(machine: Machine, order: Sequence[str]) -> str:
     known = {**machine, "path": path_name(machine["socket"])}
     names = [known.get(name) or "" for name in order]
     return next((name for name in names if _PLAIN.fullmatch(name)), "") or _slug(known["path"])
-
-
-def path_name(address: str) -> str:
-    """Return the part of a monitor's address that tells it from others: ``vm1`` of ``/run/vm1.qmp`` and ``/run/vm1/qmp``."""
-    parts = [_SUFFIX.sub("", part) for part in address.split("/") if part]
-    return next((part for part in reversed(parts) if part not in _GENERAL), address)
 
 
 def _slug(text: str) -> str:
