@@ -91,6 +91,14 @@ options:
       - The guest's serial console is not part of this. It is an option of O(arguments).
       - QEMU opens it, like O(pidfile), as the user that runs the task. What is there must therefore be a regular file with one name.
     type: path
+  events_socket:
+    description:
+      - Where QEMU makes a second QMP monitor, for one client that only watches, such as the event source C(vmm.qemu.qmp_events). QEMU serves
+        one client at each monitor.
+      - A virtual machine that runs without it gets it with its next start. It is no reason for one (RV(restart_required)).
+      - As O(socket) in all else.
+    type: str
+    version_added: 0.4.0
   shutdown_timeout:
     description:
       - Seconds that the guest has for its shutdown, before QEMU is ended all the same. Must be less than O(timeout).

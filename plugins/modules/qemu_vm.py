@@ -51,8 +51,8 @@ options:
         and these have 107 bytes at most.
       - It belongs to root where O(user) is another one, who may pass it. Only the images and C(run/sockets) belong to that user.
       - C(disk.qcow2) and C(uefi-vars.fd) are its data, C(vm.json) is what it had last, and C(saved) its guest if that is saved.
-      - In C(run) are the monitor of this collection (C(qmp)), one for people (C(monitor)), the guest agent's socket (C(agent)), the
-        console (C(console), with what it said in C(console.log)), and QEMU's log (C(qemu.log)).
+      - In C(run) are the monitor of this collection (C(qmp)), one for the event source (C(events)), one for people (C(monitor)), the guest
+        agent's socket (C(agent)), the console (C(console), with what it said in C(console.log)), and QEMU's log (C(qemu.log)).
       - If not set, C(/var/lib/vmm-qemu/NAME).
     type: path
   user:

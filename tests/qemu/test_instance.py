@@ -31,6 +31,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._provision.instance impor
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 from support.modules import ModuleFailed, run_module
+from support.observer import Observer
 from support.timing import no_hang
 from support.vm import BED, CMDLINE, VM, process_exists, qemu_binary
 
@@ -159,6 +160,34 @@ def test_its_life(instance: Instance) -> None:
 
     assert instance.run(state="restarted")["changed"]
     assert len(instance.processes()) == 1
+
+
+def test_a_monitor_for_events(instance: Instance) -> None:
+    """One that runs without it is left alone, and has it after its next start; what is left of it goes."""
+    events = instance.directory / "events"
+    instance.run()
+    for check in (True, False):
+        again = instance.run(check=check, events_socket=str(events))
+        assert not again["changed"] and not again["restart_required"]
+        assert again["diff"]["before"] == again["diff"]["after"]
+    assert instance.files == {"qmp", "qmp.pid"}
+    assert instance.run(events_socket=str(events), arguments={**BARE, "m": 64})["restart_required"]
+    pid = instance.run(state="restarted", events_socket=str(events))["pid"]
+    with contextlib.closing(Observer(str(events))):
+        for options in ({}, {"events_socket": str(events)}):
+            again = instance.run(**options)
+            assert (again["changed"], again["restart_required"], again["pid"]) == (False, False, pid)
+        os.kill(pid, signal.SIGKILL)
+        wait_dead(pid)
+    assert events.exists()
+    instance.run(state="stopped", events_socket=str(events))
+    assert instance.files == set()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(events))
+        other.listen()
+        for check in (True, False):
+            assert "something listens at" in instance.fail(check, events_socket=str(events))
+        assert instance.files == {"events"}
 
 
 def test_changed_arguments_are_reported_and_not_applied(instance: Instance) -> None:
@@ -304,6 +333,10 @@ def test_a_failed_restart_names_the_reason_before_it_stops_anything(instance: In
         ({"binary": "/tmp"}, "can't be run"),
         ({"socket": "/tmp/" + "x" * 110}, "115 bytes long, more than the 107"),
         ({"socket": "/etc/passwd"}, "is not a socket"),
+        ({"events_socket": "/etc/passwd"}, "events_socket: /etc/passwd is there and is not a socket"),
+        ({"events_socket": "/tmp/" + "x" * 110}, "events_socket: /tmp/"),
+        ({"events_socket": "nonsense"}, "not a valid monitor address"),
+        ({"socket": "/tmp/both", "events_socket": "unix:/tmp/both"}, "the one of the option socket"),
         ({"socket": "nonsense"}, "not a valid monitor address"),
         ({"pidfile": "/etc/passwd"}, "holds no process id"),
         ({"name": ""}, "not a valid name for a VM"),

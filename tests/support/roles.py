@@ -32,6 +32,7 @@ RUN = {
     "run/agent",
     "run/console",
     "run/console.log",
+    "run/events",
     "run/monitor",
     "run/pid",
     "run/qemu.log",

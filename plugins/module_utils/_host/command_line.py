@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from .._qmp.address import Address
 
 CHARDEV = "vmm-qmp"
+EVENTS = "vmm-events"
+"""The monitor for whoever only watches."""
 # What this module makes out of options of its own.
 _OWN = {"daemonize": "", "name": "name", "pidfile": "pidfile"}
 _LAST = "-daemonize"
 _BEGINNING = ("-S", "--S", "-incoming", "--incoming")
+_MONITOR = ("-chardev", "-mon")
 _MACHINE = ("-machine", "--machine", "-M", "--M")
 # type=q35 anywhere, or the first word alone
 _TYPE = re.compile(r"((?:^|,)type=|^(?=[^,=]+(?:,|$)))([^,=]+)")
@@ -69,17 +72,17 @@ def find_binary(given: str | None) -> str:
     raise Refusal(f"binary: there is no {given} here" + ("" if "/" in given else " in the search path"))
 
 
-def monitor(address: Address) -> List[str]:
-    """Return the options that make the QMP monitor at ``address``."""
+def monitor(address: Address, ident: str = CHARDEV) -> List[str]:
+    """Return the options that make a QMP monitor at ``address``."""
     if address.path is None:
         where = {"host": address.host, "port": str(address.port)}
     elif address.path.startswith("@"):
         where = {"path": address.path[1:], "abstract": "on"}
     else:
         where = {"path": os.path.abspath(address.path)}
-    chardev = {"id": CHARDEV, **where, "server": "on", "wait": "off"}
+    chardev = {"id": ident, **where, "server": "on", "wait": "off"}
     text = ",".join(["socket", *(f"{key}={_escape(value)}" for key, value in chardev.items())])
-    return ["-chardev", text, "-mon", f"chardev={CHARDEV},mode=control"]
+    return ["-chardev", text, "-mon", f"chardev={ident},mode=control"]
 
 
 def enclose(name: str, own: Sequence[str], arguments: Sequence[str]) -> List[str]:
@@ -91,9 +94,9 @@ def same(wanted: Sequence[str], running: Sequence[str]) -> bool:
     """Tell whether a process that runs with ``running`` was started with the options ``wanted``.
 
     A wrapper may put options of its own before and behind; both ends of ``wanted`` are marks, so a part of a longer
-    command line is not taken for all of it. How its guest began makes no other machine.
+    command line is not taken for all of it. How its guest began makes no other machine, nor does a monitor for events.
     """
-    wanted, running = without_beginning(wanted), without_beginning(running)
+    wanted, running = (without_beginning(_without_events(line)) for line in (wanted, running))
     count = len(wanted)
     return any(running[at : at + count] == wanted for at in range(len(running) - count + 1))
 
@@ -105,6 +108,13 @@ def without_beginning(arguments: Sequence[str]) -> List[str]:
         for before, text in zip(["", *arguments], arguments)
         if text not in _BEGINNING and before not in ("-incoming", "--incoming")
     ]
+
+
+def _without_events(arguments: Sequence[str]) -> List[str]:
+    """Return the options but for those of the monitor for events, which a VM may have been started without."""
+    ours = (f"socket,id={EVENTS},", f"chardev={EVENTS},")
+    values = {at for at, text in enumerate(arguments) if at and text.startswith(ours) and arguments[at - 1] in _MONITOR}
+    return [text for at, text in enumerate(arguments) if at not in values and at + 1 not in values]
 
 
 def machine_type(arguments: Sequence[str]) -> str | None:

@@ -104,14 +104,15 @@ def wait_until_socket_closed(address: Address) -> None:
         time.sleep(POLL)
 
 
-def remove_stale_files(address: Address, pidfile: str, name: str) -> None:
-    """Delete the socket that nobody listens at, and the pidfile whose process is gone. Raise Refusal."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            if _has_path(address) and is_free(address):
-                os.unlink(address.path or "")
-        except PermissionError as exc:
-            raise Refusal(f"{address}: a dead process left it, and it can't be deleted: {exc.strerror}") from exc
+def remove_stale_files(addresses: Sequence[Address], pidfile: str, name: str) -> None:
+    """Delete the sockets that nobody listens at, and the pidfile whose process is gone. Raise Refusal."""
+    for address in addresses:
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                if _has_path(address) and is_free(address):
+                    os.unlink(address.path or "")
+            except PermissionError as exc:
+                raise Refusal(f"{address}: a dead process left it, and it can't be deleted: {exc.strerror}") from exc
     pid = read_pidfile(pidfile)
     in_use = pid is not None and (runs(pid, name) or pidfile in command_line(pid))
     with contextlib.suppress(OSError):  # QEMU can overwrite it, and says so if it can't

@@ -31,6 +31,7 @@ from .._qmp.holder import find_deaf
 if TYPE_CHECKING:
     from .._core.task import Task
     from .._core.vm import VM
+    from .._qmp.address import Address
     from .._qmp.deadline import Deadline
 
 OPTIONS = {
@@ -41,6 +42,7 @@ OPTIONS = {
     "pidfile": Option("path"),
     "user": Option("str"),
     "log": Option("path"),
+    "events_socket": Option("str"),
     "shutdown_timeout": Option("float"),
 }
 # A QEMU that is ending has closed its monitor already.
@@ -79,11 +81,12 @@ class Instance:
         self.name: str = task.params["name"]
         command_line.check_name(self.name)
         self.address = parse(task.params["socket"])
-        if len(self._path()) > UNIX_LONGEST:
-            longest = f"the {UNIX_LONGEST} bytes that a UNIX socket's path may have"
-            raise Refusal(f"socket: {self.address} is {len(self._path())} bytes long, more than {longest}")
-        if self.address.is_file(follow=False):
-            raise Refusal(f"socket: {self.address} is there and is not a socket; QEMU would delete it")
+        self.events = parse(task.params["events_socket"]) if task.params.get("events_socket") else None
+        _check_socket("socket", self.address)
+        if self.events is not None:
+            _check_socket("events_socket", self.events)
+            if (_path(self.events), self.events.port) == (_path(self.address), self.address.port):
+                raise Refusal(f"events_socket: {self.events} is the one of the option socket: give it another one")
         self.pidfile = self._pidfile()
         for option, path in (("pidfile", self.pidfile), ("log", self.params.get("log"))):
             if path:
@@ -92,11 +95,6 @@ class Instance:
         self.vm: VM | None = None
         self.started: Running | None = None
         self.warnings: List[str] = []
-
-    def _path(self) -> bytes:
-        """Return the socket's name as QEMU will use it, empty for TCP."""
-        path = self.address.path or "@"
-        return self.address.sun_path if path.startswith("@") else os.fsencode(os.path.abspath(path))
 
     def _pidfile(self) -> str:
         if self.params.get("pidfile"):
@@ -114,6 +112,8 @@ class Instance:
         for path in command_line.logfiles(arguments):
             _check_written("arguments: logfile", os.path.join("/", path))
         own = [*command_line.monitor(self.address), "-pidfile", self.pidfile]
+        if self.events is not None:
+            own += command_line.monitor(self.events, command_line.EVENTS)
         if params.get("user"):
             _check_user(params["user"])
             own += self._user_option(binary, params["user"])
@@ -209,6 +209,8 @@ class Instance:
         if starts or state == "stopped":
             plan.steps.append(Step(do=self._clear, hidden=True))
         if starts:
+            if running is None:
+                self._check_events_free()
             plan.steps.append(self.start_step(wanted))
         return plan
 
@@ -226,10 +228,19 @@ class Instance:
     # -- doing -------------------------------------------------------------------------------------------------
 
     def _clear(self, deadline: Deadline) -> None:
-        process.remove_stale_files(self.address, self.pidfile, self.name)
+        addresses = [self.address, *([self.events] if self.events else [])]
+        process.remove_stale_files(addresses, self.pidfile, self.name)
+
+    def _check_events_free(self) -> None:
+        """Raise Refusal where something listens at the second socket: QEMU would take its path away from it."""
+        if self.events is not None and not process.is_free(self.events):
+            raise Refusal(f"events_socket: something listens at {self.events} already: end it, or name another socket")
 
     def _start(self, wanted: List[str], deadline: Deadline) -> None:
         """Start QEMU, and see that its monitor answers. Raise OperationFailed with QEMU's own words; nothing is left then."""
+        if self.events is not None:
+            process.wait_until_socket_closed(self.events)
+        self._check_events_free()
         mark = process.new_mark()
         log_before = self._log_state()
         try:
@@ -334,6 +345,22 @@ def _diff_side(running: Running | None, wanted: List[str]) -> Dict[str, Any]:
         return {"state": "stopped"}
     arguments = command_line.core(running.command_line if running else wanted)
     return {"state": "started", "arguments": command_line.redact(arguments)}
+
+
+def _path(address: Address) -> bytes:
+    """Return a socket's name as QEMU will use it, that of the abstract socket without one for TCP."""
+    path = address.path or "@"
+    return address.sun_path if path.startswith("@") else os.fsencode(os.path.abspath(path))
+
+
+def _check_socket(option: str, address: Address) -> None:
+    """Raise Refusal for a path at which QEMU can't listen, or where it would delete something."""
+    size = len(_path(address))
+    if size > UNIX_LONGEST:
+        longest = f"the {UNIX_LONGEST} bytes that a UNIX socket's path may have"
+        raise Refusal(f"{option}: {address} is {size} bytes long, more than {longest}")
+    if address.is_file(follow=False):
+        raise Refusal(f"{option}: {address} is there and is not a socket; QEMU would delete it")
 
 
 def _patience(params: Dict[str, Any]) -> float:

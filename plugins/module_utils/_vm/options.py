@@ -102,6 +102,7 @@ class Place:
         self.parent = os.path.dirname(directory)
         self.run = f"{directory}/run"
         self.socket = f"{self.run}/qmp"
+        self.events = f"{self.run}/events"
         self.pidfile = f"{self.run}/pid"
         self.log = f"{self.run}/qemu.log"
         self.console_log = f"{self.run}/console.log"

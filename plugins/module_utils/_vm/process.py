@@ -40,6 +40,7 @@ def instance(task: Task, place: Place, service: Service | None, **params: Any) -
         "name": place.name,
         "state": "started",
         "socket": place.socket,
+        "events_socket": place.events,
         "connect_timeout": 10.0,
         "pidfile": place.pidfile,
         "user": place.user,
