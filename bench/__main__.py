@@ -28,6 +28,7 @@ PARTS = {
     "backups": "backups",
     "fleet": "many virtual machines",
     "inventory": "inventories",
+    "events": "events",
     "roles": "whole virtual machines",
 }
 RESULTS = Path(__file__).resolve().parent / "results"

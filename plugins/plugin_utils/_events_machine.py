@@ -18,6 +18,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.process import Proc
 from ansible_collections.vmm.qemu.plugins.module_utils._monitors import path_name
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import parse
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import Event as QMPEvent
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import make_event
 
 from ._events_connection import Connection, Message, connect
@@ -54,9 +55,9 @@ def machine_name(address: str) -> str:
 class Last:
     """The QEMU that was there last: its process, and what is known of its end."""
 
-    def __init__(self, process: Process, status: str) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
-        self.ended = status if status in _OVER else ""
+        self.ended = ""
         self.missed = False  # whether it was out of sight for a while
         self.lost_at = 0.0
 
@@ -80,7 +81,7 @@ class Machine:
         self._seconds = seconds
         self._ready = ready
         self._pending: Deque[Event] = deque()
-        self._early: List[Message] | None = None  # what came before the state is told
+        self._early: List[QMPEvent] | None = None  # what came before the state is told
         self._told = ""
         self._last: Last | None = None
         self._connection: Connection | None = None
@@ -115,12 +116,15 @@ class Machine:
             _check_room(connection.descriptor)
             process = Process(connection.process)
             self._found(process)
+            self._last = Last(process)  # from here on nothing of it is missed
             state = await connection.ask_all(("query-status", "query-name"), self._seconds)
             status = str(state["query-status"].get("status"))
             if not _STATUS.fullmatch(status):
                 raise errors.ProtocolError(f"{self.address}: query-status was not answered with a run state")
-            self._connected(connection, process, status, state["query-name"].get("name"))
+            self._connected(connection, status, state["query-name"].get("name"))
             why = await connection.lost
+        except errors.Disconnected as exc:
+            why = exc
         finally:
             self._connection, self._early, self._paused = None, None, False
             connection.close(errors.Disconnected("the source has left"))
@@ -149,13 +153,14 @@ class Machine:
         if process.identity != last.process.identity if both_known else last.ended:
             self._gone(last)
 
-    def _connected(self, connection: Connection, process: Process, status: str, name: Any) -> None:
-        self._last = Last(process, status)
+    def _connected(self, connection: Connection, status: str, name: Any) -> None:
+        if self._last is not None and status in _OVER:
+            self._last.ended = status
         version = ".".join(map(str, connection.version))
         self._tell(CONNECTED, {"status": status, "version": version, "name": name if isinstance(name, str) else None})
         early, self._early = self._early or [], None
-        for message in early:
-            self._take(message)
+        for event in early:
+            self._put(*event)
 
     def _not_there(self, why: str, nobody: bool, stays: bool) -> None:
         """Tell of a QEMU that is gone, once its process is, or that nothing has ever answered."""
@@ -185,16 +190,16 @@ class Machine:
 
     def _take(self, message: Message) -> None:
         """Take an event of QEMU's."""
-        if self._early is not None:
-            if len(self._early) < _HIGH:
-                self._early.append(message)
-            return
         event = make_event(message)
         if self._last is not None and event.name in ("SHUTDOWN", "RESUME"):
             reason = str(event.data.get("reason") or "end")
             self._last.ended = reason if event.name == "SHUTDOWN" else ""
-        if _NAME.fullmatch(event.name):
-            self._put(event.name, event.data, event.timestamp)
+        if not _NAME.fullmatch(event.name):
+            return
+        if self._early is None:
+            self._put(*event)
+        elif len(self._early) < _HIGH:
+            self._early.append(event)
 
     def _tell(self, name: str, data: Dict[str, Any]) -> None:
         """Give an event of the source's own to the rules."""
