@@ -28,6 +28,19 @@ _RETRY_PAUSE = 0.05
 class Connection(asyncio.Protocol):
     """A connection that is greeted and negotiated. ``lost`` is done when it is over, with the reason as its result."""
 
+    __slots__ = (
+        "_answer",
+        "_reader",
+        "_take",
+        "_transport",
+        "_wanted",
+        "descriptor",
+        "lost",
+        "peer",
+        "process",
+        "version",
+    )
+
     def __init__(self, peer: str, take: Callable[[Message], None]) -> None:
         """``take`` gets each event as QEMU sent it, one by one."""
         self.peer = peer

@@ -55,6 +55,8 @@ def machine_name(address: str) -> str:
 class Last:
     """The QEMU that was there last: its process, and what is known of its end."""
 
+    __slots__ = ("ended", "lost_at", "missed", "process")
+
     def __init__(self, process: Process) -> None:
         self.process = process
         self.ended = ""
@@ -69,6 +71,20 @@ class Last:
 
 class Machine:
     """The virtual machine behind a monitor's address, and its events that wait for the rules."""
+
+    __slots__ = (
+        "_connection",
+        "_early",
+        "_last",
+        "_paused",
+        "_pending",
+        "_ready",
+        "_seconds",
+        "_told",
+        "_wanted",
+        "address",
+        "name",
+    )
 
     def __init__(self, address: str, wanted: Collection[str], seconds: float, ready: Callable[[Machine], None]) -> None:
         """``wanted``: the events that count, empty: all. ``seconds``: what a monitor has to answer in.
