@@ -196,7 +196,7 @@ def test_sockets_that_come_and_that_go(place: Path) -> None:
 
     async def story() -> None:
         async with watching(sockets=patterns, vms=["d*", "web?", "named"]) as heard:
-            reasons = {}
+            reasons: dict[str, str] = {}
             while len(reasons) < 2:
                 told = await heard.next("unreachable")
                 reasons[told["vm"]] = told["data"]["reason"]
