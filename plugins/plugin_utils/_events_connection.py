@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import Any, Callable, Dict, Sequence
+from typing import Any, Callable, Dict, Sequence, cast
 
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.address import Address
@@ -58,8 +58,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         sock = transport.get_extra_info("socket")
         self.process, self.descriptor = peer_process(sock), sock.fileno()
 
@@ -125,8 +124,7 @@ class Connection(asyncio.Protocol):
         """Return what a query without arguments is answered with. Raise QMPError."""
         # random, since QEMU gives a late answer to its next client
         ident = os.urandom(4).hex()
-        assert self._transport is not None
-        self._transport.write(encode_command(command, None, ident))
+        cast(asyncio.Transport, self._transport).write(encode_command(command, None, ident))
         reply = await self._next(ident)
         if "error" in reply:
             raise errors.command_error(command, reply["error"])
