@@ -142,9 +142,7 @@ def make(vm: VM, new: New, begins: bool, lock: place.Lock) -> List[Step]:
     if not os.path.isdir(new.path):
         made.append(place.make_directory(new.path, mine, lock.acquire))
     if begins:
-        listed = os.path.join(new.path, chains.FILE)
-        back = Step(do=lambda deadline: part_file.remove(listed), command_lines=[["rm", listed]])
-        made.append(_write(new.path, chains.Chain(new.name, new.vm), undo=[back]))
+        made.append(_begin_list(new))
     for one in new.disks:
         if not os.path.isdir(os.path.join(new.path, one.name)):
             made.append(place.make_directory(os.path.join(new.path, one.name), mine))
@@ -271,9 +269,18 @@ def _finish(new: New, one: NewImage, tool: QemuImg | None) -> None:
         raise OperationFailed(f"path: {path} can't be written: {exc.strerror}") from exc
 
 
-def _write(path: str, chain: chains.Chain, undo: Sequence[Step] = ()) -> Step:
+def _begin_list(new: New) -> Step:
+    """Return the step that writes the empty list down. It stays while an image does: without it the directory would be strange."""
+    path = os.path.join(new.path, chains.FILE)
+
+    def remove(deadline: Deadline) -> None:
+        left = sorted(set(os.listdir(new.path)) - {chains.FILE})
+        if left:
+            raise OperationFailed(f"{left[0]} is still there; the next run removes what belongs to no backup")
+        part_file.remove(path)
+
     return Step(
-        do=lambda deadline: chains.write(path, chain),
-        command_lines=[["tee", os.path.join(path, chains.FILE)]],
-        undo=undo,
+        do=lambda deadline: chains.write(new.path, chains.Chain(new.name, new.vm)),
+        command_lines=[["tee", path]],
+        undo=[Step(do=remove, command_lines=[["rm", path]])],
     )
