@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from support.timing import no_hang
 
 KINDS = ("kill", "term", "qemu", "full", "nbd")
 """SIGKILL and SIGTERM of the task, SIGKILL of QEMU, no space left, SIGKILL of the NBD server that has a disk."""
+MOMENTS = {"begins": 0.3, "copies": 0.6, "ends": 0.1}
+"""What the backup does, and how many seconds after that it strikes at most."""
 TIMEOUT = 60.0
 
 
@@ -42,7 +44,6 @@ class Life:
         self.disks = NumberedDisks(version, kind == "nbd", room.parent)
         self.place, self.scratch = room / "bk", room / "scratch"
         self.scratch.mkdir()
-        self._took = 1.0
         self._known: dict[int, tuple[tuple[int, ...], str]] = {}
         """What the listed backups hold: the writer's numbers, and a checksum."""
 
@@ -55,7 +56,7 @@ class Life:
             "level": dice.choice(("auto", "auto", "auto", "full")),
             "compress": dice.random() < 0.2,
             "verify": dice.random() < 0.2,
-            **({"speed": dice.choice(("2M", "8M"))} if dice.random() < 0.7 else {}),
+            "speed": dice.choice(("2M", "8M")),
             **({"fleece": str(self.scratch)} if fleece else {}),
         }
 
@@ -68,11 +69,10 @@ class Life:
 
     def good(self, **options: Any) -> None:
         """One that succeeds, and has all that was written before it."""
-        before, start = self.disks.written, time.monotonic()
+        before = self.disks.written
         with self.disks.being_written():
             done = self.backup(**options)
         assert not done.get("failed"), done
-        self._took = time.monotonic() - start
         print("good:", done["backup"]["level"], done["backup"]["why"])
         number = done["backup"]["number"]
         self.restored()
@@ -126,37 +126,45 @@ class Life:
 
     def struck(self) -> dict[str, Any]:
         """A backup that this befalls; the one after it is good. What happened, for whoever counts."""
-        options, task = self.options(), Signalled()
-        after = self.dice.uniform(0, 1.2 * self._took if "speed" not in options else 2 * self._took + 0.5)
+        options, task, over = self.options(), Signalled(), threading.Event()
+        moment = self.dice.choice(list(MOMENTS))
         deeds = {
             **{"kill": task.kill, "term": task.term, "qemu": self.disks.vm.kill},
             **{"full": self._fill_up, "nbd": self.disks.kill_server},
         }
-        listed = len(self.listed())
-        timer = threading.Timer(after, self._strike, [deeds[self.kind]])
-        with self.disks.being_written(), no_hang(TIMEOUT + 15):
-            timer.start()
+        late, before = self.dice.uniform(0, MOMENTS[moment]), len(self.listed())
+        print("strikes:", self.kind, "when it", moment, f"and {late:.3f} s later:", json.dumps(options))
+        self._in_time = False
+        striker = threading.Thread(target=self._strike, args=(deeds[self.kind], moment, late, over))
+        with self.disks.watched() as self._watcher, self.disks.being_written(), no_hang(TIMEOUT + 15):
+            striker.start()
             result = task.run(lambda: self.backup(**options))
-            timer.cancel()
-            timer.join()
-        print("after", f"{after:.2f} s:", json.dumps(options), self._said(result))
-        self._mend()
-        self.restored()
+            over.set()
+            striker.join()
         told = "dead" if result is None else "failed" if result.get("failed") else "done"
-        done = len(self.listed()) - listed
-        assert done == 1 if told == "done" else done in (0, 1)
+        print("told:", told, (result or {}).get("msg"), (result or {}).get("not_rolled_back"))
+        (self.room / "ballast").unlink(missing_ok=True)
+        self.disks.mend()
+        self.restored()
+        new = len(self.listed()) - before
+        assert new == 1 if told == "done" else new in (0, 1)
         self.good(**{**options, "level": "auto"})
-        return {"kind": self.kind, "fleece": "fleece" in options, "task": told, "listed": done}
+        story = {"kind": self.kind, "version": self.disks.vm.version, "moment": moment, "in_time": self._in_time}
+        return {**story, "fleece": "fleece" in options, "task": told, "listed": new}
 
-    @staticmethod
-    def _said(result: dict[str, Any] | None) -> str:
-        return json.dumps({**(result or {}), "commands": None, "diff": None})
-
-    def _strike(self, deed: Any) -> None:
-        try:
-            deed()
-        except ProcessLookupError:  # the task has ended this moment
-            pass
+    def _strike(self, deed: Callable[[], None], moment: str, late: float, over: threading.Event) -> None:
+        """When the moment has come, unless the task is over without it."""
+        seen = False
+        while not over.is_set():
+            running = [job for job in self._watcher.look("query-jobs") if job["status"] != "concluded"]
+            seen = seen or bool(running)
+            if moment == "begins" or (moment == "copies" and running) or (moment == "ends" and seen and not running):
+                self._in_time = not over.wait(late)
+                if self._in_time:
+                    with contextlib.suppress(ProcessLookupError):  # the task has ended this moment
+                        deed()
+                return
+            time.sleep(0.002)
 
     def _fill_up(self) -> None:
         with (self.room / "ballast").open("wb") as ballast:
@@ -164,13 +172,6 @@ class Life:
             left = max(found.f_bavail * found.f_frsize - self.dice.choice((0, 64 << 10, 512 << 10)), 4096)
             with contextlib.suppress(OSError):  # somebody was faster
                 os.posix_fallocate(ballast.fileno(), 0, left)
-
-    def _mend(self) -> None:
-        """As an administrator would."""
-        (self.room / "ballast").unlink(missing_ok=True)
-        self.disks.serve()
-        if not self.disks.vm.alive:
-            self.disks.start()
 
 
 @pytest.fixture

@@ -9,17 +9,19 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from support.modules import run_module
 from support.nbd import listed
+from support.observer import Observer
 from support.timing import until
 from support.vm import VM
 
 BLOCK = 64 << 10
 BLOCKS = 64
 FORMATS = {"a": "raw", "b": "qcow2"}
+_WATCHED = ("-chardev", "socket,id=watcher,path=watcher,server=on,wait=off", "-mon", "chardev=watcher,mode=control")
 
 
 class NumberedDisks:
@@ -33,7 +35,7 @@ class NumberedDisks:
         self._states = {bytes(BLOCKS): 0}
         self.written = 0
         """The last number that is on both disks."""
-        self.vm = VM(version, scsi=True, start=False)
+        self.vm = VM(version, scsi=True, args=_WATCHED, start=False)
         images = {"a": f"{place}/a.img", "b": f"{place}/b.img"}
         self.images = {disk: self.vm.image(path, str(BLOCK * BLOCKS), FORMATS[disk]) for disk, path in images.items()}
         self.start()
@@ -41,16 +43,15 @@ class NumberedDisks:
             self._write_next(threading.Event())
 
     def close(self) -> None:
-        if self._server:
-            self._server.kill()
-            self._server.wait()
+        self.kill_server()
         self.vm.close()
 
     def start(self) -> None:
         """QEMU, with its disks, for the first time or again."""
         self.vm.start()
         if self.by_nbd:
-            self.serve()
+            if self._server is None:
+                self._serve()
             server = {"type": "unix", "path": self._socket}
             self.vm.observer.execute("blockdev-add", driver="nbd", node_name="a-node", export="a", server=server)
             self.vm.observer.execute("device_add", driver="scsi-hd", bus="scsi0.0", id="a", drive="a-node")
@@ -67,17 +68,29 @@ class NumberedDisks:
     def _socket(self) -> str:
         return f"{self.vm.directory}/nbd"
 
-    def serve(self) -> None:
-        """Start the NBD server, unless it runs."""
-        if self.by_nbd and (self._server is None or self._server.poll() is not None):
-            command = ["qemu-nbd", "-t", "-e", "8", "-x", "a", "-f", "raw", "-k", self._socket, self.images["a"]]
-            self._server = subprocess.Popen(command)
-            until(lambda: "export: 'a'" in listed("-k", self._socket))
+    def _serve(self) -> None:
+        command = ["qemu-nbd", "-t", "-e", "8", "-x", "a", "-f", "raw", "-k", self._socket, self.images["a"]]
+        self._server = subprocess.Popen(command)
+        until(lambda: "export: 'a'" in listed("-k", self._socket))
 
     def kill_server(self) -> None:
         if self._server:
             self._server.kill()
             self._server.wait()
+
+    def mend(self) -> None:
+        """Start again what does not run."""
+        if self._server and self._server.poll() is not None:
+            self._serve()
+            until(lambda: self._do("a", "read 0 64k"))  # what is asked for first still fails
+        if not self.vm.alive:
+            self.start()
+
+    @contextmanager
+    def watched(self) -> Iterator[Observer]:
+        """A monitor of its own, beside the writer's."""
+        with closing(Observer(f"{self.vm.directory}/watcher")) as watcher:
+            yield watcher
 
     # -- the writer ----------------------------------------------------------
 

@@ -220,7 +220,9 @@ def wait_for_jobs(run: Run, idents: Dict[str, str], runs: bool, params: Params) 
             if "error" in known[ident]:
                 error = {"class": "GenericError", "desc": known[ident]["error"]}
                 scratch = (
-                    f"; or the scratch image in {params['fleece']} has no room, or is slow" if params["fleece"] else ""
+                    f"; or the scratch image in {params['fleece']} has no room or is slow, or the disk can't be read"
+                    if params["fleece"]
+                    else ""
                 )
                 raise OperationFailed(f"backup of {disk}: {known[ident]['error']}{scratch}", error=error)
         if runs and run.vm.status == "io-error":
