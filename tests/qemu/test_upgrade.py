@@ -12,6 +12,8 @@ import re
 import shutil
 import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,15 +161,48 @@ def test_a_migration_to_a_newer_one(vms: Counting) -> None:
     assert record["command_line"][0] == vms.has["binary"]
 
 
+@contextlib.contextmanager
+def silence(vms: Counting, told: dict[str, Any]) -> Iterator[None]:
+    """`told["silence_ms"]`: the longest time in which a guest that never stops talking has said nothing."""
+    over, longest = threading.Event(), 0.0
+
+    def listen() -> None:
+        nonlocal longest
+        heard, last = -1, time.monotonic()
+        while not over.wait(0.001):
+            with contextlib.suppress(FileNotFoundError):  # a log of that name has just gone
+                now, said = time.monotonic(), sum(log.stat().st_size for log in vms.base.glob("vm1/run*/console.log"))
+                if said != heard:
+                    longest, heard, last = max(longest, now - last), said, now
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    yield
+    over.set()
+    listener.join()
+    told["silence_ms"] = round(longest * 1000)
+
+
 def test_memory_that_is_handed_over(vms: Counting) -> None:
+    """Two in a row; twenty if VMM_QEMU_LONG is set, which tells what the guest has noticed."""
     binary = vms.own_qemu()
     vms.make(binary, upgradable=True)
     assert not vms.upgrade(binary).tasks[-1].result["changed"]
-    for method in ("cpr", "migrate", "cpr")[: None if LONG else 2]:
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(f"{vms.base}/vm1/run/console")
+        line.sendall(b"talk while usleep 10000; do echo .; done\n")
+    for turn in range(20 if LONG else 2):
+        method = ("cpr", "migrate")[turn % 2]
         assert not vms.binary()["outdated"]
         vms.own_qemu()
         assert vms.binary()["outdated"] and vms.binary()["running"]["deleted"]
-        vms.moved(method, to=binary, method="auto" if method == "cpr" else method)
+        told: dict[str, Any] = {}
+        with silence(vms, told):
+            told.update(vms.moved(method, to=binary, method="auto" if method == "cpr" else method)["upgrade"])
+        print("move:", json.dumps(told))
+        for name in ("agent", "console", "monitor", "qmp"):
+            with socket.socket(socket.AF_UNIX) as line:
+                line.connect(f"{vms.base}/vm1/run/{name}")
 
 
 POINTS = [
