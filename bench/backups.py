@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.plays import expect, play
+from bench.plays import BenchError, expect, play
 from bench.table import Row, ratio_of
 from support.vm import VERSIONS, VM
 
@@ -33,7 +34,7 @@ def _disk(path: Path) -> Path:
 
 def _change(vm: VM, turn: int) -> None:
     for number in range(CHANGED):
-        vm.observer.hmp(f'qemu-io data-node "write -q -P {100 + turn} {number * GIB * 1024 // CHANGED}M 1M"')
+        vm.observer.hmp(f'qemu-io -d data "write -q -P {100 + turn} {number * GIB * 1024 // CHANGED}M 1M"')
 
 
 def _copy(image: Path) -> float:
@@ -44,6 +45,12 @@ def _copy(image: Path) -> float:
     taken = time.monotonic() - start
     copy.unlink()
     return taken
+
+
+def _check_dirty(path: Path) -> None:
+    dirty = json.loads((path / "chain.json").read_text())["backups"][-1]["disks"]["data"]["dirty"]
+    if dirty != CHANGED << 20:
+        raise BenchError(f"{dirty} bytes have changed, where it should have been {CHANGED} MiB")
 
 
 def measure() -> Iterator[Row]:
@@ -60,6 +67,7 @@ def measure() -> Iterator[Row]:
         for turn in range(ROUNDS):
             _change(vm, turn)
             ours.append(expect(play(home, [task], here=True)[0], 1).wall)
+            _check_dirty(home / "backups")
             copies.append(_copy(image))
         yield _row(f"incremental (1 %, {CHANGED} MiB)", ours, copies)
 
