@@ -33,7 +33,7 @@ KINDS = ("kill", "term", "qemu", "full", "nbd")
 """SIGKILL and SIGTERM of the task, SIGKILL of QEMU, no space left, SIGKILL of the NBD server that has a disk."""
 MOMENTS = {"begins": 0.3, "copies": 0.6, "ends": 0.1}
 """What the backup does, and how many seconds after that it strikes at most."""
-TIMEOUT = 60.0
+TIMEOUT = 180.0
 
 
 class Life:
@@ -44,6 +44,7 @@ class Life:
         self.disks = NumberedDisks(version, kind == "nbd", room.parent)
         self.place, self.scratch = room / "bk", room / "scratch"
         self.scratch.mkdir()
+        self._chain: dict[str, Any] = {"name": "daily", "path": str(self.place)}
         self._known: dict[int, tuple[tuple[int, ...], str]] = {}
         """What the listed backups hold: the writer's numbers, and a checksum."""
 
@@ -61,9 +62,8 @@ class Life:
         }
 
     def backup(self, **options: Any) -> dict[str, Any]:
-        where: dict[str, Any] = {"name": "daily", "path": str(self.place), "timeout": TIMEOUT, "force": True}
         try:
-            return run_module(self.disks.vm, "qemu_backup", **{**where, **options})
+            return run_module(self.disks.vm, "qemu_backup", **self._chain, timeout=TIMEOUT, force=True, **options)
         except ModuleFailed as failed:
             return failed.result
 
@@ -93,14 +93,8 @@ class Life:
             number = entry["number"]
             to = self.room.parent / "restored"
             to.mkdir()
-            where: dict[str, Any] = {
-                "name": "daily",
-                "path": str(self.place),
-                "until": str(number),
-                "to": str(to),
-                "format": "raw",
-            }
-            run_module(None, "qemu_backup", state="restored", **where)
+            point: dict[str, Any] = {**self._chain, "until": str(number), "timeout": TIMEOUT}
+            run_module(None, "qemu_backup", state="restored", to=str(to), format="raw", **point)
             checksum = hashlib.md5(b"".join((to / f"{disk}.raw").read_bytes() for disk in "ab")).hexdigest()
             assert self._known.setdefault(number, (self.disks.numbers(to), checksum))[1] == checksum, number
             shutil.rmtree(to)

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -87,6 +88,7 @@ class Signalled:
 
     def __init__(self) -> None:
         self._child = 0
+        self._begun = threading.Event()
         self._sent: int | None = None
 
     def kill(self) -> None:
@@ -97,6 +99,7 @@ class Signalled:
 
     def _signal(self, number: int) -> None:
         self._sent = number
+        self._begun.wait()
         os.kill(self._child, number)
 
     def run(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
@@ -105,6 +108,7 @@ class Signalled:
         self._child = os.fork()
         if self._child == 0:
             _be_the_task(work, tell)
+        self._begun.set()
         os.close(tell)
         with os.fdopen(told) as said:
             result = json.loads(said.read() or "null")
