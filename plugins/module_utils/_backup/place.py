@@ -206,5 +206,10 @@ def make_directory(path: str, access: directories.Access, after: Callable[[], No
         with contextlib.suppress(OSError):
             directories.remove(path, whole=False)
 
-    back = Step(do=remove, command_lines=[["rmdir", path]])
+    def take_back(deadline: Deadline) -> None:
+        remove(deadline)
+        if os.path.isdir(path):
+            raise OperationFailed("it is not empty")
+
+    back = Step(do=take_back, command_lines=[["rmdir", path]])
     return Step(do=make, command_lines=[["mkdir", path]], undo=[back])
