@@ -33,7 +33,7 @@ KINDS = ("kill", "term", "qemu", "full", "nbd")
 """SIGKILL and SIGTERM of the task, SIGKILL of QEMU, no space left, SIGKILL of the NBD server that has a disk."""
 MOMENTS = {"begins": 0.3, "copies": 0.6, "ends": 0.1}
 """What the backup does, and how many seconds after that it strikes at most."""
-TIMEOUT = 180.0
+TIMEOUT = 90.0
 
 
 class Life:
