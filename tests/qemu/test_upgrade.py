@@ -177,9 +177,11 @@ def silence(vms: Counting, told: dict[str, Any]) -> Iterator[None]:
 
     listener = threading.Thread(target=listen)
     listener.start()
-    yield
-    over.set()
-    listener.join()
+    try:
+        yield
+    finally:
+        over.set()
+        listener.join()
     told["silence_ms"] = round(longest * 1000)
 
 
