@@ -245,5 +245,6 @@ def test_a_text_screen_and_keys(start_vm: Callable[..., VM]) -> None:
     vm = start_vm(args=["-device", "VGA", "-boot", "menu=on,splash-time=60000"])
     vm.observer.execute("cont")
     expect = [{"text": "Press ESC for boot menu", "keys": ["esc"]}, {"text": "Select boot device:"}]
-    done = run_module(vm, "qemu_console", **{"from": "screen"}, expect=expect, stable=0.5)
+    options: dict[str, Any] = {"from": "screen", "expect": expect, "stable": 0.5}
+    done = run_module(vm, "qemu_console", **options)
     assert names(done) == ["send-key"] and "Select boot device:" in done["seen"]

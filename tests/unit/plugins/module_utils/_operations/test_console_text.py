@@ -50,7 +50,7 @@ def found(shown: Transcript | Picture, *expressions: str) -> tuple[int, str] | N
         (b"half \x1b[3", "half "),
         (b"half \x1b", "half "),
         (b"\x9b31mC1 \xc2\x9b31m", "�31mC1 31m"),
-        ("caf\u00e9 \u202egnirts \u2028x\u200b".encode(), "café gnirts x"),
+        ("\u00e9 \u202egnirts \u2028x\u200b".encode(), "é gnirts x"),
         (b"\xff\xfe\0\a\b\v\f\x7f", "��"),
         (b"a\tb", "a\tb"),
     ],
