@@ -192,7 +192,7 @@ def test_memory_that_is_handed_over(vms: Counting) -> None:
     assert not vms.upgrade(binary).tasks[-1].result["changed"]
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(f"{vms.base}/vm1/run/console")
-        line.sendall(b"talk while usleep 10000; do echo .; done\n")
+        line.sendall(b"talk while usleep 100000; do echo .; done\n")
     for turn in range(20 if LONG else 2):
         method = ("cpr", "migrate")[turn % 2]
         assert not vms.binary()["outdated"]
