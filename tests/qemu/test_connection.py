@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import guest
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.agent import Agent
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from support.guest_agent import GuestAgent, unpack
 from support.plays import PlayRun
 from support.sshd import Sshd
@@ -100,25 +104,27 @@ def test_what_a_play_does(agent: GuestAgent, playbook: Playbook, tmp_path: Path,
     assert not list(there.glob("tmp/*"))
 
 
-def test_a_new_file_is_nobody_elses(agent: GuestAgent, playbook: Playbook, tmp_path: Path) -> None:
-    """The agent itself makes files that all may write to: what modules are copied to must not be one for a moment."""
-    (tmp_path / "f").write_text("secret")
+def test_a_new_file_is_nobody_elses(agent: GuestAgent) -> None:
+    """The agent itself makes files that all may write to: what is put must not be one for a moment."""
+    there = agent.directory / "seen"
     modes: set[int] = set()
     done = threading.Event()
 
     def watch() -> None:
-        while not done.is_set():
-            modes.update(path.stat().st_mode & 0o777 for path in agent.directory.glob("seen") if path.is_file())
+        over = False
+        while not over:
+            over = done.is_set()
+            modes.update(path.stat().st_mode & 0o777 for path in [there] if path.is_file())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    run = playbook(
-        play({"copy": {"src": str(tmp_path / "f"), "dest": f"{agent.directory}/seen", "mode": "0600"}}),
-        variables=variables(agent),
-    )
-    done.set()
+    try:
+        with Agent(agent.path, Deadline(60.0)) as client:
+            guest.put(client, io.BytesIO(bytes(4 << 20)), str(there), Deadline(60.0))
+    finally:
+        done.set()
     watcher.join()
-    assert run.rc == 0 and modes == {0o600}
+    assert modes == {0o600} and there.stat().st_size == 4 << 20
 
 
 def test_what_a_command_can_not_give_back(agent: GuestAgent, playbook: Playbook) -> None:

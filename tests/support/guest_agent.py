@@ -59,6 +59,7 @@ class GuestAgent:
             extra_groups=[] if root else None,
             start_new_session=True,
         )
+        until(self._listens)
 
     def __enter__(self) -> GuestAgent:
         return self
@@ -74,8 +75,9 @@ class GuestAgent:
 
     def _listens(self) -> bool:
         assert self._process.poll() is None, "qemu-ga has ended"
-        lines = Path("/proc/net/unix").read_text().splitlines()
-        return any(line.split()[3] == "00010000" and line.endswith(f" {self._path}") for line in lines[1:])
+        lines = Path("/proc/net/unix").read_bytes().split(b"\n")  # the names of others' sockets are any bytes
+        mine = [line.split() for line in lines if line.endswith(f" {self._path}".encode())]
+        return any(words[3] == b"00010000" for words in mine)
 
     @property
     def pid(self) -> int:
