@@ -166,7 +166,7 @@ class _Talk:
         """Return the result's own keys so far."""
         offset = self.source.offset
         return {
-            "seen": hide(self.source.lines, self._secrets),
+            "seen": self._hide(self.source.lines),
             "matched": self.matched,
             **({} if offset is None else {"offset": offset}),
         }
@@ -226,18 +226,21 @@ class _Talk:
             within = f"within {deadline.seconds:.4g} s{self.source.hint}"
             raise NotDoneInTime(f"{failure} on {self.source.name} {within}{self._last()}")
         self.source.look(min(LOOK_EVERY, deadline.remaining() or 0.0))
-        last = hide(self.source.last, self._secrets)
+        last = self.source.last(self._hide)
         if last:
             self.task.on_progress(Progress("console", last[-1][:_LONGEST]))
 
     def _failed_on(self, found: Tuple[int, Any]) -> None:
         text, place = found[1].string, found[1].start()
         line = text[text.rfind("\n", 0, place) + 1 :].partition("\n")[0]
-        shown = hide([line], self._secrets)[0][:_LONGEST]
+        shown = self._hide([line])[0][:_LONGEST]
         raise OperationFailed(f"{self.script.fails[found[0]].name} shows on {self.source.name}: {shown}")
 
+    def _hide(self, lines: List[str]) -> List[str]:
+        return hide(lines, self._secrets) if self._secrets else lines
+
     def _last(self) -> str:
-        lines = hide(self.source.last, self._secrets)
+        lines = self.source.last(self._hide)
         return "; its last lines: " + " / ".join(line[:_LONGEST] for line in lines) if lines else "; nothing was seen"
 
     def _deadline(self, seconds: float | None) -> Deadline:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
-from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, List, Sequence, Tuple
 
 from .._core import safe_open
 from .._core.errors import NotDoneInTime, OperationFailed
@@ -39,7 +39,7 @@ class Screen(Source):
         self._vm = task.connect()
         self._data = b""
         self._shown = Picture()
-        self._last: List[str] = []
+        self._last: Tuple[List[str], List[int]] = [], []  # all lines when some were new, and which of them
         self._pictures: Pictures | None = None
 
     def close(self) -> None:
@@ -61,10 +61,11 @@ class Screen(Source):
         """What it shows, without empty lines."""
         return self._shown.lines
 
-    @property
-    def last(self) -> List[str]:
-        """The lines that came last, a few."""
-        return self._last
+    def last(self, hidden: Callable[[List[str]], List[str]]) -> List[str]:
+        """Return the lines that came last, a few, with what may be shown of them."""
+        lines, numbers = self._last
+        shown = hidden(lines)
+        return [shown[number] for number in numbers]
 
     @property
     def hint(self) -> str:
@@ -83,7 +84,8 @@ class Screen(Source):
             before = self._shown.lines
             self._data = self._memory()
             self._shown = Picture(self._data)
-            self._last = [line for line in self.lines if line not in before][-FEW:] or self._last
+            new = [number for number, line in enumerate(self.lines) if line not in before]
+            self._last = (self.lines, new[-FEW:]) if new else self._last
         return False
 
     def _memory(self) -> bytes:

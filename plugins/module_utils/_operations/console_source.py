@@ -13,7 +13,7 @@ import select
 import socket
 import sys
 import termios
-from typing import IO, TYPE_CHECKING, Any, List, Sequence, Tuple
+from typing import IO, TYPE_CHECKING, Any, Callable, List, Sequence, Tuple
 
 from .._core import safe_open
 from .._core.errors import NotDoneInTime, OperationFailed, Refusal
@@ -79,10 +79,9 @@ class Source:
         """The last lines, without empty ones."""
         return self.stream.lines
 
-    @property
-    def last(self) -> List[str]:
-        """The lines that came last, a few."""
-        return self.lines[-FEW:]
+    def last(self, hidden: Callable[[List[str]], List[str]]) -> List[str]:
+        """Return the lines that came last, a few, with what may be shown of them: a secret can go over more lines than these."""
+        return hidden(self.lines)[-FEW:]
 
     @property
     def hint(self) -> str:

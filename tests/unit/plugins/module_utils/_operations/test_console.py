@@ -230,6 +230,22 @@ def test_a_secret_is_shown_nowhere(serve: Serve) -> None:
         assert word not in str(failed)
 
 
+def test_a_secret_of_more_lines_than_a_message_has_is_shown_nowhere(serve: Serve) -> None:
+    secret = "".join(f"{number:03d}token" for number in range(50))
+
+    def guest(client: socket.socket) -> None:
+        client.sendall(b"boot: ")
+        heard = b""
+        while not heard.endswith(b"\r"):
+            heard += client.recv(1000)
+        client.sendall(b"".join(heard[at : at + 80] + b"\r\n" for at in range(0, len(heard) - 1, 80)) + b"Loading\r\n")
+
+    asked = [{"text": "boot:", "answer": secret, "secret": True}, {"text": "never"}]
+    failed = failure(lambda: read(Path(serve(guest)), **{"from": "serial"}, expect=asked, timeout=30))
+    assert failed["msg"].endswith(f"its last lines: {REDACTED} / {REDACTED} / Loading")
+    assert "token" not in str(failed)
+
+
 def test_a_line_that_somebody_else_has(serve: Serve) -> None:
     def wait(client: socket.socket) -> None:
         client.recv(1)
