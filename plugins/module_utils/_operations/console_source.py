@@ -274,13 +274,16 @@ class Serial(Source):
             try:
                 rest = rest[self._socket.send(rest) :]
             except BlockingIOError:
-                if deadline.expired:
-                    raise NotDoneInTime(f"{self.name}: the guest does not read what is typed") from None
-                pause(_BUSY_PAUSE)
+                self._wait_for_guest(deadline)
             except OSError as exc:
                 raise OperationFailed(f"{self.name}: {GONE} ({exc.strerror})") from exc
-        while self._unsent() and not deadline.expired:  # QEMU drops what it has not read when a client leaves
-            pause(_BUSY_PAUSE)
+        while self._unsent():  # QEMU drops what it has not read when a client leaves
+            self._wait_for_guest(deadline)
+
+    def _wait_for_guest(self, deadline: Deadline) -> None:
+        if deadline.expired:
+            raise NotDoneInTime(f"{self.name}: the guest does not read what is typed")
+        pause(_BUSY_PAUSE)
 
     def _unsent(self) -> int:
         """Return how much QEMU has not read yet; of TCP what has not arrived."""
