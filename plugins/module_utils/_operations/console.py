@@ -131,6 +131,10 @@ def _do(task: Task, script: Script) -> Dict[str, Any]:
         with _source(task) as source:  # by itself, since what was searched is not searched again
             if _find_now(task, source, script.unless) is not None:
                 return {"changed": False, "commands": [], **_Talk(task, source, script).told()}
+            if task.deadline.expired:
+                raise NotDoneInTime(
+                    f"unless: {source.name} was not read to its end within {task.deadline.seconds:.4g} s"
+                )
     with _source(task) as source:
         talk = _Talk(task, source, script)
         try:

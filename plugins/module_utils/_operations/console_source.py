@@ -90,7 +90,7 @@ class Source:
 
     def find(self, wanted: Sequence[Wanted]) -> Tuple[int, Any] | None:
         """Return which of them comes first and its match; None: none does."""
-        return self.stream.find(wanted)
+        return self.stream.find(wanted, self.task.deadline)
 
     def write(self, data: bytes, deadline: Deadline) -> None:
         """Write to the line. Only a serial socket can."""

@@ -9,12 +9,16 @@ from __future__ import annotations
 import re
 import signal
 import threading
+import time
 from collections import deque
 from contextlib import contextmanager
-from typing import Any, Deque, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Deque, Iterator, List, NamedTuple, Sequence, Tuple
 
 from .._core.errors import OperationFailed
 from .._core.step import REDACTED
+
+if TYPE_CHECKING:
+    from .._qmp.deadline import Deadline
 
 LONGEST_LINE = 1 << 13
 """Bytes after which a line is taken for two."""
@@ -78,8 +82,12 @@ class Transcript:
         while self._kept > _KEPT:
             self._kept -= len(self._lines.popleft())
 
-    def find(self, wanted: Sequence[Wanted]) -> Tuple[int, Any] | None:
-        """Return which one comes first and its match, and go on behind it the next time. Raise OperationFailed as ``first``."""
+    def find(self, wanted: Sequence[Wanted], deadline: Deadline | None = None) -> Tuple[int, Any] | None:
+        """Return which one comes first and its match, and go on behind it the next time. Raise OperationFailed as ``first``.
+
+        Give up a while after the deadline: many lines that each take long are as bad as one that takes for ever.
+        """
+        last = time.monotonic() + _PATIENCE
         while True:
             text = self._unread[0][0] if self._unread else clean(self._rest)
             found = first(wanted, text, self._at)
@@ -89,7 +97,7 @@ class Transcript:
                     return None
                 self._at = found[1].end()
                 return found
-            if not self._unread:
+            if not self._unread or (deadline and deadline.expired and time.monotonic() > last):
                 return None
             self.passed += self._unread.popleft()[1]
             self._at = 0

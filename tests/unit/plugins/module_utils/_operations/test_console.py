@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED
+from ansible_collections.vmm.qemu.plugins.module_utils._operations import console_source, console_text
 from support.modules import ModuleFailed, run_module
 from support.timing import no_hang
 
@@ -228,6 +229,31 @@ def test_a_secret_is_shown_nowhere(serve: Serve) -> None:
     assert "the virtual machine has ended" in failed["msg"]
     for word in ("open", "sesame"):
         assert word not in str(failed)
+
+
+def test_many_lines_that_each_take_long_take_no_longer_than_the_task(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = [0]
+
+    def slow(*args: Any) -> None:
+        each[0] += 1
+        time.sleep(0.2)
+
+    monkeypatch.setattr(console_text, "first", slow)
+    log.write_bytes(b"a\n" * 1000)
+    assert "did not show" in failure(lambda: read(log, "x", timeout=0.5))["msg"]
+    assert each[0] < 100
+
+
+def test_nothing_is_typed_where_it_is_not_known_whether_it_shall_not(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console_source, "_CHUNK", 1)
+    log.write_bytes(b"a\n" * 1_000_000 + b"done\n")
+    failed = failure(lambda: read(log, "x", unless="done", timeout=0.5))
+    assert failed["msg"] == f"unless: the log {log} was not read to its end within 0.5 s"
+    assert (failed["changed"], failed["commands"]) == (False, [])
 
 
 def test_a_secret_of_more_lines_than_a_message_has_is_shown_nowhere(serve: Serve) -> None:
