@@ -64,7 +64,7 @@ def newest(
     found = [
         (when, text(one.get("level")))
         for chain in mine
-        for one in mappings(chain.get("backups"))
+        for one in mappings(chain.get("backups"), None)
         if (when := _when(one))
     ]
     if not found:

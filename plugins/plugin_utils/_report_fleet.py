@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterable, List, Mapping
 from ansible_collections.vmm.qemu.plugins.module_utils._monitors import BUSY, UNREACHABLE
 from ansible_collections.vmm.qemu.plugins.plugin_utils import _report_backups as backups
 from ansible_collections.vmm.qemu.plugins.plugin_utils._inventory_hosts import SILENT, path_name
-from ansible_collections.vmm.qemu.plugins.plugin_utils._report_values import mapping, members, text
+from ansible_collections.vmm.qemu.plugins.plugin_utils._report_values import mapping, text
 from ansible_collections.vmm.qemu.plugins.plugin_utils._report_vm import Row, shown
 
 Variables = Mapping[str, Any]
@@ -40,7 +40,7 @@ def rows(askers: Iterable[str], hostvars: Mapping[str, Variables], now: datetime
 
 def _machine(known: Variables, answers: Dict[str, Any], name: str) -> Row:
     """Return what a machine has told, or why it has not."""
-    answer = members(answers.get("machines")).get(name, answers)
+    answer = mapping(mapping(answers.get("machines")).get(name, answers))
     if not answer.get("failed") and isinstance(answer.get("vm"), dict):
         return shown(answer["vm"])
     reason = text(answer.get("msg")) or text(known.get("qemu_reason")) or "it was not asked"

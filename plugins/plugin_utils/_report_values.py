@@ -33,9 +33,9 @@ def mapping(value: Any) -> Dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def mappings(value: Any) -> List[Dict[str, Any]]:
-    """Return the mappings that are in a list."""
-    return [one for one in value[:_MOST] if isinstance(one, dict)] if isinstance(value, list) else []
+def mappings(value: Any, most: int | None = _MOST) -> List[Dict[str, Any]]:
+    """Return the mappings that are in a list; None: be they ever so many, as they are only counted or compared."""
+    return [one for one in value[:most] if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def members(value: Any) -> Dict[str, Dict[str, Any]]:

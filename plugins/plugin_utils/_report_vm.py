@@ -29,13 +29,13 @@ def shown(vm: Dict[str, Any]) -> Row:
     """Return what is shown of a machine that has answered."""
     version, memory = mapping(vm.get("version")), mapping(vm.get("memory"))
     machine, binary = mapping(vm.get("machine")), mapping(vm.get("binary"))
-    slots = [number(one.get("vcpus_count")) or 0 for one in mappings(vm.get("hotpluggable_cpus"))]
+    slots = [number(one.get("vcpus_count")) or 0 for one in mappings(vm.get("hotpluggable_cpus"), None)]
     running = mapping(binary.get("running"))
     return {
         "state": text(mapping(vm.get("status")).get("status")),
         "own_name": text(vm.get("name")),
         "uuid": text(vm.get("uuid")),
-        "cpus": len(mappings(vm.get("cpus"))),
+        "cpus": len(mappings(vm.get("cpus"), None)),
         "most_cpus": sum(slots),
         "memory": (number(memory.get("base_memory")) or 0) + (number(memory.get("plugged_memory")) or 0),
         "plugged": number(memory.get("plugged_memory")) or 0,

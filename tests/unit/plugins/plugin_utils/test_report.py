@@ -172,6 +172,16 @@ def test_what_does_not_answer_is_there_too() -> None:
     assert report.data_of(page([], "Fleet", report.NOW, "", ""))["machines"] == []
 
 
+def test_what_is_many_is_counted_to_the_end() -> None:
+    vm = {**report.machine(1), "cpus": [{"cpu-index": 0}] * 700, "hotpluggable_cpus": [{"vcpus_count": 1}] * 800}
+    machines = report.data_of(made({f"vm{number}": {"vm": vm} for number in range(600)}))["machines"]
+    assert {(one["state"], one["cpus"], one["most_cpus"]) for one in machines} == {("running", 700, 800)}
+    times = [f"2026-11-{day:02d}T{hour:02d}:00:00Z" for day in range(1, 29) for hour in range(24)]
+    many = json.dumps({"backups": [{"time": time, "level": "inc"} for time in times]})
+    found = backups.newest(backups.listed(f"/b/web1\0{many}\0"), {"web1"}, "", DAY, report.NOW)
+    assert found["time"] == times[-1]
+
+
 def test_buses() -> None:
     devices = {
         "rp0": {"driver": "pcie-root-port", "bus": "pcie.0", "addr": "02.0"},
