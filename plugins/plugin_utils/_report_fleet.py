@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Dict, Iterable, List, Mapping
+from typing import Any, Collection, Dict, Iterable, List, Mapping
 
 from ansible_collections.vmm.qemu.plugins.module_utils._monitors import BUSY, UNREACHABLE
 from ansible_collections.vmm.qemu.plugins.plugin_utils import _report_backups as backups
@@ -26,6 +26,7 @@ def rows(askers: Iterable[str], hostvars: Mapping[str, Variables], now: datetime
     for asker in askers:
         told = hostvars[asker]
         answers = mapping(told.get("__report_told"))
+        lists = backups.listed(str(mapping(told.get("__report_listed")).get("stdout", "")))
         for name in told["__report_names"]:
             known = hostvars[name]
             row = {
@@ -34,7 +35,7 @@ def rows(askers: Iterable[str], hostvars: Mapping[str, Variables], now: datetime
                 "socket": text(known["qemu_socket"]),
             }
             row.update(_machine(known, answers, name))
-            found.append({**row, "backup": _backup(told, known, name, row.get("uuid", ""), now)})
+            found.append({**row, "backup": _backup(told, lists, known, name, row.get("uuid", ""), now)})
     return sorted(found, key=lambda row: (row["hypervisor"], row["name"]))
 
 
@@ -54,12 +55,13 @@ def _machine(known: Variables, answers: Dict[str, Any], name: str) -> Row:
     }
 
 
-def _backup(told: Variables, known: Variables, name: str, uuid: str, now: datetime) -> Row | None:
+def _backup(
+    told: Variables, lists: Collection[backups.Listed], known: Variables, name: str, uuid: str, now: datetime
+) -> Row | None:
     """Return ``{time, level, old}``, or ``{reason}`` where it can't be known; None where no backups are known of."""
     output = mapping(told.get("__report_listed"))
     if output.get("skipped") or not output:
         return None
-    lists = backups.listed(str(output.get("stdout", "")))
     every = backups.period(str(told.get("__report_every", "23h")))
     newest = backups.newest(lists, {name, path_name(known["qemu_socket"])}, uuid, every, now)
     if output.get("rc") == 0 or newest["time"]:

@@ -234,6 +234,14 @@ def test_the_newest_backup(output: str, time: str, old: bool) -> None:
     assert (found["time"], found["old"]) == (time, old)
 
 
+def test_the_lists_of_a_hypervisor_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(backups, "_parsed", lambda said: read.append(said) or {})
+    listed = {"rc": 0, "stdout": "/b/vm0\0{}\0/b/vm1\0{}\0"}
+    made({f"vm{number}": {"vm": report.machine(number)} for number in range(5)}, __report_listed=listed)
+    assert len(read) == 2
+
+
 def test_backups_that_can_t_be_read_are_not_none() -> None:
     failed = {"rc": 1, "stdout": "", "stderr": "find: /backup: Permission denied"}
     (one,) = report.data_of(made({"web1": {"vm": report.machine(0)}}, __report_listed=failed))["machines"]
