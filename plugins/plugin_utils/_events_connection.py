@@ -22,6 +22,8 @@ Message = Dict[str, Any]
 
 _LONGEST = 64 << 10
 """Bytes of a message: QEMU's events, and the answers to what is asked here, have some hundred."""
+_MOST_UNASKED = 100
+"""Answers that nobody waits for: QEMU gives those that came too late for the client before, a few."""
 _RETRY_PAUSE = 0.05
 
 
@@ -33,6 +35,7 @@ class Connection(asyncio.Protocol):
         "_reader",
         "_take",
         "_transport",
+        "_unasked",
         "_wanted",
         "descriptor",
         "lost",
@@ -52,6 +55,7 @@ class Connection(asyncio.Protocol):
         self._reader = Reader(_LONGEST)
         self._wanted: str | None = None  # the id of the command that is to be answered; empty: the greeting
         self._answer: asyncio.Future[Message] | None = None
+        self._unasked = 0
         self._transport: asyncio.Transport | None = None
 
     # -- what asyncio calls ------------------------------------------------------------------------------------
@@ -84,6 +88,11 @@ class Connection(asyncio.Protocol):
                 self._take(item)
             elif self._answer is not None and not self._answer.done() and self._is_wanted(item):
                 self._answer.set_result(item)
+            else:
+                self._unasked += 1
+                if self._unasked > _MOST_UNASKED:
+                    self.close(errors.ProtocolError(f"{self.peer}: it answers again and again what nobody has asked"))
+                    return
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""

@@ -98,6 +98,7 @@ HOSTILE: dict[str, tuple[Script, str]] = {
         "broken JSON|longer",
     ),
     "number": (vm(lambda peer: peer.send({"event": "A", "timestamp": {"seconds": 10**400}})), "OverflowError|broken"),
+    "answers": (vm(lambda peer: peer.raw(b"{}\r\n" * 5000)), "what nobody has asked"),
     "state": (vm(status=["running"]), "not answered with a run state"),
     "refuses": (lambda peer: (peer.negotiate(), peer.error(peer.command()), peer.closed()), "query-status"),
     "stops": (lambda peer: (peer.negotiate(), peer.closed()), "no answer within"),
