@@ -129,7 +129,7 @@ def _do(task: Task, script: Script) -> Dict[str, Any]:
     """Return what ``run`` does, once it is known what to do."""
     if script.unless:
         with _source(task) as source:  # by itself, since what was searched is not searched again
-            if _find_now(task, source, script.unless) is not None:
+            if source.find_now(script.unless) is not None:
                 return {"changed": False, "commands": [], **_Talk(task, source, script).told()}
             if task.deadline.expired:
                 raise NotDoneInTime(
@@ -143,17 +143,6 @@ def _do(task: Task, script: Script) -> Dict[str, Any]:
             task.details.update(talk.told())
         commands = script.commands if task.check_mode else task.account.commands
         return {"changed": bool(commands), "commands": commands, **talk.told()}
-
-
-def _find_now(task: Task, source: Source, wanted: Sequence[Wanted]) -> Tuple[int, Any] | None:
-    """Return what comes first of that which shows already, as ``Source.find``."""
-    more = True
-    while more:
-        more = source.look(0.0) and not task.deadline.expired
-        found = source.find(wanted)
-        if found is not None:
-            return found
-    return None
 
 
 class _Talk:
@@ -188,7 +177,7 @@ class _Talk:
     def foresee(self) -> None:
         """Note what matches already."""
         for number, entry in enumerate(self.script.entries):
-            found = self.source.find([entry.wanted]) or _find_now(self.task, self.source, [entry.wanted])
+            found = self.source.find([entry.wanted]) or self.source.find_now([entry.wanted])
             if found is None and not entry.optional:
                 return
             if found is not None:

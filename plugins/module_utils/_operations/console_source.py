@@ -92,6 +92,16 @@ class Source:
         """Return which of them comes first and its match; None: none does."""
         return self.stream.find(wanted, self.task.deadline)
 
+    def find_now(self, wanted: Sequence[Wanted]) -> Tuple[int, Any] | None:
+        """Return what comes first of that which shows already, as ``find``."""
+        more = True
+        while more:
+            more = self.look(0.0) and not self.task.deadline.expired
+            found = self.find(wanted)
+            if found is not None:
+                return found
+        return None
+
     def write(self, data: bytes, deadline: Deadline) -> None:
         """Write to the line. Only a serial socket can."""
         raise NotImplementedError

@@ -275,7 +275,11 @@ def test_a_secret_of_more_lines_than_a_message_has_is_shown_nowhere(serve: Serve
 @pytest.mark.parametrize("size", [5, 5_000_000])
 def test_a_guest_that_does_not_read_what_is_typed(serve: Serve, size: int) -> None:
     done = threading.Event()
-    path = serve(lambda client: print(done.wait(20)))
+
+    def wait(client: socket.socket) -> None:
+        done.wait(20)
+
+    path = serve(wait)
     failed = failure(lambda: read(Path(path), **{"from": "serial"}, expect=None, text="x" * size, timeout=0.5))
     done.set()
     assert failed["msg"] == f"the serial line at {path}: the guest does not read what is typed"
