@@ -72,7 +72,7 @@ options:
   networks:
     description:
       - Networks in order of precedence, such as V(10.0.0.0/8). A guest's lowest address in the first network that it has one in becomes
-        its C(ansible_host). The guest may say any address that it likes. Needs O(guest_agent).
+        its C(ansible_host), but none of its loopback or of a link. The guest may say any address that it likes. Needs O(guest_agent).
     type: list
     elements: str
     default: []

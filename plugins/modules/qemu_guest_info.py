@@ -135,7 +135,7 @@ guest:
       type: list
       elements: dict
 addresses:
-  description: The addresses of all interfaces, without those of loopback and link-local ones, as the guest orders them.
+  description: The IP addresses of all interfaces, without those of loopback and link-local ones, as the guest orders them.
   returned: success, with the subset V(interfaces)
   type: list
   elements: str

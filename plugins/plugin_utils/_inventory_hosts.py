@@ -19,6 +19,7 @@ from typing import Any, Collection, Dict, Iterable, List, Sequence
 from ansible import constants
 
 from ansible_collections.vmm.qemu.plugins.module_utils._monitors import BUSY, UNREACHABLE, path_name
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.values import reachable
 
 Machine = Dict[str, Any]
 
@@ -115,8 +116,12 @@ def variables(machine: Machine, networks: Sequence[str]) -> Dict[str, Any]:
 
 
 def choose_address(interfaces: Sequence[Dict[str, Any]], networks: Sequence[str]) -> str:
-    """Return the guest's lowest address in the first network that it has one in, else an empty text."""
-    addresses = [ipaddress.ip_interface(text).ip for one in interfaces for text in one["addresses"]]
+    """Return the guest's lowest address in the first network that it has one in, else an empty text.
+
+    That of its loopback is every host's own, so that the guest's tasks would run on the controller.
+    """
+    told = [reachable(text.partition("/")[0]) for one in interfaces for text in one["addresses"]]
+    addresses = [ipaddress.ip_address(text) for text in told if text]
     for network in map(ipaddress.ip_network, networks):
         inside = [address for address in addresses if address in network]
         if inside:

@@ -12,6 +12,7 @@ from .._core.coercion import with_underscores
 from .._core.errors import OperationFailed
 from .._core.option import Option
 from .._qmp import errors
+from .._qmp.values import reachable
 from . import guest_agent
 from .info import select
 
@@ -38,9 +39,8 @@ _COMMANDS = {
     "load": "guest-get-load",
     "memory_blocks": "guest-get-memory-blocks",
 }
-_ODD = (TypeError, KeyError, AttributeError, ValueError)
+_ODD = (TypeError, KeyError, AttributeError, ValueError, OverflowError, RecursionError)
 """What an answer of another form than the agent's makes of itself: whoever rules the guest can send one."""
-_NOBODY_ELSES = ("127.", "fe80:", "169.254.")
 
 
 def run(task: Task) -> Dict[str, Any]:
@@ -87,4 +87,4 @@ def _plain(name: str, told: Any) -> Any:
 def addresses(interfaces: List[Dict[str, Any]]) -> List[str]:
     """Return the addresses by which others may reach the guest: not those of loopback, and no link-local ones."""
     every = [at["ip_address"] for interface in interfaces for at in interface.get("ip_addresses", [])]
-    return [address for address in every if not address.lower().startswith(_NOBODY_ELSES) and address != "::1"]
+    return [address for address in map(reachable, every) if address]

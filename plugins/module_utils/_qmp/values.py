@@ -68,3 +68,19 @@ def parse_bool(value: Any) -> bool:
         if text in TRUE or text in FALSE:
             return text in TRUE
     raise ValueError(f"{value!r} is neither true nor false")
+
+
+def reachable(text: Any) -> str:
+    """Return the IP address that a guest has told, empty where it is not one by which others may reach the guest.
+
+    That is no other text (an option of ssh, say), no address of loopback or of a link, and none that stands for many.
+    """
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address(text if isinstance(text, str) and "%" not in text else "")
+    except ValueError:
+        return ""
+    meant = getattr(address, "ipv4_mapped", None) or address
+    nobody_elses = meant.is_loopback or meant.is_link_local or meant.is_unspecified or meant.is_multicast
+    return "" if nobody_elses else str(address)

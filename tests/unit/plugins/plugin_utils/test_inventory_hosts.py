@@ -108,12 +108,23 @@ def guest(*addresses: str) -> list[dict[str, Any]]:
         (["10.0.0.0/8"], "10.0.0.9"),
         (["172.16.0.0/12", "192.168.0.0/16", "10.0.0.0/8"], "192.168.1.2"),
         (["2001:db8::/32"], "2001:db8::7"),
-        (["::/0"], "::1"),
+        (["::/0"], "2001:db8::7"),  # the loopback is the controller's own
+        (["0.0.0.0/0"], "10.0.0.9"),
+        (["127.0.0.0/8"], ""),
         (["172.16.0.0/12"], ""),
     ],
 )
 def test_an_address_is_chosen_by_network(networks: list[str], chosen: str) -> None:
-    interfaces = guest("127.0.0.1/8", "::1/128", "10.0.0.90/8", "10.0.0.9/8", "192.168.1.2/24", "2001:db8::7/64")
+    interfaces = guest(
+        "127.0.0.1/8",
+        "::1/128",
+        "10.0.0.90/8",
+        "10.0.0.9/8",
+        "192.168.1.2/24",
+        "2001:db8::7/64",
+        "0.0.0.0/0",
+        "fe80::1%-x/64",
+    )
     assert hosts.choose_address(interfaces, networks) == chosen
     told = hosts.variables({**machine("web"), "interfaces": interfaces}, networks)
     assert told.get("ansible_host", "") == chosen and told["qemu_interfaces"] == interfaces

@@ -33,6 +33,29 @@ def test_what_is_asked_for_is_told_as_unavailable(odd: Any, tmp_path: Path) -> N
         assert known or told["unavailable"][name] == f"the guest's agent has no valid answer to {command}"
 
 
+@pytest.mark.parametrize("odd", [10**400, [[]] * 2])
+def test_a_value_that_can_not_be_counted_with(odd: Any, tmp_path: Path) -> None:
+    deep: Any = []
+    for _level in range(900):
+        deep = [deep]
+    with FakeAgent(tmp_path / "agent", answers={"guest-get-time": odd, "guest-get-fsinfo": deep}) as agent:
+        told = run_module(
+            agent.path, "qemu_guest_info", gather_subset=["!all", "!min", "time", "filesystems", "frozen"]
+        )
+    # how deep is too deep is Python's affair
+    assert told["guest"]["time"] is None and told["guest"]["frozen"] is False
+    assert told["unavailable"]["time"] == "the guest's agent has no valid answer to guest-get-time"
+
+
+def test_an_address_is_nothing_else(tmp_path: Path) -> None:
+    own = ["127.0.0.2", "::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1", "0.0.0.0", "169.254.1.1", "fe90::1", "ff02::1", 7]
+    texts = ["-oProxyCommand=id", "", "{{ 1 }}", "10.0.0.1/24", "2001:db8::7%-x", *own, "192.0.2.7", "2001:DB8::7"]
+    interfaces = [{"name": "eth0", "ip-addresses": [{"ip-address": text, "prefix": 8} for text in texts]}]
+    with FakeAgent(tmp_path / "agent", answers={"guest-network-get-interfaces": interfaces}) as agent:
+        told = run_module(agent.path, "qemu_guest_info", gather_subset=["!all", "!min", "interfaces"])
+    assert told["addresses"] == ["192.0.2.7", "2001:db8::7"]
+
+
 @pytest.mark.parametrize("began", [None, {}, {"pid": "x"}, {"pid": [1]}])
 def test_a_program_that_may_have_been_started(began: Any, tmp_path: Path) -> None:
     with FakeAgent(tmp_path / "agent", answers={"guest-exec": began}) as agent, pytest.raises(ModuleFailed) as failed:
