@@ -37,7 +37,7 @@ _GENERAL = {"run", "qmp", "monitor", "mon", "sock", "socket", "events"}
 _SUFFIX = re.compile(r"\.(qmp|sock|socket|monitor|mon|events)$")
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
 _MOST = 64
-"""Interfaces of a guest, and addresses of an interface."""
+"""Interfaces of a guest, addresses of an interface, and characters of its name."""
 
 
 def read_all(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -177,8 +177,8 @@ def interfaces(told: Any) -> List[Dict[str, Any]]:
         addresses = [_address(address) for address in _dicts(one.get("ip-addresses"))]
         found.append(
             {
-                "name": _text(one, "name"),
-                "mac": _text(one, "hardware-address"),
+                "name": _text(one, "name")[:_MOST],
+                "mac": _text(one, "hardware-address")[:_MOST],
                 "addresses": [address for address in addresses if address],
             }
         )

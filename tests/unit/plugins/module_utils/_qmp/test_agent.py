@@ -17,6 +17,7 @@ import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import agent, errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+from support.fake_agent import FakeAgent
 
 
 def test_a_socket_full_of_questions_is_a_time_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,3 +127,13 @@ def test_a_command_that_nobody_reads_was_not_run(tmp_path: Path) -> None:
                 client.execute("guest-exec", Deadline(0.5), input_data="x" * (8 << 20))
             assert raised.value.phase == "write"
         gone.set()
+
+
+def test_an_answer_of_too_many_values_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may take a hundred bytes of the host's memory, and two of the guest's."""
+    monkeypatch.setattr(agent, "_MOST_VALUES", 3)
+    answers = {"guest-info": [1, 2, 3, 4], "guest-get-time": [1, 2]}
+    with FakeAgent(tmp_path / "qga", answers=answers) as fake, agent.Agent(fake.path, Deadline(60.0)) as client:
+        with pytest.raises(errors.ProtocolError, match="what is not a reply"):
+            client.execute("guest-info", Deadline(60.0))
+        assert client.execute("guest-get-time", Deadline(60.0)) == [1, 2]
