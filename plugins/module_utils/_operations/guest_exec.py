@@ -95,7 +95,9 @@ def _program(params: Dict[str, Any]) -> List[str]:
         words = {f"argv[{place}]": word for place, word in enumerate(argv)}
         if not argv or not argv[0]:
             raise Refusal("argv: it is empty, or its first word is, which names the program")
-    for where, word in {**words, "chdir": params["chdir"] or ""}.items():
+    for name in ("chdir", "creates", "removes"):
+        words[name] = params[name] or ""
+    for where, word in words.items():
         _check_word(where, word)
     return ["/bin/sh", "-c", _CHDIR, "sh", params["chdir"], *argv] if params["chdir"] else argv
 
@@ -103,12 +105,19 @@ def _program(params: Dict[str, Any]) -> List[str]:
 def _check_word(where: str, word: str) -> None:
     if "\0" in word:
         raise Refusal(f"{where}: it holds a zero byte, which no program can be given")
-    size = len(word.encode(errors="surrogateescape"))
+    size = len(_encoded(where, word))
     if size > LONGEST_WORD:
         raise Refusal(
             f"{where}: it has {size} bytes, and Linux takes {LONGEST_WORD} as one word: give it to the program by stdin (with "
             "argv: [/bin/sh] a script)"
         )
+
+
+def _encoded(where: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Refusal(f"{where}: it is not text in UTF-8, and the agent takes no other") from None
 
 
 def _environment(params: Dict[str, Any]) -> Dict[str, str]:
@@ -125,7 +134,7 @@ def _stdin(params: Dict[str, Any]) -> bytes | None:
     text = params["stdin"]
     if text is None:
         return None
-    data: bytes = (text + "\n" * (params["stdin_add_newline"] and not text.endswith("\n"))).encode()
+    data = _encoded("stdin", text + "\n" * (params["stdin_add_newline"] and not text.endswith("\n")))
     if len(data) > LONGEST_INPUT:
         raise Refusal(f"stdin: it has {len(data)} bytes, and the agent takes {LONGEST_INPUT}")
     return data

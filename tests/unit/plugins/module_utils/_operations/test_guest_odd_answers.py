@@ -78,3 +78,19 @@ def test_a_file_without_an_end(tmp_path: Path) -> None:
         fake.path, Deadline(30.0)
     ) as agent, pytest.raises(errors.ProtocolError, match="sends nothing, and does not come to the end"):
         guest.fetch(agent, "/file", io.BytesIO(), Deadline(30.0))
+
+
+@pytest.mark.parametrize(
+    ("option", "where"),
+    [
+        ({"argv": ["a\ud800"]}, "argv[0]"),
+        ({"cmd": "a\udcff"}, "cmd"),
+        ({"argv": ["true"], "creates": "\ud800"}, "creates"),
+        ({"argv": ["true"], "stdin": "a\udcff"}, "stdin"),
+        ({"argv": ["true"], "environment": {"a": "\ud800"}}, "environment.a"),
+    ],
+)
+def test_what_is_no_text_is_not_sent(option: dict[str, Any], where: str, tmp_path: Path) -> None:
+    with FakeAgent(tmp_path / "agent") as agent, pytest.raises(ModuleFailed) as failed:
+        run_module(agent.path, "qemu_guest_exec", **option)
+    assert str(failed.value) == f"{where}: it is not text in UTF-8, and the agent takes no other" and not agent.asked
