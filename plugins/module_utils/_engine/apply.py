@@ -123,9 +123,12 @@ def execute_step(step: Step, vm: VM, deadline: Deadline) -> None:
 
 
 def _undo_step(step: Step, vm: VM, deadline: Deadline) -> None:
-    """Perform a step that takes another one back: it counts with that one, and not by itself."""
+    """Perform a step that takes another one back: it counts with that one, and not by itself.
+
+    A signal that comes now acts when all is taken back.
+    """
     try:
-        execute_step(step, vm, deadline)
+        _wait_for_end(step, vm, deadline, _send_until_accepted(step, vm, deadline))
     finally:
         vm.account.drop(step)
 

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Pending, Refusal
+from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan, PlanFailed
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step, Wait
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM
@@ -148,6 +150,26 @@ def test_a_removal_that_a_task_was_stopped_in_is_taken_back_where_it_has_gone() 
     with pytest.raises(KeyboardInterrupt):
         apply(Plan([delete("a"), delete("b", still_needed=there("b"))]), vm)
     assert (set(qemu.things), account(vm)) == ({"a", "b"}, [])
+
+
+def test_a_signal_while_a_failed_plan_is_taken_back_cuts_nothing_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    vm, qemu = stub_vm({"old": {}})
+    qemu.refuse["thing-add", "b"] = REFUSED
+    execute, came = qemu.execute, []
+
+    def stopped(name: str, *args: Any, **more: Any) -> Any:
+        if name == "thing-del" and len(qemu.sent) == 3:  # the first that takes back
+            signal.raise_signal(signal.SIGTERM)
+        return execute(name, *args, **more)
+
+    monkeypatch.setattr(qemu, "execute", stopped)
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
+    try:
+        with interruptible():
+            failed = fail(vm, delete("old"), add("a"), add("b"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (set(qemu.things), failed.stuck, came) == ({"old"}, [], [signal.SIGTERM])
 
 
 @pytest.mark.parametrize("error", UNKNOWN, ids=["lost", "late"])
