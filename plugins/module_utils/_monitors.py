@@ -21,6 +21,8 @@ from ._qmp.deadline import Deadline
 from ._qmp.session import QMPSession
 
 if TYPE_CHECKING:
+    from ._qmp.deadline import Stop
+
     Machine = Dict[str, Any]
 
 BUSY, UNREACHABLE = "busy", "unreachable"
@@ -40,14 +42,14 @@ _MOST = 64
 """Interfaces of a guest, addresses of an interface, and characters of its name."""
 
 
-def read_all(request: Dict[str, Any]) -> Dict[str, Any]:
+def read_all(request: Dict[str, Any], stop: Stop | None = None) -> Dict[str, Any]:
     """Return ``machines``, a dictionary for each monitor, and the globs that match none as ``unmatched``.
 
     ``request``: ``sockets``, which are addresses and globs, ``connect_timeout``, ``timeout`` for all of it (seconds), and
-    ``guest_agent``, whether agents are asked for the guests' interfaces.
+    ``guest_agent``, whether agents are asked for the guests' interfaces. ``stop`` ends it early.
     """
     addresses, unmatched = find(request["sockets"])
-    deadline = Deadline(request["timeout"])
+    deadline = Deadline(request["timeout"], stop)
 
     def read(address: str) -> Machine:
         return {"socket": address, **_read(address, request, deadline)}
@@ -94,6 +96,11 @@ def _socket(path: str) -> Tuple[int, int] | None:
 
 def _read(address: str, request: Dict[str, Any], deadline: Deadline) -> Machine:
     """Return what is known of the machine at a monitor; never raise: one VM is no reason to lose the others."""
+    if deadline.expired:
+        return {
+            "status": UNREACHABLE,
+            "reason": f"{address}: the {deadline.seconds:.4g} s for all monitors were over before its turn",
+        }
     try:
         machine, agent = _ask(address, request, deadline)
     except errors.MonitorBusy as exc:

@@ -97,4 +97,4 @@ def read_hypervisors(
 
 
 def _read_here(request: dict[str, Any], deadline: Deadline) -> Answer:
-    return read_all({**request, "timeout": deadline.remaining()})
+    return read_all({**request, "timeout": deadline.remaining()}, deadline.stop)

@@ -20,6 +20,7 @@ from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
 
+from ansible_collections.vmm.qemu.plugins.module_utils._host.child import killed_by
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.plugin_utils import _runner_bundle
 from ansible_collections.vmm.qemu.plugins.plugin_utils._inventory_hosts import Unreachable
@@ -156,7 +157,8 @@ class _Host:
             try:
                 with subprocess.Popen(ssh, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as process:
                     try:
-                        output, _none = process.communicate(data, timeout=deadline.remaining())
+                        with killed_by(deadline, process):
+                            output, _none = process.communicate(data, timeout=deadline.remaining())
                     except BaseException:
                         process.kill()
                         raise

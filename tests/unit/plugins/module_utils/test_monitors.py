@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils import _monitors
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Stop
 from support.fake_agent import FakeAgent
 from support.fakeqmp import FakeQMP, Peer
 
@@ -104,6 +105,17 @@ def test_what_does_not_answer_is_told_apart(place: Path) -> None:
         assert [one["status"] for one in found] == ["unreachable", "unreachable", "busy", "unreachable"]
         assert "not a QMP monitor" in found[1]["reason"]
         assert found[2]["client"]["pid"] > 0
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_what_is_not_asked_in_time_is_not_said_to_be_busy(place: Path, stopped: bool) -> None:
+    stop = Stop()
+    if stopped:
+        stop.call()
+    with served() as fake:
+        asked = {"sockets": [fake.address], "connect_timeout": 60.0, "timeout": 60.0 if stopped else 1e-9}
+        (found,) = _monitors.read_all({**asked, "guest_agent": False}, stop)["machines"]
+    assert (found["status"], "before its turn" in found["reason"]) == ("unreachable", True)
 
 
 def with_agent(path: str, name: str = "org.qemu.guest_agent.0") -> FakeQMP:

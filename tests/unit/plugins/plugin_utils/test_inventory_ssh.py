@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def program(path: Path, text: str) -> str:
     return str(path)
 
 
-def read(tmp_path: Path, ssh: str = SSH, timeout: float = 120.0, **variables: Any) -> dict[str, Any]:
+def read(tmp_path: Path, ssh: str = SSH, timeout: float | Deadline = 120.0, **variables: Any) -> dict[str, Any]:
     known = {
         "inventory_hostname": "hv1",
         "ansible_host": "10.0.0.1",
@@ -50,7 +52,7 @@ def read(tmp_path: Path, ssh: str = SSH, timeout: float = 120.0, **variables: An
         **variables,
     }
     (reader,) = _inventory_ssh.readers([known], DataLoader())
-    return reader(REQUEST, Deadline(timeout))
+    return reader(REQUEST, timeout if isinstance(timeout, Deadline) else Deadline(timeout))
 
 
 def test_the_code_is_brought_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +94,19 @@ def test_one_that_hangs_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="has not answered within 2 s"):
         read(tmp_path, "#!/bin/sh\necho $$ > {told}; exec sleep 600", 2.0)
     assert not Path("/proc", (tmp_path / "told").read_text().strip()).exists()
+
+
+def test_one_that_hangs_is_given_up_when_ansible_is_told_to_end(tmp_path: Path) -> None:
+    deadline = Deadline(600.0)
+
+    def cancel() -> None:
+        while not (tmp_path / "told").exists():
+            time.sleep(0.01)
+        deadline.cancel()
+
+    threading.Thread(target=cancel, daemon=True).start()
+    with pytest.raises(Unreachable):
+        read(tmp_path, "#!/bin/sh\necho $$ > {told}; exec sleep 600", deadline)
 
 
 ONE = {"socket": "/q", "status": "running"}
