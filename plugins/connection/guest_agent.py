@@ -99,6 +99,7 @@ guests:
 import contextlib
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -246,16 +247,15 @@ class Connection(ConnectionBase):
             guest.put(agent, source, out_path, _FOREVER)
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
-        """Copy a file out of the guest."""
+        """Copy a file out of the guest. One that is here already stays where that fails."""
         super().fetch_file(in_path, out_path)
         Display().vvv(f"FETCH {in_path} TO {out_path}", host=self._where)
-        try:
-            with self._asked(f"fetch {in_path}") as agent, open(out_path, "wb") as target:
-                guest.fetch(agent, in_path, target, _FOREVER)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(out_path)
-            raise
+        beside = os.path.dirname(out_path) or "."
+        with self._asked(f"fetch {in_path}") as agent, tempfile.TemporaryFile(dir=beside) as whole:
+            guest.fetch(agent, in_path, whole, _FOREVER)
+            whole.seek(0)
+            with open(out_path, "wb") as target:
+                shutil.copyfileobj(whole, target)
 
     def reset(self) -> None:
         """Begin anew with the next command: nothing is left of what was asked before."""
