@@ -143,9 +143,9 @@ def _followed(agent: Agent, pid: int, program: str, deadline: Deadline) -> Ended
 
 
 def shell(cmd: str, stdin: bytes | None) -> tuple[list[str], bytes | None]:
-    """Return what runs a line of any length by the guest's shell: the program, and what it reads."""
+    """Return what runs a line of any length and encoding by the guest's shell: the program, and what it reads."""
     line = cmd.encode(errors="surrogateescape")
-    if len(line) <= LONGEST_WORD:
+    if len(line) <= LONGEST_WORD and line == cmd.encode(errors="replace"):  # the agent takes words in UTF-8 alone
         return ["/bin/sh", "-c", cmd], stdin
     # the mark at its end keeps newlines there
     read = f'c=$(head -c {len(line)}; echo .); eval "${{c%.}}"'

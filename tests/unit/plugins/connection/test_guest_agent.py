@@ -14,6 +14,7 @@ from ansible.errors import AnsibleError
 from ansible.playbook.play_context import PlayContext
 
 from ansible_collections.vmm.qemu.plugins.connection.guest_agent import Connection
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import guest
 from support.fake_agent import FakeAgent
 
 LOOKED = {"guest-exec": {"pid": 1}, "guest-exec-status": {"exited": True, "exitcode": 0}, "guest-file-open": 5}
@@ -49,3 +50,10 @@ def test_a_file_that_is_fetched_is_replaced(tmp_path: Path) -> None:
     with FakeAgent(tmp_path / "agent", answers=answers) as agent:
         connected(agent).fetch_file("/etc/shadow", str(link))
     assert (kept.read_text(), kept.stat().st_mode & 0o777, link.is_symlink()) == ("x", 0o640, True)
+
+
+def test_a_line_that_is_not_text_goes_another_way() -> None:
+    """The agent takes text in UTF-8 alone, and a file's name may be of any bytes."""
+    assert guest.shell("cat é", b"in") == (["/bin/sh", "-c", "cat é"], b"in")
+    (shell, option, reads), stdin = guest.shell("cat \udcff", b"in")
+    assert (shell, option, stdin) == ("/bin/sh", "-c", b"cat \xffin") and "head -c 5;" in reads
