@@ -90,7 +90,8 @@ def _is_machine(one: Any) -> bool:
     told = dict(one)
     client, interfaces = told.pop("client", {"name": "", "pid": 0}), told.pop("interfaces", [])
     return (
-        {"socket", "status"} <= set(told) <= _MEMBERS
+        isinstance(one, dict)  # not pairs, which make one
+        and {"socket", "status"} <= set(told) <= _MEMBERS
         and _texts(list(told.values()))
         and set(client) == {"name", "pid"}
         and isinstance(client["name"], str)

@@ -79,8 +79,8 @@ def _ask_once(
         if line.startswith(f"{mark} "):
             try:
                 value = json.loads(line.split(" ", 2)[2])
-            except (IndexError, ValueError):
-                continue  # cut off
+            except (IndexError, ValueError, RecursionError):
+                continue  # cut off, or of a host in other hands
             word = line.split(" ", 2)[1]
     lines = (done["stderr"] or done["stdout"]).splitlines()
     told = [line for line in lines if not line.startswith(("debug", "OpenSSH_"))]  # what ssh adds at -v

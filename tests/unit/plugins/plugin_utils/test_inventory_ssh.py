@@ -119,6 +119,7 @@ ONE = {"socket": "/q", "status": "running"}
         {"machines": []},
         {"machines": 7},
         {"machines": [], "unmatched": [7]},
+        {"machines": [[*ONE.items()]], "unmatched": []},
         *({"machines": [one], "unmatched": []} for one in (7, {"socket": 7}, {**ONE, "name": 7}, {**ONE, "x": "y"})),
         *({"machines": [{**ONE, "client": one}], "unmatched": []} for one in (7, {}, {"name": "x", "pid": "{{ 1 }}"})),
         *(
@@ -135,3 +136,13 @@ print(json.loads(request)["mark"], "result", {json.dumps(answer)!r})
 """
     with pytest.raises(Unreachable, match="not a valid list of monitors"):
         read(tmp_path, ssh.replace("{", "{{").replace("}", "}}"))
+
+
+def test_an_answer_without_an_end(tmp_path: Path) -> None:
+    ssh = f"""#!{sys.executable}
+import json, sys
+request = sys.stdin.buffer.read()[{len(_runner_bundle.STUB)}:].splitlines()[0]
+print(json.loads(request)["mark"], "result", "[" * 100_000)
+"""
+    with pytest.raises(Unreachable):
+        read(tmp_path, ssh)
