@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-"""Ctrl-C and SIGTERM as an exception, so that what was begun is taken back.
+"""Ctrl-C, SIGTERM and the end of a task's "timeout" as an exception, so that what was begun is taken back.
 
 Python lets a signal act between any two steps of the program, so also between a command and the ``try`` that would take it back.
 So the engine keeps signals back (``held``) from the first step of a plan to the end of its task, and hears them (``heard``) only
@@ -45,7 +45,7 @@ _signals = _Signals()
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into KeyboardInterrupt in here, so that what was begun is taken back; then let them act.
+    """Turn these signals into KeyboardInterrupt in here, so that what was begun is taken back; then let them act.
 
     Later ones count for nothing: after a Ctrl-C Ansible sends its workers SIGTERM at once, and taking back has an end of
     its own. Does nothing outside of the main thread, nor to a signal that is ignored.
@@ -55,8 +55,10 @@ def interruptible() -> Iterator[None]:
         yield
         return
     outer, mine = _signals, _Signals()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    if not callable(before.get(signal.SIGALRM)):  # no task's "timeout"
+        before.pop(signal.SIGALRM, None)
     try:
         _signals = mine
         for number in before:

@@ -73,6 +73,29 @@ def test_a_task_timeout_does_not_cut_it_short(heard: list[int]) -> None:
     assert signal.alarm(0) == 0
 
 
+def test_a_task_timeout_that_comes_first_is_kept_back_too() -> None:
+    class TimedOut(BaseException):
+        pass
+
+    def on_alarm(number: int, frame: Any) -> None:
+        raise TimedOut
+
+    reached = False
+    signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        with pytest.raises(TimedOut), interruptible(), held():
+            signal.raise_signal(signal.SIGALRM)
+            reached = True
+            with let_through():
+                pytest.fail("it was lost")
+        assert reached and signal.getsignal(signal.SIGALRM) is on_alarm
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        with interruptible():
+            assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
 def test_outside_of_the_main_thread(heard: list[int]) -> None:
     def work() -> None:
         with interruptible():
