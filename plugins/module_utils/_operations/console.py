@@ -24,7 +24,7 @@ from .._qmp.deadline import Deadline
 from .console_keys import chords, typed
 from .console_screen import Screen
 from .console_source import Log, Serial
-from .console_text import Wanted, hide
+from .console_text import Wanted, hide, hide_part
 
 if TYPE_CHECKING:
     from .._core.task import Task
@@ -243,9 +243,10 @@ class _Talk:
 
     def _note(self, number: int, match: Any) -> None:
         """Note that an entry has come."""
-        self.matched.append(
-            {"entry": number, "match": match.group(), "groups": list(match.groups()), "groupdict": match.groupdict()}
-        )
+        groups = [hide_part(group, self._secrets) for group in match.groups()]
+        named = {name: groups[place - 1] for name, place in match.re.groupindex.items()}
+        found = {"match": hide_part(match.group(), self._secrets), "groups": groups, "groupdict": named}
+        self.matched.append({"entry": number, **found})
 
     def _send(self, sends: Sequence[Sending]) -> None:
         """Type it. What is entered in the account is what has been begun."""

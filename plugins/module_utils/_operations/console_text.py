@@ -202,6 +202,16 @@ def hide(lines: Sequence[str], secrets: Sequence[str]) -> List[str]:
     return [_masked(line, mark) for line, mark in zip(lines, marks)]
 
 
+def hide_part(text: str | None, secrets: Sequence[str]) -> str | None:
+    """Return what an expression has found without the secrets, and nothing of it where it may be a part of one."""
+    if text is None:
+        return None
+    packed = "".join(text.split())
+    if len(packed) > 2 and any(packed in "".join(secret.split()) for secret in secrets):
+        return REDACTED
+    return "\n".join(hide(text.split("\n"), secrets))
+
+
 def _masked(line: str, mark: bytearray) -> str:
     shown = "".join("\0" if hidden else char for char, hidden in zip(line, mark))
     return re.sub(r"\x00+(?:\s+\x00+)*", REDACTED, shown)

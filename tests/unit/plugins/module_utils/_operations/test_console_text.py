@@ -23,6 +23,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._operations.console_text 
     Wanted,
     clean,
     hide,
+    hide_part,
 )
 
 SEED = 4711
@@ -175,3 +176,18 @@ def test_keys() -> None:
     for call, message in wrong:
         with pytest.raises(Refusal, match=message):
             call()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (None, None),
+        ("", ""),
+        ("login: ada", "login: ada"),
+        ("key=topsecret!", f"key={REDACTED}!"),
+        ("psecr", REDACTED),
+        ("top\nsecret", f"{REDACTED}\n"),
+    ],
+)
+def test_what_an_expression_found_shows_no_part_of_a_secret(text: str | None, shown: str | None) -> None:
+    assert (hide_part(text, ["topsecret"]) or "").rstrip("\n") == (shown or "").rstrip("\n")
