@@ -14,6 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.agent import wait_for_agent
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.errors import QMPError
 from support.timing import until
 from support.vm import BED
 
@@ -43,6 +46,7 @@ class GuestAgent:
         self.directory = Path(tempfile.mkdtemp(prefix="bed-agent-", dir="/tmp"))
         self.directory.chmod(0o777)
         self._path = str(self.directory / "qga")
+        self._paused = False
         own = self.directory / "qemu-ga"
         shutil.copyfile(program, own)
         own.chmod(0o755)
@@ -70,8 +74,18 @@ class GuestAgent:
     @property
     def path(self) -> str:
         """Its socket, when it listens there: it does not while it has a client, and until it sees that one leave."""
-        until(self._listens)
+        if not self._paused:
+            until(self._answers)
+            until(self._listens)
         return self._path
+
+    def _answers(self) -> bool:
+        """Whether it does: after a client that has left with something unread it still listens, ends, and begins anew."""
+        try:
+            wait_for_agent(self._path, Deadline(10.0))
+        except QMPError:
+            return False
+        return True
 
     def _listens(self) -> bool:
         assert self._process.poll() is None, "qemu-ga has ended"
@@ -86,9 +100,12 @@ class GuestAgent:
 
     def pause(self) -> None:
         """Stop it: it takes nothing, and does later what it is asked meanwhile."""
+        self._paused = True
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
+        """Let it do all that."""
+        self._paused = False
         os.kill(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:
