@@ -47,15 +47,19 @@ class GuestAgent:
         self.directory.chmod(0o777)
         self._path = str(self.directory / "qga")
         self._paused = False
-        own = self.directory / "qemu-ga"
-        shutil.copyfile(program, own)
-        own.chmod(0o755)
-        # -r: a client that leaves before it has read all would end the agent, which has a socket here and no VM's port
-        listen = ["-r", "-m", "unix-listen", "-p", self._path]
+        self._program = self.directory / "qemu-ga"
+        shutil.copyfile(program, self._program)
+        self._program.chmod(0o755)
+        self._blocked = ",".join([*NEVER, *blocked])
+        self._start()
+        until(self._listens)
+
+    def _start(self) -> None:
+        listen = ["-m", "unix-listen", "-p", self._path]
         state = ["-t", str(self.directory), "-f", str(self.directory / "pid")]
         root = os.getuid() == 0
         self._process = subprocess.Popen(
-            [str(own), *listen, *state, "-b", ",".join([*NEVER, *blocked])],
+            [str(self._program), *listen, *state, "-b", self._blocked],
             env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"},
             cwd="/",
             user=NOBODY if root else None,
@@ -63,7 +67,6 @@ class GuestAgent:
             extra_groups=[] if root else None,
             start_new_session=True,
         )
-        until(self._listens)
 
     def __enter__(self) -> GuestAgent:
         return self
@@ -80,7 +83,13 @@ class GuestAgent:
         return self._path
 
     def _answers(self) -> bool:
-        """Whether it does: after a client that has left with something unread it still listens, ends, and begins anew."""
+        """Whether it does; it is started again if it has ended.
+
+        One that has a socket here, and not a VM's port, ends when a client leaves with something unread, or aborts (in
+        ga_channel_client_add) when the next one comes at that moment.
+        """
+        if self._process.poll() is not None:
+            self._start()
         try:
             wait_for_agent(self._path, Deadline(10.0))
         except QMPError:
@@ -88,7 +97,6 @@ class GuestAgent:
         return True
 
     def _listens(self) -> bool:
-        assert self._process.poll() is None, "qemu-ga has ended"
         lines = Path("/proc/net/unix").read_bytes().split(b"\n")  # the names of others' sockets are any bytes
         mine = [line.split() for line in lines if line.endswith(f" {self._path}".encode())]
         return any(words[3] == b"00010000" for words in mine)
