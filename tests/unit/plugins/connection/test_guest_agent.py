@@ -35,8 +35,11 @@ def connected(agent: FakeAgent) -> Connection:
 def test_a_file_that_was_fetched_before_stays(read: Any, refused: dict[str, str], tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.write_text("of yesterday")
-    answers, fails = {**LOOKED, "guest-file-read": read}, pytest.raises(AnsibleError, match="fetch /etc/shadow")
-    with FakeAgent(tmp_path / "agent", refused, answers=answers) as agent, fails:
+    answers = {**LOOKED, "guest-file-read": read}
+    with (
+        FakeAgent(tmp_path / "agent", refused, answers=answers) as agent,
+        pytest.raises(AnsibleError, match="fetch /etc/shadow"),
+    ):
         connected(agent).fetch_file("/etc/shadow", str(kept))
     assert kept.read_text() == "of yesterday" and {path.name for path in tmp_path.iterdir()} == {"agent", "kept"}
 
