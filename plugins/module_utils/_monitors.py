@@ -102,7 +102,7 @@ def _read(address: str, request: Dict[str, Any], deadline: Deadline) -> Machine:
             "reason": f"{address}: the {deadline.seconds:.4g} s for all monitors were over before its turn",
         }
     try:
-        machine, agent = _ask(address, request, deadline)
+        machine, agent, user = _ask(address, request, deadline)
     except errors.MonitorBusy as exc:
         state = UNREACHABLE if exc.taken else BUSY
         client = {"client": {"pid": exc.holder[0], "name": exc.holder[1]}} if exc.holder else {}
@@ -112,12 +112,15 @@ def _read(address: str, request: Dict[str, Any], deadline: Deadline) -> Machine:
     except Exception as exc:
         return {"status": UNREACHABLE, "reason": f"{address}: {type(exc).__name__}: {exc}"}
     if agent:
-        machine.update(_ask_agent(agent, Deadline(min(request["connect_timeout"], deadline.remaining() or 0.0))))
+        machine.update(_ask_agent(agent, user, Deadline(min(request["connect_timeout"], deadline.remaining() or 0.0))))
     return machine
 
 
-def _ask(address: str, request: Dict[str, Any], deadline: Deadline) -> Tuple[Machine, str]:
-    """Return what the monitor tells, and the agent's socket where that is wanted. Raise QMPError."""
+def _ask(address: str, request: Dict[str, Any], deadline: Deadline) -> Tuple[Machine, str, int | None]:
+    """Return what the monitor tells, and where that is wanted the agent's socket; and whose monitor it is. Raise QMPError.
+
+    One on TCP, whose paths may be those of another host, names no agent.
+    """
     seconds = request["connect_timeout"]
     session = QMPSession.connect(
         address, timeout=seconds, deadline=deadline, read_only=True, max_reply=_MAX_REPLY, oob=False
@@ -133,8 +136,10 @@ def _ask(address: str, request: Dict[str, Any], deadline: Deadline) -> Tuple[Mac
         }
         if not re.fullmatch("[a-z-]{1,40}", machine["status"]):
             raise errors.ProtocolError(f"{address}: query-status was not answered with a run state")
-        agent = _agent_socket(session, limit) if request["guest_agent"] else ""
-        return {name: told for name, told in {**machine, "agent": agent}.items() if told not in ("", _NO_UUID)}, agent
+        user = session.user
+        agent = _agent_socket(session, limit) if request["guest_agent"] and user is not None else ""
+        told = {name: said for name, said in {**machine, "agent": agent}.items() if said not in ("", _NO_UUID)}
+        return told, agent, user
     finally:
         session.close(grace=seconds)
 
@@ -166,12 +171,12 @@ def _agent_socket(session: QMPSession, limit: Deadline) -> str:
     return ""
 
 
-def _ask_agent(address: str, deadline: Deadline) -> Machine:
+def _ask_agent(address: str, user: int | None, deadline: Deadline) -> Machine:
     """Return the guest's ``interfaces``, or ``agent_reason``, why it does not tell."""
     from ._qmp.agent import Agent
 
     try:
-        with Agent(address, deadline) as agent:
+        with Agent(address, deadline, user=user) as agent:
             return {"interfaces": interfaces(agent.execute("guest-network-get-interfaces", deadline))}
     except errors.QMPError as exc:
         return {"agent_reason": str(exc)}

@@ -11,7 +11,7 @@ import os
 
 from . import errors
 from .address import parse
-from .connection import open_socket, pause
+from .connection import open_socket, pause, peer_user
 from .deadline import Limit
 
 TYPE_CHECKING = False
@@ -73,10 +73,12 @@ class Agent:
         tls: Mapping[str, Any] | None = None,
         name: str = "",
         patience: float | None = None,
+        user: int | None = None,
     ) -> None:
         """Connect to an address, or take a connected socket, called ``name``; return when the agent behind it answers.
 
-        ``patience``: the seconds that any later answer may take, where no deadline is earlier.
+        ``patience``: the seconds that any later answer may take, where no deadline is earlier. ``user``: the user id that whoever
+        listens there has to be of; a monitor in other hands can name any socket of its host.
 
         Raise `NoAnswer` at the deadline: no agent runs in the guest yet, or another client holds its socket; and
         `errors.ConnectError` if nobody has come to listen there by then, or at once for an address that is not valid.
@@ -88,6 +90,10 @@ class Agent:
         self._synced = False
         self._socket = _open(parse(where), tls, limit) if isinstance(where, str) else where
         try:
+            if user is not None and peer_user(self._socket) != user:
+                raise errors.ConnectError(
+                    f"{self.name}: who listens there is not of the user {user}, as the monitor is"
+                )
             self._meet(limit)
         except BaseException:
             self.close()

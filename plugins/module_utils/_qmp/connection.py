@@ -166,14 +166,24 @@ def wait_for(sock: socket.socket, what: int, limit: Limit, address: Address, bus
 
 def peer_process(sock: socket.socket) -> int | None:
     """Return the process that listened at the other end of a UNIX socket; None where the system does not tell."""
+    return (_peer(sock) or (0, 0))[0] or None  # a process of another pid namespace is 0
+
+
+def peer_user(sock: socket.socket) -> int | None:
+    """Return the user id of who listened at the other end of a UNIX socket; None where the system does not tell."""
+    peer = _peer(sock)
+    return peer[1] if peer else None
+
+
+def _peer(sock: socket.socket) -> tuple[int, int] | None:
     try:
         if sock.family != socket.AF_UNIX:
             return None
-        # struct ucred: pid, uid, gid; a process of another pid namespace is 0
+        # struct ucred: pid, uid, gid
         told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     except (OSError, AttributeError):
         return None
-    return int.from_bytes(told[:4], sys.byteorder) or None
+    return int.from_bytes(told[:4], sys.byteorder), int.from_bytes(told[4:8], sys.byteorder)
 
 
 def pause(limit: Limit, address: Address, seconds: float) -> None:

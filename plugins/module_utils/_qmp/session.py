@@ -18,7 +18,7 @@ from time import monotonic
 from . import errors
 from .address import parse
 from .call import Call
-from .connection import no_greeting, open_socket, pause, peer_process
+from .connection import no_greeting, open_socket, pause, peer_process, peer_user
 from .deadline import Limit
 from .greeting import Version, read_greeting
 from .pump import Pump
@@ -325,6 +325,11 @@ class QMPSession:
     def process(self) -> int | None:
         """The process id of the other end of a UNIX socket; None for TCP, and where the system does not tell."""
         return peer_process(self._sock)
+
+    @property
+    def user(self) -> int | None:
+        """The user id of the other end of a UNIX socket; None for TCP, and where the system does not tell."""
+        return peer_user(self._sock)
 
     # -- closing -----------------------------------------------------------------------------------------------
 

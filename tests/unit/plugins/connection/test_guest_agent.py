@@ -36,10 +36,8 @@ def test_a_file_that_was_fetched_before_stays(read: Any, refused: dict[str, str]
     kept = tmp_path / "kept"
     kept.write_text("of yesterday")
     answers = {**LOOKED, "guest-file-read": read}
-    with (
-        FakeAgent(tmp_path / "agent", refused, answers=answers) as agent,
-        pytest.raises(AnsibleError, match="fetch /etc/shadow"),
-    ):
+    fake = FakeAgent(tmp_path / "agent", refused, answers=answers)
+    with fake as agent, pytest.raises(AnsibleError, match="fetch /etc/shadow"):
         connected(agent).fetch_file("/etc/shadow", str(kept))
     assert kept.read_text() == "of yesterday" and {path.name for path in tmp_path.iterdir()} == {"agent", "kept"}
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils import _monitors
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Stop
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.agent import Agent
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline, Stop
 from support.fake_agent import FakeAgent
 from support.fakeqmp import FakeQMP, Peer
 
@@ -165,3 +168,12 @@ def test_a_guest_without_an_agent(place: Path) -> None:
     assert (
         found["status"] == "paused" and "interfaces" not in found and "no guest agent answered" in found["agent_reason"]
     )
+
+
+def test_an_agents_socket_that_is_somebody_elses(place: Path) -> None:
+    """Nothing is written there: a monitor in other hands can name any socket of its host."""
+    silent = FakeAgent(place / "agent", silent=("guest-sync-delimited",))  # it would be asked until the time is up
+    with silent as agent, pytest.raises(errors.ConnectError, match="not of the user 65534"):
+        Agent(agent.path, Deadline(30.0), user=65534)
+    with FakeAgent(place / "mine") as mine:
+        Agent(mine.path, Deadline(30.0), user=os.getuid()).close()
