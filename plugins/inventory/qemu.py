@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: qemu
-author: The vmm.qemu contributors (@ansible-collections)
+author: The vmm.qemu contributors (@vmm-qemu)
 version_added: 0.4.0
 short_description: Virtual machines by the sockets of their QMP monitors
 description:

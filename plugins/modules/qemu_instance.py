@@ -95,7 +95,7 @@ options:
     description:
       - Where QEMU makes a second QMP monitor, for one client that only watches, such as the event source C(vmm.qemu.qmp_events). QEMU serves
         one client at each monitor.
-      - A virtual machine that runs without it gets it with its next start. It is no reason for one (RV(restart_required)).
+      - A virtual machine that runs without it gets it with its next start, and RV(restart_required) stays false for it.
       - As O(socket) in all else.
     type: str
     version_added: 0.4.0

@@ -61,13 +61,15 @@ EXAMPLES = r"""
       vmm.qemu.qmp_events:
         vms: [web*, db1]
         events: [gone, unreachable, BLOCK_IO_ERROR]
+      filters:
+        - eda.builtin.insert_hosts_to_meta: # a playbook runs for the virtual machine that it is about
+            host_path: vm
   rules:
     - name: One has crashed
       condition: event.event == "gone" and event.data.crashed == true
       action:
         run_playbook:
           name: vmm.qemu.fleet
-          limit: "{{ event.vm }}"
 """
 
 # ansible-rulebook runs this file alone, so that nothing of the collection can be imported before its root is known
