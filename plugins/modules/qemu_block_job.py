@@ -15,9 +15,9 @@ author:
 description:
   - Begins a block job over QMP while the guest runs, and sees it through to its end.
   - A job of the same id that is there already is joined, also one that an interrupted task left. It is never begun twice.
-  - The result of a job that has ended meanwhile is read, and the job dismissed. A V(stream) is dismissed by QEMU itself, since
-    QEMU crashes when it is asked for its block nodes beside one that is over; what it has done is read from the images,
-    and why it failed only by a task that waits for it.
+  - The result of a job that has ended meanwhile is read, and the job dismissed. A V(stream), and before QEMU 7.2 a
+    V(backup), is dismissed by QEMU itself, since QEMU crashes when it is asked for its block nodes beside one that is over;
+    what a stream has done is read from the images, and why one failed only by a task that waits for it.
   - Nodes are made with M(vmm.qemu.qemu_blockdev).
 extends_documentation_fragment:
   - vmm.qemu._attributes

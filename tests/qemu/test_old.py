@@ -235,6 +235,29 @@ def test_a_backup_can_be_taken_of_a_guest_that_writes_to_it_directly_alone(live_
     run_module(vm, "qemu_disk", id="k0", state="absent")
 
 
+def test_nobody_asks_for_block_nodes_beside_a_backup_that_is_over(live_vm: VM) -> None:
+    """This QEMU crashes then: of somebody else's such job the task tells, and its own are not kept."""
+    vm = live_vm
+    disk: dict[str, Any] = {"id": "k0", "driver": "scsi-hd", "bus": "scsi0.0", "filename": vm.image("o.img")}
+    run_module(vm, "qemu_disk", **disk)
+    target: dict[str, Any] = {"node_name": "copy", "driver": "file", "filename": vm.image("copy.img")}
+    run_module(vm, "qemu_blockdev", **target)
+    vm.observer.execute("blockdev-backup", job_id="b", device="k0-node", target="copy", sync="full", auto_dismiss=False)
+    vm.observer.wait_event("JOB_STATUS_CHANGE", id="b", status="concluded")
+    for check in (True, False):
+        with pytest.raises(ModuleFailed, match=r"job b: this backup is over.*qemu_block_job"):
+            run_module(vm, "qemu_blockdev", check=check, **target)
+    assert names(run_module(vm, "qemu_block_job", id="b", state="finished")) == ["job-dismiss"]
+    for state in ("running", "finished"):
+        begun = run_module(vm, "qemu_block_job", id=state, operation="backup", device="k0", target="copy", state=state)
+        assert names(begun) == ["blockdev-backup"]
+        vm.observer.wait_event("BLOCK_JOB_COMPLETED", device=state)
+        assert vm.observer.look("query-jobs") == []
+    run_module(vm, "qemu_info", gather_subset=["block_nodes"])
+    run_module(vm, "qemu_blockdev", node_name="copy", state="absent")
+    run_module(vm, "qemu_disk", id="k0", state="absent")
+
+
 def test_disks_do_not_go_along(paused_vm: VM) -> None:
     run_module(paused_vm, "qemu_disk", id="d0", filename=paused_vm.image("a.img"), bus="pci.0", addr="0x9")
     life = Lifecycle(paused_vm, "qemu_migrate")

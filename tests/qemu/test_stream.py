@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -138,4 +139,17 @@ def test_a_stream_that_fails_tells_its_error(vm: VM) -> None:
         run_module(vm, "qemu_block_job", id="st", operation="stream", device="broken")
     assert failed.value.result["error"]["desc"] and "No space left" in failed.value.result["msg"]
     assert names(failed.value.result) == ["block-stream"]
+    assert vm.observer.look("query-jobs") == [] and vm.alive
+
+
+def test_a_stream_that_another_client_cancels_has_failed(vm: VM) -> None:
+    def cancel() -> None:
+        vm.observer.wait_event("JOB_STATUS_CHANGE", id="st", status="running")
+        vm.observer.execute("job-cancel", id="st")
+
+    with ThreadPoolExecutor(1) as pool:
+        cancelled = pool.submit(cancel)
+        with pytest.raises(ModuleFailed, match="Operation canceled"):
+            run_module(vm, "qemu_block_job", id="st", operation="stream", device="data", speed=65536)
+        cancelled.result()
     assert vm.observer.look("query-jobs") == [] and vm.alive

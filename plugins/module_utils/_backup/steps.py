@@ -180,7 +180,7 @@ def begin(vm: VM, new: New, freeze: Sequence[Step], params: Params) -> List[Step
     ends = [step for one in new.disks for step in job_end.end(job_id(new.name, one.name))]
     if vm.ask("query-status")["running"]:  # it stands still where its write could not be kept
         ends.append(Step("cont", removes=True, still_needed=lambda vm: vm.status == "io-error"))
-    copies = [action for one in new.disks for action in _copy(new, one, params)]
+    copies = [action for one in new.disks for action in _copy(vm, new, one, params)]
     if not params["fleece"]:
         return [*freeze, _transaction([*bitmaps, *copies], [*ends, *undo])]
     sources = [one.source for one in new.disks]
@@ -199,7 +199,7 @@ def _transaction(actions: Sequence[Tuple[str, Dict[str, Any]]], undo: Sequence[S
     return Step("transaction", {"actions": [{"type": name, "data": data} for name, data in actions]}, undo=undo)
 
 
-def _copy(new: New, one: NewImage, params: Params) -> List[Tuple[str, Dict[str, Any]]]:
+def _copy(vm: VM, new: New, one: NewImage, params: Params) -> List[Tuple[str, Dict[str, Any]]]:
     """Return the actions that copy a disk: of an earlier backup's bitmap only what it says has changed."""
     actions: List[Tuple[str, Dict[str, Any]]] = []
     node, bitmap = one.source.node, one.base and one.base.bitmap
@@ -218,7 +218,7 @@ def _copy(new: New, one: NewImage, params: Params) -> List[Tuple[str, Dict[str, 
         "device": node,
         "target": node_name(new.name, one.name),
         **({"sync": "bitmap", "bitmap": bitmap, "bitmap-mode": "never"} if bitmap else {"sync": "full"}),
-        "auto-dismiss": False,
+        "auto-dismiss": not vm.may_keep("backup"),
         **{key: params[key] for key in ("speed", "compress") if params[key]},
     }
     return [*actions, ("blockdev-backup", copy)]
@@ -226,7 +226,7 @@ def _copy(new: New, one: NewImage, params: Params) -> List[Tuple[str, Dict[str, 
 
 def end(vm: VM, new: New, name: str, chain: chains.Chain | None, params: Params) -> List[Step]:
     """Return the steps that follow when all is copied. With the last one the backup is complete."""
-    steps = [jobs.dismiss(job_id(name, one.name)) for one in new.disks]
+    steps = [jobs.dismiss(job_id(name, one.name)) for one in new.disks if vm.may_keep("backup")]
     if params["fleece"]:
         steps += fleece.take_out(vm, name, [one.source.disk for one in new.disks])
         paths = [fleece.scratch_path(vm, params["fleece"], name, one.source.disk) for one in new.disks]

@@ -213,10 +213,10 @@ def wait_for_jobs(run: Run, idents: Dict[str, str], runs: bool, params: Params) 
     """
 
     def look() -> Tuple[Any, bool, Progress]:
-        known = jobs.jobs(run.vm)
+        known = dict(jobs.jobs(run.vm))
         for ident, disk in idents.items():
             if ident not in known:
-                raise OperationFailed(f"backup of {disk}: its job {ident} is gone: something else has dismissed it")
+                known[ident] = jobs.gone(run.vm, ident, f"backup of {disk}")
             if "error" in known[ident]:
                 error = {"class": "GenericError", "desc": known[ident]["error"]}
                 scratch = (

@@ -32,9 +32,6 @@ _COPIES = ("mirror", "backup")
 # The options that only some operations take.
 _TAKERS = {"target": _COPIES, "sync": _COPIES, "base_node": ("commit", "stream"), "top_node": ("commit",)}
 _OWN = ("job-id", "device", "target", "sync", "speed", "base-node", "top-node", "auto-dismiss", "auto-finalize")
-# QEMU must not keep it once it is over: versions up to 10.0 at least crash when they list their block nodes beside such a
-# job. Whether it is done is read from the chain, and why it failed from the event that ends it.
-_FORGOTTEN = ("stream",)
 # The roles of a job that ends only when it is told to, and then gives the device its target.
 _PIVOTS = {"source", "target", "main node"}
 _MOST = (1 << 63) - 1
@@ -58,6 +55,8 @@ class Current(NamedTuple):
     """Which of the source and ``top_node`` a device has, be it through nodes above."""
     target_users: Sequence[str] = ()
     """Who uses the target: ``device d0``."""
+    keeps: bool = True
+    """Whether QEMU keeps the job when it is over. Else the chain tells that it is done, and its last event why not."""
     coerce: Callable[[str, Dict[str, Any]], Dict[str, Any]] = lambda command, arguments: arguments
     """Gives a command's arguments the types that this QEMU wants."""
 
@@ -122,6 +121,7 @@ class BlockJob(jobs.JobOperation):
             chain=chain_from(vm, source or ""),
             tops=frozenset(inserted(vm)),
             attached=frozenset(node for node in (source, params["top_node"]) if node and attached(vm, node)),
+            keeps=vm.may_keep(params["operation"]),
             target_users=[f"{kind} {name}" for kind, name in users(vm, target) if kind != "export"] if target else [],
         )
         if source is None or _is_done(current, params):
@@ -266,7 +266,7 @@ def _begin(current: Current, params: Params) -> Plan:
         [Step(_COMMANDS[operation], _arguments(current, params)), *pauses],
         until=_until(params) if stays else jobs.CONCLUDED,
         completed_by=_ending(ident, params) if pivots and not stays else (),
-        dismisses=not stays and operation not in _FORGOTTEN,
+        dismisses=not stays and current.keeps,
         before={"status": "absent"},
         after={"status": "paused" if pauses else "running" if stays else "finished"},
     )
@@ -311,7 +311,7 @@ def _arguments(current: Current, params: Params) -> Dict[str, Any]:
         if params[option] is not None:
             made[option.replace("_", "-")] = params[option]
     made.update({name.replace("_", "-"): value for name, value in params["options"].items()})
-    made["auto-dismiss"] = operation in _FORGOTTEN
+    made["auto-dismiss"] = not current.keeps
     return current.coerce(_COMMANDS[operation], made)
 
 

@@ -94,7 +94,7 @@ def _send(vm: VM, command: Command) -> Any:
             raise
         response = {}
     if not command.query:
-        vm.streams = True  # it may have begun one
+        vm.may_crash = True  # it may have begun one
     secret = command.name == "qom-get" and command.arguments.get("property") in _SECRET_PROPERTIES
     return REDACTED if secret else response
 

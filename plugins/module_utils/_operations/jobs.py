@@ -31,7 +31,8 @@ PAUSED = ("paused", "standby")
 STARTED = (*GOING, *PAUSED)
 """What is waited for. Every wait ends with a concluded job, too."""
 BEGIN_ANEW = "run the task again to begin anew"
-_ENDS = ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED")
+_COMPLETED = "BLOCK_JOB_COMPLETED"
+_ENDS = (_COMPLETED, "BLOCK_JOB_CANCELLED")
 _OF_BLOCK_JOBS = ("speed", "io-status", "auto-dismiss")
 
 
@@ -98,24 +99,26 @@ def wait_for_job(run: Run, ident: str, what: str, until: Tuple[str, ...] = CONCL
     last: List[Job] = []
 
     def look() -> Tuple[Job, bool, Progress]:
-        job = find(run.vm, ident) or _gone(run.vm, ident, what, last)
+        job = find(run.vm, ident) or gone(run.vm, ident, what, progress_text(last[0]) if last else "")
         last[:] = [job]
         return job, job["status"] in until or has_concluded(job), progress(what, job)
 
     return run.watch(look, "JOB_STATUS_CHANGE")
 
 
-def _gone(vm: VM, ident: str, what: str, last: List[Job]) -> Job:
-    """Return the end of a job that QEMU no longer lists, by the event that a block job ends with."""
+def gone(vm: VM, ident: str, what: str, last: str = "") -> Job:
+    """Return the end of a job that QEMU no longer lists, by the event that a block job ends with.
+
+    ``last``: how far it was, for the message. Raise OperationFailed where there was no such event.
+    """
     for event in reversed(vm.session.events):
         if event.name in _ENDS and event.data["device"] == ident:
             data = event.data
             job: Job = {"id": ident, "type": data["type"], "status": "concluded", "speed": data["speed"]}
             job.update({"current-progress": data["offset"], "total-progress": data["len"]})
-            if "error" in data:
-                job["error"] = data["error"]
-            return job
-    seen = f"; it was {progress_text(last[0])}" if last else ""
+            error = data.get("error", "" if event.name == _COMPLETED else "Operation canceled")
+            return {**job, "error": error} if error else job
+    seen = f"; it was {last}" if last else ""
     raise OperationFailed(
         f"{what}: the job {ident} is gone{seen}: something else has dismissed it, so its result is not known"
     )
