@@ -5,66 +5,27 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from typing import IO, cast
+from typing import IO
 
+from bench.monitors import monitors
 from bench.plays import BenchError
 from bench.table import Bar, Row
 from support.collection import collection_root
 from support.events import FILE
-from support.fakeqmp import GREETING
 
 MONITORS = 1000
 EVENTS = 20
 IDLE = 5.0
 SECONDS, MEGABYTES, BUSY = 0.2, 32.0, 0.01
-
-
-class Monitors:
-    """Monitors in one thread, which greet, negotiate and tell a state."""
-
-    def __init__(self, home: Path) -> None:
-        import selectors
-
-        self._selector = selectors.DefaultSelector()
-        self._files: list[IO[bytes]] = []
-        self.peers: dict[str, socket.socket] = {}
-        for number in range(MONITORS):
-            listener = socket.socket(socket.AF_UNIX)
-            listener.bind(f"{home}/vm{number:04}.events")
-            listener.listen(1)
-            self._selector.register(listener, selectors.EVENT_READ, f"vm{number:04}")
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            for key, _mask in self._selector.select():
-                listener, name = cast(socket.socket, key.fileobj), key.data
-                if name:
-                    peer, _address = listener.accept()
-                    peer.sendall(json.dumps(GREETING).encode() + b"\r\n")
-                    self._selector.register(peer, 1, "")
-                    self.peers[name] = peer
-                elif not self._answer(listener):
-                    self._selector.unregister(listener)
-
-    def _answer(self, peer: socket.socket) -> bool:
-        data = peer.recv(65536)
-        for line in data.splitlines():
-            command = json.loads(line)
-            reply = {"status": "running"} if command["execute"] == "query-status" else {}
-            peer.sendall(json.dumps({"return": reply, "id": command["id"]}).encode() + b"\r\n")
-        return bool(data)
 
 
 def _processor(pid: int) -> float:
@@ -90,9 +51,9 @@ def _row(what: str, mine: float, unit: str, limit: float) -> Row:
 
 def measure() -> Iterator[Row]:
     """The table's rows."""
-    with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as name:
-        home = Path(name)
-        monitors = Monitors(home)
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp")))
+        machines = stack.enter_context(monitors([home / f"vm{number:04}.events" for number in range(MONITORS)]))
         command = [sys.executable, "-u", f"{collection_root()}/{FILE}", f"{home}/*.events"]
         begun = time.monotonic()
         source = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -106,7 +67,7 @@ def measure() -> Iterator[Row]:
             waits = []
             for number in range(EVENTS):
                 sent = time.monotonic()
-                monitors.peers[f"vm{number * 37 % MONITORS:04}"].sendall(b'{"event": "STOP"}\r\n')
+                machines.peers[f"vm{number * 37 % MONITORS:04}"].sendall(b'{"event": "STOP"}\r\n')
                 _next(source.stdout, "STOP")
                 waits.append(time.monotonic() - sent)
             yield _row(f"{what}: an event is there, its bar", median(waits), "s", SECONDS)

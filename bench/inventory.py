@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from bench.monitors import monitors
 from bench.plays import BenchError
 from bench.table import Bar, Row
 from support import inventory
-from support.fakeqmp import FakeQMP, Peer
 from support.plays import ansible_environment
 
 MONITORS = 1000
@@ -34,17 +34,6 @@ class Cost(NamedTuple):
     wall: float
     processor: float
     peak: float
-
-
-def _answer(number: int) -> FakeQMP:
-    name = f"vm{number:04}"
-
-    def script(peer: Peer) -> None:
-        peer.negotiate()
-        uuid = f"00000000-0000-0000-0000-{number + 1:012}"
-        peer.serve(query_status={"status": "running"}, query_name={"name": name}, query_uuid={"UUID": uuid})
-
-    return FakeQMP(script)
 
 
 def _cost(home: Path, hosts: int, source: Path | str) -> Cost:
@@ -76,9 +65,7 @@ def measure() -> Iterator[Row]:
     """The table's rows."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp")))
-        for number in range(MONITORS):
-            fake = stack.enter_context(_answer(number))
-            (home / f"{number:04}.qmp").symlink_to(fake.address[5:])
+        stack.enter_context(monitors([home / f"vm{number:04}.qmp" for number in range(MONITORS)]))
         static = home / "static.json"
         static.write_text(json.dumps({"all": {"hosts": {f"vm{number:04}": {"a": "b"} for number in range(MONITORS)}}}))
         file = _file(home)
@@ -93,9 +80,8 @@ def measure() -> Iterator[Row]:
         yield _row(
             f"{what}, processor time: that of as many in a file", [c.processor for c in plain], "s", floor, False
         )
-        for number in range(SILENT):
-            silent = stack.enter_context(FakeQMP(Peer.closed))
-            (home / f"silent{number:02}.qmp").symlink_to(silent.address[5:])
+        silent = [home / f"silent{number:02}.qmp" for number in range(SILENT)]
+        stack.enter_context(monitors(silent, silent=True))
         more = [_cost(home, MONITORS + SILENT, file).wall - each.wall for each in plain]
         yield _row(f"{SILENT} of them that say nothing add: their bar", more, "s", ADDED)
         expressions = {
@@ -103,8 +89,8 @@ def measure() -> Iterator[Row]:
             "groups": {"on_7": "qemu_version is version('8', '<')"},
             "keyed_groups": [{"key": "qemu_version"}],
         }
-        for silent_file in home.glob("silent*.qmp"):
-            silent_file.unlink()
+        for path in silent:
+            path.unlink()
         costs = [_cost(home, MONITORS, _file(home, **expressions)).processor]
         yield _row(
             f"{what} with three expressions, processor time: without",

@@ -129,7 +129,7 @@ guest_agent: true
 networks: [10.20.0.0/16, "2001:db8::/32"]
 """
 
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
@@ -147,6 +147,7 @@ if TYPE_CHECKING:
     from ansible.parsing.dataloader import DataLoader
 
     Machine = dict[str, Any]
+    Expressions = tuple[Callable[..., None], dict[str, Any], list[tuple[str, Any]]]
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -167,7 +168,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         names = hosts.host_names(machines, self.get_option("hostnames"), taken)
         self._add(machines, names)
         # a group that was made by what the file says may be called as one of the machines is
-        again = hosts.host_names(machines, self.get_option("hostnames"), hosts.reserved(inventory.groups, taken))
+        now = hosts.reserved(inventory.groups, taken)
+        again = hosts.host_names(machines, self.get_option("hostnames"), now) if now & {*names} else names
         renamed = [number for number, name in enumerate(names) if name != again[number]]
         for number in renamed:
             inventory.remove_host(inventory.hosts[names[number]])
@@ -219,13 +221,14 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self.inventory.add_group(hosts.GROUP)
         networks = self.get_option("networks")
         failed: dict[str, list[str]] = {}
+        expressions = self._expressions()
         for name, machine in zip(names, machines):
             group = self.inventory.add_group(hosts.state_group(machine["status"]))
             self.inventory.add_child(hosts.GROUP, group)
             self.inventory.add_host(name, group)
             for variable, value in hosts.variables(machine, networks).items():
                 self.inventory.set_variable(name, variable, unsafe(value))
-            for expression, reason in self._construct(name):
+            for expression, reason in self._construct(name, expressions):
                 if self.get_option("strict"):
                     raise AnsibleParserError(reason)
                 if machine["status"] not in hosts.SILENT:  # of those, little is known
@@ -234,18 +237,22 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             more = f" (and {len(reasons) - 1} more hosts)" if len(reasons) > 1 else ""
             self.display.warning(f"{expression} is left out: {hosts.clean(reasons[0])}{more}")
 
-    def _construct(self, name: str) -> Iterator[tuple[str, str]]:
+    def _expressions(self) -> list[Expressions]:
+        """Return what the file has of each option of expressions, with what evaluates it."""
+        kinds: list[tuple[str, Callable[..., None], dict[str, Any]]] = [
+            ("compose", self._set_composite_vars, {}),
+            ("groups", self._add_host_to_composed_groups, {"fetch_hostvars": False}),
+            ("keyed_groups", self._add_host_to_keyed_groups, {"fetch_hostvars": False}),
+        ]
+        found = [(do, more, list(options.each(option, self.get_option(option)))) for option, do, more in kinds]
+        return [one for one in found if one[2]]
+
+    def _construct(self, name: str, expressions: list[Expressions]) -> Iterator[tuple[str, str]]:
         """Give a host its variables and groups by expressions. Yield each that can't be evaluated, and why."""
-        host = self.inventory.get_host(name)
-        for option, do in (
-            ("compose", self._set_composite_vars),
-            ("groups", self._add_host_to_composed_groups),
-            ("keyed_groups", self._add_host_to_keyed_groups),
-        ):
-            expressions = list(options.each(option, self.get_option(option)))
-            known = host.get_vars() if expressions else {}
-            for what, wanted in expressions:
+        for do, more, each in expressions:
+            known = self.inventory.get_host(name).get_vars()
+            for what, wanted in each:
                 try:
-                    do(wanted, known, name, strict=True, **({} if option == "compose" else {"fetch_hostvars": False}))
+                    do(wanted, known, name, strict=True, **more)
                 except AnsibleError as exc:
                     yield what, str(exc)

@@ -13,7 +13,9 @@ import glob
 import os
 import re
 import stat
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
 
 from ._qmp import errors
@@ -28,7 +30,11 @@ if TYPE_CHECKING:
 BUSY, UNREACHABLE = "busy", "unreachable"
 """The states of a monitor that does not tell its VM's own."""
 AT_A_TIME = 32
-"""Threads: those for monitors that don't answer. The others take a millisecond each."""
+"""How many are asked at a time, with those that don't answer."""
+_QUICK = 2
+"""How many of those may have answered only a moment ago: Python's threads hold each other up when all have something to do."""
+_MOMENT = 0.05
+"""Seconds. Most monitors take a millisecond for all."""
 _MAX_REPLY = 4 << 20
 """Bytes: some hundred character devices have room, and a broken monitor can't fill the memory."""
 _AGENT = "org.qemu.guest_agent.0"
@@ -50,12 +56,32 @@ def read_all(request: Dict[str, Any], stop: Stop | None = None) -> Dict[str, Any
     """
     addresses, unmatched = find(request["sockets"])
     deadline = Deadline(request["timeout"], stop)
+    turns, since = threading.Semaphore(_QUICK), {}
 
     def read(address: str) -> Machine:
-        return {"socket": address, **_read(address, request, deadline)}
+        turns.acquire()
+        since[address] = time.monotonic()
+        try:
+            return {"socket": address, **_read(address, request, deadline)}
+        finally:
+            give_way(address)
 
+    def give_way(address: str) -> None:
+        if since.pop(address, None) is not None:
+            turns.release()
+
+    machines: List[Machine] = []
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        return {"machines": list(pool.map(read, addresses)), "unmatched": unmatched}
+        for future in [pool.submit(read, address) for address in addresses]:
+            while not future.done():
+                try:
+                    future.result(_MOMENT)
+                except TimeoutError:
+                    for address, begun in list(since.items()):
+                        if begun < time.monotonic() - _MOMENT:
+                            give_way(address)
+            machines.append(future.result())
+    return {"machines": machines, "unmatched": unmatched}
 
 
 def find(patterns: List[str]) -> Tuple[List[str], List[str]]:

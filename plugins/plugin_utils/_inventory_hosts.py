@@ -38,7 +38,11 @@ class Unreachable(Exception):
 def clean(value: Any) -> Any:
     """Return a value with no text in it that a terminal could obey, or that can't be written as UTF-8."""
     if isinstance(value, str):
-        return "".join(character if character.isprintable() else "\ufffd" for character in value)
+        return (
+            value
+            if value.isprintable()
+            else "".join(character if character.isprintable() else "\ufffd" for character in value)
+        )
     if isinstance(value, dict):
         return {key: clean(item) for key, item in value.items()}
     return [clean(item) for item in value] if isinstance(value, list) else value

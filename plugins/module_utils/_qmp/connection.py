@@ -190,7 +190,8 @@ def pause(limit: Limit, address: Address, seconds: float) -> None:
     """Sleep, within ``limit``. Raise `errors.Cancelled`."""
     if limit.cancelled:
         raise errors.Cancelled(f"connect to {address}", "queue")
-    sleep(limit.remaining(seconds))
+    if seconds:
+        sleep(limit.remaining(seconds))
 
 
 def no_greeting(where: Address | str, limit: Limit, sock: socket.socket | None) -> errors.MonitorBusy:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,24 @@ def test_what_does_not_answer_is_told_apart(place: Path) -> None:
         assert [one["status"] for one in found] == ["unreachable", "unreachable", "busy", "unreachable"]
         assert "not a QMP monitor" in found[1]["reason"]
         assert found[2]["client"]["pid"] > 0
+
+
+def test_those_that_say_nothing_do_not_keep_the_others_from_their_turn() -> None:
+    asked, in_time = threading.Event(), []
+
+    def silent(peer: Peer) -> None:
+        in_time.append(asked.wait(20))
+
+    def talks(peer: Peer) -> None:
+        asked.set()
+        peer.negotiate()
+        peer.serve(query_status={"status": "paused"})
+
+    with ExitStack() as stack:
+        fakes = [stack.enter_context(FakeQMP(silent)) for _number in range(_monitors.AT_A_TIME - 1)]
+        last = stack.enter_context(FakeQMP(talks))
+        found = read(*(fake.address for fake in fakes), last.address, connect_timeout=10.0, timeout=60.0)
+    assert found[-1]["status"] == "paused" and in_time and all(in_time)
 
 
 @pytest.mark.parametrize("stopped", [True, False])
