@@ -143,10 +143,10 @@ vm:
       elements: dict
     images:
       description: The images of each device's disk, by the device's id, from the top one down (C(files)); how large the guest sees it
-        (C(size)), and the bytes that all of them take (C(used)).
+        (C(size)), and the bytes that all of them take (C(used)) and the top one alone (C(top_used)).
       type: dict
       sample:
-        data: {size: 10737418240, used: 1310720, writable: true, files: [/var/lib/vm1/data.qcow2]}
+        data: {size: 10737418240, used: 1310720, top_used: 1310720, writable: true, files: [/var/lib/vm1/data.qcow2]}
     jobs:
       description: All jobs, as C(query-jobs) returns them.
       type: list

@@ -93,8 +93,8 @@ options:
     description:
       - Takes disks along that the destination does not have. It exports its own, of the same size, to which all that the guest has and writes
         is copied first. Then the guest migrates. When it stands still, the disks are brought up to date; only then it goes over.
-      - Of overlays and what they stand on, the destination's disk gets the contents as the guest sees them. What is zero stays a hole where
-        the destination's disk has C(discard=unmap).
+      - Of overlays and what they stand on, the destination's disk gets the contents as the guest sees them (but see
+        O(copy_disks.chain)). What is zero stays a hole where the destination's disk has C(discard=unmap).
       - When anything fails before the guest goes over, it goes on here with its disks, and nothing is left of the copies. The disks
         are never removed on either side.
       - A run that finds a migration under way ends the copies that an earlier run has begun, if they are as they should be, and else cancels
@@ -121,6 +121,15 @@ options:
             that is neither a UNIX socket nor this host needs O(copy_disks.tls_creds).
         type: bool
         default: false
+      chain:
+        description:
+          - What is copied of a disk that is an overlay. V(flatten) is all that the guest sees. V(keep) is what is in the topmost image.
+          - With V(keep) the destination's image must stand on images with the same contents as those on which the source's stands.
+            That is your word: QEMU does not look, and with others the guest's data would be ruined. The role C(vmm.qemu.migrate)
+            proves it.
+        type: str
+        choices: [flatten, keep]
+        default: flatten
       speed:
         description: How many bytes a second each disk is copied at the most, such as V(100M).
         type: str

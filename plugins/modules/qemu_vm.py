@@ -233,6 +233,13 @@ options:
       - One that is there already is refused, unless an earlier run has made it for this.
     type: dict
     default: {}
+  copied_chain:
+    description:
+      - Of a disk that stands on another image at the source, V(flatten) makes one that stands alone. V(keep) makes one that stands on
+        O(image), which is fetched for it.
+    type: str
+    choices: [flatten, keep]
+    default: flatten
   disk:
     description:
       - Its disk, a qcow2 image. If not set, C(disk.qcow2) in O(directory). To be migrated it must be where both hosts see it.

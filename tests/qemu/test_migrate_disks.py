@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.chaos import Signalled
-from support.copying import IDENT, MD5, Move, clean, has, wait_job, written
+from support.copying import BACKEND, IDENT, MD5, Move, clean, has, wait_job, written
 from support.lifecycle import names
 from support.line import Line
 from support.migration import migrate, wait_for
@@ -120,6 +123,38 @@ def test_a_disk_of_another_size_does_not_go(move: Start) -> None:
     pair.listen()
     said = stays(pair, "disk data", "different sizes")
     assert said["error"]["class"] == "GenericError" and said["rolled_back"] and said["commands"] == []
+
+
+@pytest.mark.parametrize("here", ["7.2", "10.0"])
+@pytest.mark.parametrize("chain", ["flatten", "keep"])
+def test_an_overlay_goes_along(move: Start, tmp_path: Path, here: str, chain: str) -> None:
+    """What it stands on is not copied again where that is there already."""
+    bases = tmp_path / "here", tmp_path / "there"
+    for base in bases:
+        base.write_bytes(bytes(8 << 20) + b"\x77" * (8 << 20))
+    pair = move(here, guest=False, bases=(bases[0], bases[1] if chain == "keep" else None))
+    pair.put(0x11)
+    pair.put(0, "9M")  # zeroes over what is below
+    pair.source.observer.hmp(f'qemu-io -d {BACKEND} "discard 10M 1M"')
+    pair.listen()
+    given = {"copy_disks": {**pair.disks, "chain": chain}}
+    foretold = pair.take(check=True, **given)
+    done = pair.take(**given)
+    assert foretold["commands"] == done["commands"]
+    mirror = next(sent for sent in done["commands"] if sent["execute"] == "blockdev-mirror")
+    assert mirror["arguments"]["sync"] == {"flatten": "full", "keep": "top"}[chain]
+    pair.listen()
+    for byte, at in ((0x11, "1M"), (0x77, "8M"), (0, "9M"), (0, "10M"), (0x77, "11M"), (0, "20M")):
+        assert has(pair.there, byte, at), at
+    of_its_own = sum(extent["length"] for extent in mapped(pair.there) if extent["depth"] == 0 and extent["data"])
+    assert of_its_own == (1 << 20 if chain == "keep" else 7 << 20)
+    assert all(base.read_bytes() == bytes(8 << 20) + b"\x77" * (8 << 20) for base in bases)
+
+
+def mapped(vm: VM) -> list[dict[str, Any]]:
+    line = ["qemu-img", "map", "-U", "--output=json", "-f", "qcow2", str(vm.directory / "data")]
+    found: list[dict[str, Any]] = json.loads(subprocess.run(line, check=True, capture_output=True).stdout)
+    return found
 
 
 def test_a_destination_that_dies_while_its_disk_comes(pair: Move) -> None:

@@ -311,10 +311,12 @@ def test_firmware_variables_come_with_the_guest(both: Hosts) -> None:
 
 
 def test_disks_go_along(both: Hosts) -> None:
-    """Each host has its own; what is there already is never written over, and what was made for nothing is removed."""
+    """Each host has its own two; what is there already is never written over, and what was made for nothing is removed."""
     mine, theirs = (both.base / host / "disk.qcow2" for host in "ab")
     both.variables["vm_disk"] = f"{both.base}/{{{{ inventory_hostname }}}}/disk.qcow2"
     both.variables |= {"migrate_disks": "copy", "migrate_disks_address": f"{both.base}/nbd"}
+    second = {"id": "more", "filename": f"{both.base}/{{{{ inventory_hostname }}}}/more", "size": "4M", "bus": "rp0"}
+    both.variables["vm_disks"] = [second]
     both.make()
     with both.observer("a/g") as observer:
         observer.hmp('qemu-io -d /machine/peripheral/disk/virtio-backend "write -P 0x5a 1M 64k"')
@@ -325,11 +327,41 @@ def test_disks_go_along(both: Hosts) -> None:
     both.fails("g did not move", migrate_uri="unix:/nonexistent/x")
     assert both.status() == {"a": "running"} and not theirs.exists()
     both.moved()
-    assert both.status() == {"b": "running"} and mine.exists()
+    assert both.status() == {"b": "running"} and mine.exists() and (both.base / "b" / "more").stat().st_size == 4 << 20
     read = ["qemu-io", "-U", "-r", "-f", "qcow2", "-c", "read -P 0x5a 1M 64k", str(theirs)]
     done = subprocess.run(read, check=True, capture_output=True, text=True)
     assert "failed" not in done.stdout
     with both.observer("b/g") as observer:
         assert observer.look("query-block-exports") == []
+    run = both.move()
+    assert run.rc == 0 and not any(task.changed for task in run.tasks), run.output
+
+
+def test_an_overlay_goes_along_to_the_image_that_it_stands_on(both: Hosts) -> None:
+    """Only where that is proven to be the same."""
+    here, there = (both.base / host / "disk.qcow2" for host in "ab")
+    bases = [both.base / host / "base.raw" for host in "ab"]
+    for base in bases:
+        base.write_bytes(b"\x77" * (4 << 20))
+    where = f"{both.base}/{{{{ inventory_hostname }}}}"
+    both.variables |= {"vm_disk": f"{where}/disk.qcow2", "vm_image": f"{where}/base.raw", "vm_image_format": "raw"}
+    both.variables |= {"migrate_disks": "copy", "migrate_disks_address": f"{both.base}/nbd", "migrate_chain": "keep"}
+    both.make()
+    with both.observer("a/g") as observer:
+        observer.hmp('qemu-io -d /machine/peripheral/disk/virtio-backend "write -P 0x5a 1M 64k"')
+    bases[1].write_bytes(b"\x78" * (4 << 20))
+    both.fails("not the same on both hosts", "base.raw")
+    assert both.status() == {"a": "running"} and not there.exists()
+    bases[1].unlink()
+    both.fails("there is no", "base.raw")
+    assert both.status() == {"a": "running"} and not there.exists()
+    bases[1].write_bytes(b"\x77" * (4 << 20))
+    both.moved()
+    assert both.status() == {"b": "running"} and here.exists()
+    told = json.loads(subprocess.check_output(["qemu-img", "info", "-U", "--output=json", str(there)]))
+    assert told["full-backing-filename"] == str(bases[1]) and told["actual-size"] < 1 << 20
+    reads = ["-c", "read -P 0x5a 1M 64k", "-c", "read -P 0x77 2M 64k"]
+    done = subprocess.run(["qemu-io", "-U", "-r", "-f", "qcow2", *reads, str(there)], capture_output=True, text=True)
+    assert done.returncode == 0 and "failed" not in done.stdout, done.stdout
     run = both.move()
     assert run.rc == 0 and not any(task.changed for task in run.tasks), run.output

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 from support.migration import MACHINE, incoming, migrate
@@ -29,10 +30,13 @@ _CHECK = (
 MD5 = "dd if=/dev/vda bs=1M skip=10 count=4 2>/dev/null | md5sum"
 
 
-def image_arguments(vm: VM, fmt: str = "qcow2", size: str = "32M") -> list[str]:
-    """The options of QEMU for a new image that is the disk `data`."""
+def image_arguments(vm: VM, fmt: str = "qcow2", size: str = "32M", base: Path | None = None) -> list[str]:
+    """The options of QEMU for a new image that is the disk `data`, and may stand on a raw one."""
     node = f"driver={fmt},node-name=data-node,discard=unmap,file.driver=file,file.discard=unmap"
     image = f"{node},file.filename={vm.image('data', size, fmt)}"
+    if base:
+        on = ["-b", str(base), "-F", "raw", str(vm.directory / "data")]
+        subprocess.run(["qemu-img", "create", "-q", "-f", fmt, *on, size], check=True)
     return ["-blockdev", image, "-device", "virtio-blk-pci,id=data,drive=data-node,bus=rp0"]
 
 
@@ -51,8 +55,17 @@ def keep_writing(vm: VM) -> None:
 class Move:
     """A source whose guest counts and writes, and a destination that waits for it and its disk."""
 
-    def __init__(self, here: str, to: str, fmt: str = "qcow2", size: str = "32M", guest: bool = True) -> None:
-        self.fmt, self.size, self.guest = fmt, size, guest
+    def __init__(
+        self,
+        here: str,
+        to: str,
+        fmt: str = "qcow2",
+        size: str = "32M",
+        guest: bool = True,
+        bases: tuple[Path | None, Path | None] = (None, None),
+    ) -> None:
+        """`bases`: what the disk stands on here, and there."""
+        self.fmt, self.size, self.guest, self.bases = fmt, size, guest, bases
         self.to = to
         self.source = self.start(here)
         self.there = self.start(to, waits=True)
@@ -63,7 +76,7 @@ class Move:
         fmt = fmt or self.fmt
         args = ["-incoming", "defer"] if waits else []
         vm = VM(version, guest=self.guest, append="bed.count", machine=MACHINE, ports=["rp0"], start=False)
-        vm.command += [*image_arguments(vm, fmt, size or self.size), *args]
+        vm.command += [*image_arguments(vm, fmt, size or self.size, self.bases[int(waits)]), *args]
         vm.start()
         if not self.guest:
             vm.observer.execute("cont")  # one that waits runs then what has come

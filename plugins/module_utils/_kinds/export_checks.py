@@ -43,7 +43,7 @@ def check(vm: VM, want: Want, draft: Draft) -> None:
     if want["type"] == "vhost-user-blk":
         if "listen" not in want or export_server.parse(want["listen"]).path is None:
             raise Refusal("listen: an export of type vhost-user-blk listens at a UNIX socket: give its path")
-        export_server.check_path(vm, want, draft)
+        export_server.check_path(vm, want, draft, ("export", want["id"]))
     if want["type"] == "fuse":
         _check_mountpoint(vm, want, draft)
 

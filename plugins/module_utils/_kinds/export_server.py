@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from .._core.errors import Refusal
 from .._core.option import Want
@@ -72,9 +72,9 @@ def parse(listen: str, option: str = "listen") -> address.Address:
     return parsed
 
 
-def check_path(vm: VM, want: Want, draft: Draft) -> None:
-    """Raise Refusal where QEMU would take a UNIX socket's path away from what is there."""
-    host_path.check_socket(vm, "listen", parse(want["listen"]).path or "", ("export", want["id"]), draft)
+def check_path(vm: VM, want: Want, draft: Draft, owner: Tuple[str, str]) -> None:
+    """Raise Refusal where QEMU would take a UNIX socket's path away from what is there. ``owner``: kind and id of what listens."""
+    host_path.check_socket(vm, "listen", parse(want["listen"]).path or "", owner, draft)
 
 
 def start(vm: VM, want: Want, draft: Draft) -> List[Step]:
@@ -96,7 +96,7 @@ def start(vm: VM, want: Want, draft: Draft) -> List[Step]:
         _check_tls(want, found, draft)
         return []
     if parse(want["listen"]).path is not None:
-        check_path(vm, want, draft)
+        check_path(vm, want, draft, ("server", "NBD"))  # of all NBD exports
     elif found:
         raise Refusal(f"listen: somebody else listens at {listen}: give another address")
     arguments: Dict[str, Any] = {"addr": _addr(parse(want["listen"]))}

@@ -210,6 +210,8 @@ def copy_of(disk: Disk, given: Dict[str, Any]) -> Copy:
     if given["tls_creds"]:
         node["tls-creds"] = given["tls_creds"]
     mirror = {"job-id": ident, "device": layer.node, "target": ident, "sync": "full", "auto-dismiss": False}
+    if given.get("chain") == "keep":  # what the images below have is there already
+        mirror["sync"] = "top"
     if given.get("speed"):
         mirror["speed"] = human_size(given["speed"])
     begin = [

@@ -43,7 +43,12 @@ class Migrate(Operation):
         "postcopy_after": Option("float"),
         "copy_disks": Option(
             "dict",
-            options={**settings.COPY_DISKS, "speed": Option("str"), "switch_timeout": Option("float", default=10.0)},
+            options={
+                **settings.COPY_DISKS,
+                "chain": Option("str", choices=["flatten", "keep"], default="flatten"),
+                "speed": Option("str"),
+                "switch_timeout": Option("float", default=10.0),
+            },
         ),
     }
 

@@ -144,6 +144,7 @@ def _images(vm: VM) -> Dict[str, Any]:
         name: {
             "size": disk.layers[0].size,
             "used": sum(told[layer.node]["image"].get("actual-size", 0) for layer in disk.layers),
+            "top_used": told[disk.layers[0].node]["image"].get("actual-size", 0),
             "writable": not disk.layers[0].read_only,
             "files": [layer.source for layer in disk.layers],
         }

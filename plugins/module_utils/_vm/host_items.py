@@ -35,7 +35,7 @@ def items(
     if not params["incoming"]:
         found += images(params, place, record, runs, check_mode)
     else:
-        found += copied_images(params, place, record)
+        found += copied_images(params, place, record, check_mode)
     if has_seed(params):
         found.append(Item(SEED, _seed(params, place), True, "user_data"))
     if firmware:
@@ -85,7 +85,7 @@ def images(params: Dict[str, Any], place: Place, record: Record | None, runs: bo
             yield _image({**want, "options": {}, "resize": False}, place, record, f"disks[{number}]")
 
 
-def copied_images(params: Dict[str, Any], place: Place, record: Record | None) -> Iterator[Item]:
+def copied_images(params: Dict[str, Any], place: Place, record: Record | None, check_mode: bool) -> Iterator[Item]:
     """Yield the new images of disks that are copied to here. Raise Refusal for one that is there, and where there is no room."""
     known = record.copied if record is not None and record.incoming else []
     needed: Dict[str, int] = {}
@@ -96,11 +96,35 @@ def copied_images(params: Dict[str, Any], place: Place, record: Record | None) -
                 f"copied_disks: {path}, to which disk {ident} would be copied, is there already: remove it if nobody needs it, or "
                 "name another path here"
             )
-        needed[path] = 0 if os.path.lexists(path) else int(disk["used"])
         want = {"path": path, "format": kind, "size": str(disk["size"]), "resize": False, "shrink": False}
+        keeps = is_kept(params, disk)
+        if keeps:
+            _check_kept(params, ident, disk["files"])
+            want.update(backing_file=base(params, check_mode), backing_format=params["image_format"])
+        needed[path] = 0 if os.path.lexists(path) else int(disk["top_used" if keeps else "used"])
         options = params["disk_options"] if ident == "disk" else {}
         yield Item(IMAGE, {**want, "options": options, "qemu_img": "qemu-img", **_owner(place)}, True, "copied_disks")
     _check_room(needed)
+
+
+def is_kept(params: Dict[str, Any], disk: Dict[str, Any]) -> bool:
+    """Tell whether a disk that comes along is to stand on another image here, too."""
+    return params["copied_chain"] == "keep" and len(disk["files"]) > 1
+
+
+def _check_kept(params: Dict[str, Any], ident: str, files: List[str]) -> None:
+    """Raise Refusal for a disk whose chain can't be made here. ``files``: the images at the source, from the top one down."""
+    top, below, *more = files
+    if ident != "disk" or not has_disk(params) or not params["image"]:
+        raise Refusal(
+            f"copied_chain: disk {ident} stands on {below} at the source, and no option says on what it is to stand here: only the "
+            "disk that is made from image can be kept so. With copied_chain=flatten it becomes one image"
+        )
+    if more:
+        raise Refusal(
+            f"copied_chain: disk {ident} has {len(files)} images at the source ({', '.join(files)}), and two can be kept: commit "
+            f"what is in {top} first (qemu_disk_snapshot, state: absent). With copied_chain=flatten it becomes one image"
+        )
 
 
 def copied_image(params: Dict[str, Any], ident: str) -> Tuple[str, str]:
@@ -134,7 +158,8 @@ def _check_room(needed: Dict[str, int]) -> None:
 
 def image_to_come(params: Dict[str, Any]) -> str | None:
     """Return the image that has to be fetched for a new disk; None where there is nothing to fetch."""
-    fetched = is_url(params["image"]) and not params["incoming"] and not os.path.exists(params["disk"])
+    made = not params["incoming"] or any(is_kept(params, disk) for disk in params["copied_disks"].values())
+    fetched = is_url(params["image"]) and made and not os.path.exists(params["disk"])
     return base_path(params) if fetched and not os.path.exists(base_path(params)) else None
 
 

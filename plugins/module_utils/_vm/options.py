@@ -67,6 +67,7 @@ OPTIONS = {
     "arguments": Option("dict", default={}),
     "incoming": Option("bool", default=False),
     "copied_disks": Option("dict", default={}),
+    "copied_chain": Option("str", choices=["flatten", "keep"], default="flatten"),
     "disk": Option("path"),
     "image": Option("str"),
     "image_checksum": Option("str"),

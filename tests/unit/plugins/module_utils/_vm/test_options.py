@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from ansible_collections.vmm.qemu.plugins.action.qemu import validate
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._host import command_line
 from ansible_collections.vmm.qemu.plugins.module_utils._vm.arguments import arguments
+from ansible_collections.vmm.qemu.plugins.module_utils._vm.host_items import copied_images, image_to_come
 from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import Place, checked
 from ansible_collections.vmm.qemu.plugins.module_utils._vm.rehearsal import _without_host
 from ansible_collections.vmm.qemu.plugins.modules.qemu_vm import MODULE
@@ -119,3 +122,52 @@ def test_a_rehearsal_has_nothing_of_the_hosts() -> None:
         "qom-type=memory-backend-ram,id=m0",
     ):
         assert kept in text
+
+
+# -- disks that come along ---------------------------------------------------------------------------------------------
+
+
+def a_copied_disk(*files: str) -> dict[str, Any]:
+    return {"size": 1 << 20, "used": 4096, "top_used": 1024, "writable": True, "files": list(files)}
+
+
+@pytest.mark.parametrize(
+    ("ident", "files", "given", "words"),
+    [
+        ("disk", ["a", "b", "c"], {}, "has 3 images at the source (a, b, c), and two can be kept: commit what is in a"),
+        ("disk", ["a", "b"], {"image": None, "disk_size": "1M"}, "disk disk stands on b at the source, and no option says"),
+        ("more", ["a", "b"], {}, "disk more stands on b at the source, and no option says"),
+    ],
+)
+def test_a_chain_that_can_not_be_made_here(
+    tmp_path: Path, ident: str, files: list[str], given: dict[str, Any], words: str
+) -> None:
+    disks = [{"id": "more", "filename": f"{tmp_path}/more", "format": "raw"}]
+    where = {"directory": f"{tmp_path}/vm1", "image": f"{tmp_path}/base", "disk": f"{tmp_path}/disk", "disks": disks}
+    params = options(
+        **{**where, **given}, incoming=True, copied_chain="keep", copied_disks={ident: a_copied_disk(*files)}
+    )
+    with pytest.raises(Refusal, match=re.escape(words)):
+        list(copied_images(params, Place(f"{tmp_path}/vm1", None), None, check_mode=False))
+    params["copied_chain"] = "flatten"
+    (item,) = copied_images(params, Place(f"{tmp_path}/vm1", None), None, check_mode=False)
+    assert "backing_file" not in item.want
+
+
+def test_an_overlay_is_made_on_the_same_image_here(tmp_path: Path) -> None:
+    (tmp_path / "base").touch()
+    where = {
+        "directory": f"{tmp_path}/vm1",
+        "image": f"{tmp_path}/base",
+        "image_format": "raw",
+        "disk": f"{tmp_path}/disk",
+    }
+    params = options(**where, incoming=True, copied_chain="keep", copied_disks={"disk": a_copied_disk("a", "b")})
+    (item,) = copied_images(params, Place(f"{tmp_path}/vm1", None), None, check_mode=False)
+    assert (item.want["backing_file"], item.want["backing_format"]) == (f"{tmp_path}/base", "raw")
+    params["image"] = "http://localhost/base"
+    with pytest.raises(Refusal, match="has to be fetched") as told:
+        list(copied_images(params, Place(f"{tmp_path}/vm1", None), None, check_mode=False))
+    assert told.value.details["image_needed"] == image_to_come(params)
+    params["copied_chain"] = "flatten"
+    assert image_to_come(params) is None
