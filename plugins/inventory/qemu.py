@@ -181,8 +181,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         """Return what is known of each machine, by the cache where it is to be used, else by the monitors."""
         wanted = options.reading(self.get_options())
         key, kept = self.get_cache_key(path), self.get_option("cache")
-        before = self._cache.get(key) if kept and key in self._cache else {}
-        if before.get("by") != wanted:
+        before = self._cache.get(key) if kept and key in self._cache else None
+        if not isinstance(before, dict) or before.get("by") != wanted:
+            before = {}
+        if not hosts.are_machines(before.get("machines"), "hypervisor"):  # another version's
             before = {}
         if before and cache:
             return list(before["machines"])

@@ -14,7 +14,7 @@ import ipaddress
 import os
 import re
 from collections import Counter
-from typing import Any, Collection, Dict, Iterable, List, Sequence
+from typing import Any, Callable, Collection, Dict, Iterable, List, Sequence
 
 from ansible import constants
 
@@ -29,6 +29,9 @@ _PLAIN = re.compile(r"\w[\w.-]{0,252}")
 """What is a host's name: no part of a template, a pattern of hosts, an option of ssh, or a path."""
 _ELSEWHERE = ("inmigrate", "postmigrate")
 """The states of a machine that runs in another QEMU: it has not come yet, or has left."""
+
+
+_MEMBERS = {"socket", "status", "name", "uuid", "version", "reason", "agent", "agent_reason", "hypervisor"}
 
 
 class Unreachable(Exception):
@@ -46,6 +49,50 @@ def clean(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: clean(item) for key, item in value.items()}
     return [clean(item) for item in value] if isinstance(value, list) else value
+
+
+def are_machines(told: Any, *needed: str) -> bool:
+    """Tell whether it is a list of what ``_monitors`` tells of machines: a hypervisor may be in other hands, and a cache cut off.
+
+    ``needed``: what each has besides a socket and a status.
+    """
+    return _all(told, lambda one: _is_machine(one) and all(name in one for name in needed))
+
+
+def _is_machine(one: Any) -> bool:
+    told = dict(one)
+    client, interfaces = told.pop("client", {"name": "", "pid": 0}), told.pop("interfaces", [])
+    return (
+        isinstance(one, dict)  # not pairs, which make one
+        and {"socket", "status"} <= set(told) <= _MEMBERS
+        and texts(list(told.values()))
+        and set(client) == {"name", "pid"}
+        and isinstance(client["name"], str)
+        and isinstance(client["pid"], int)
+        and _all(interfaces, _is_interface)
+    )
+
+
+def _is_interface(one: Any) -> bool:
+    addresses = one["addresses"]
+    return (
+        set(one) == {"name", "mac", "addresses"}
+        and texts([one["name"], one["mac"], *addresses])
+        and _all(addresses, lambda address: bool(ipaddress.ip_interface(address)))
+    )
+
+
+def texts(told: Any) -> bool:
+    """Tell whether it is a list of texts."""
+    return isinstance(told, list) and all(isinstance(one, str) for one in told)
+
+
+def _all(told: Any, is_valid: Callable[[Any], bool]) -> bool:
+    """Tell whether it is a list of what is valid; what can't be asked about is not."""
+    try:
+        return isinstance(told, list) and all(is_valid(one) for one in told)
+    except (TypeError, ValueError, KeyError):
+        return False
 
 
 def left_alone(before: Iterable[Machine], hypervisor: str, reason: str) -> List[Machine]:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import subprocess
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from ansible.template import Templar
 from ansible_collections.vmm.qemu.plugins.module_utils._host.child import killed_by
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.plugin_utils import _runner_bundle
-from ansible_collections.vmm.qemu.plugins.plugin_utils._inventory_hosts import Unreachable
+from ansible_collections.vmm.qemu.plugins.plugin_utils._inventory_hosts import Unreachable, are_machines, texts
 from ansible_collections.vmm.qemu.plugins.plugin_utils._runner import ask
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 Reader = Callable[[Dict[str, Any], Deadline], Dict[str, Any]]
 """Gets from a hypervisor what is asked for, by then. Raises Unreachable."""
-_MEMBERS = {"socket", "status", "name", "uuid", "version", "reason", "agent", "agent_reason"}
 _OWN_SHARE = 0.8
 """Of the time that is left: what a hypervisor has for its monitors, so that its answer is here in time."""
 
@@ -59,7 +57,8 @@ def _once(make: Callable[[], bytes]) -> Callable[[], bytes]:
 def _reader(variables: dict[str, Any], loader: DataLoader, bundle: Callable[[], bytes]) -> Reader:
     try:
         host = _Host(variables, loader)
-    except AnsibleError as exc:
+        host.command("")
+    except (AnsibleError, ValueError) as exc:  # the latter of options with an open quote
         told = Unreachable(str(exc))
 
         def fail(_request: dict[str, Any], _deadline: Deadline) -> dict[str, Any]:
@@ -80,45 +79,9 @@ def _reader(variables: dict[str, Any], loader: DataLoader, bundle: Callable[[], 
 
 def _checked(told: Any) -> dict[str, Any]:
     """Return what a hypervisor has told. Raise Unreachable where that is something else than its monitors."""
-    if not isinstance(told, dict) or not _texts(told.get("unmatched")) or not _all(told.get("machines"), _is_machine):
+    if not isinstance(told, dict) or not texts(told.get("unmatched")) or not are_machines(told.get("machines")):
         raise Unreachable("its answer is not a valid list of monitors")
     return told
-
-
-def _is_machine(one: Any) -> bool:
-    """Tell whether it is what ``_monitors`` tells of one: a hypervisor in other hands is no reason to lose the others."""
-    told = dict(one)
-    client, interfaces = told.pop("client", {"name": "", "pid": 0}), told.pop("interfaces", [])
-    return (
-        isinstance(one, dict)  # not pairs, which make one
-        and {"socket", "status"} <= set(told) <= _MEMBERS
-        and _texts(list(told.values()))
-        and set(client) == {"name", "pid"}
-        and isinstance(client["name"], str)
-        and isinstance(client["pid"], int)
-        and _all(interfaces, _is_interface)
-    )
-
-
-def _is_interface(one: Any) -> bool:
-    addresses = one["addresses"]
-    return (
-        set(one) == {"name", "mac", "addresses"}
-        and _texts([one["name"], one["mac"], *addresses])
-        and _all(addresses, lambda address: bool(ipaddress.ip_interface(address)))
-    )
-
-
-def _texts(told: Any) -> bool:
-    return isinstance(told, list) and all(isinstance(one, str) for one in told)
-
-
-def _all(told: Any, is_valid: Callable[[Any], bool]) -> bool:
-    """Tell whether it is a list of what is valid; what can't be asked about is not."""
-    try:
-        return isinstance(told, list) and all(is_valid(one) for one in told)
-    except (TypeError, ValueError, KeyError):
-        return False
 
 
 class _Host:
@@ -145,14 +108,19 @@ class _Host:
             self._become.set_options(var_options=variables)
             self._become.set_option("become_pass", None)  # it would be read from what is the task's
 
-    def execute(self, deadline: Deadline, command: str, data: bytes) -> dict[str, Any]:
-        """Run a command with that standard input. Raise Unreachable when the time is up."""
+    def command(self, command: str) -> list[bytes]:
+        """Return the ``ssh`` that runs a command. Raise ValueError for options that are not valid."""
         connection = self._connection
         if self._become:
             command = self._become.build_become_command(command, connection._shell)
-        ssh = connection._build_command(
+        made: list[bytes] = connection._build_command(
             connection.get_option("ssh_executable"), "ssh", "-o", "BatchMode=yes", connection.host, command
         )
+        return made
+
+    def execute(self, deadline: Deadline, command: str, data: bytes) -> dict[str, Any]:
+        """Run a command with that standard input. Raise Unreachable when the time is up."""
+        ssh = self.command(command)
         # a connection that is kept open has standard error open, too, and would have to be waited for
         with tempfile.TemporaryFile() as errors:
             try:

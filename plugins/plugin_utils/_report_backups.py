@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import posixpath
 import re
@@ -37,14 +38,14 @@ def period(written: str) -> timedelta:
 
 
 def listed(output: str) -> List[Listed]:
-    """Return the lists in the output of ``find``: a directory, what its list says, each with a NUL behind it."""
+    """Return the lists in the output of ``find``: a directory, what its list says in base64, each with a NUL behind it."""
     words = output.split("\0")
     return [Listed(posixpath.basename(where), _parsed(said)) for where, said in zip(words[::2], words[1::2])]
 
 
 def _parsed(said: str) -> Dict[str, Any]:
     try:
-        return mapping(json.loads(said))
+        return mapping(json.loads(base64.b64decode(said, validate=True)))
     except (ValueError, RecursionError):
         return {}
 

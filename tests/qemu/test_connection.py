@@ -128,6 +128,16 @@ def test_a_new_file_is_nobody_elses(agent: GuestAgent) -> None:
     assert modes == {0o600} and there.stat().st_size == 4 << 20
 
 
+def test_a_pipe_is_not_waited_for(agent: GuestAgent) -> None:
+    """The agent would stand still until somebody reads there."""
+    os.mkfifo(agent.directory / "pipe")
+    with Agent(agent.path, Deadline(60.0)) as client:
+        with pytest.raises(OSError, match="not a regular file"):
+            guest.put(client, io.BytesIO(b"x"), str(agent.directory / "pipe"), Deadline(60.0))
+        guest.put(client, io.BytesIO(b"x"), str(agent.directory / "after"), Deadline(60.0))
+    assert (agent.directory / "after").read_bytes() == b"x"
+
+
 def test_what_a_command_can_not_give_back(agent: GuestAgent, playbook: Playbook) -> None:
     """More output than the agent keeps; an agent that stands still while a command runs, which is not run again."""
     once = agent.directory / "once"

@@ -163,6 +163,13 @@ def test_the_cache(place: Path, playbook: Callable[..., PlayRun]) -> None:
     assert inventory.read(place, file).group("qemu") == {"b", "web1"}
     write(place, sockets=[f"{place}/b.qmp"], **cache, **PATIENT)
     assert inventory.read(place, file).group("qemu") == {"b"}
+    (kept,) = (path for path in (place / "cache").iterdir() if path.is_file())
+    whole = json.loads(kept.read_text())
+    known = json.loads(whole["__payload__"]) if "__payload__" in whole else whole
+    machine = {"socket": f"{place}/b.qmp", "status": "running"}
+    for damaged in ([], {"by": known["by"]}, {**known, "machines": [machine]}):
+        kept.write_text(json.dumps({"__payload__": json.dumps(damaged)} if "__payload__" in whole else damaged))
+        assert inventory.read(place, file).group("qemu_unreachable") == {"b"}
 
 
 def test_expressions(place: Path) -> None:

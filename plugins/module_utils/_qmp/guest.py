@@ -160,8 +160,9 @@ def environment(agent: Agent, deadline: Deadline) -> dict[str, str]:
 
 def put(agent: Agent, source: BinaryIO, path: str, deadline: Deadline) -> None:
     """Write a file of the guest. Where there was none, its mode is 0600. Raise OSError and what ``run`` raises."""
-    # the agent makes files that all may write to, whatever its umask
-    made = run(agent, ["/bin/sh", "-c", 'umask 077; : >>"$1"', "sh", path], deadline)
+    # the agent makes files that all may write to, whatever its umask; opening a pipe would stop it until somebody reads there
+    look = '[ -f "$1" ] || [ ! -e "$1" ] || { echo "it is not a regular file" >&2; exit 1; }'
+    made = run(agent, ["/bin/sh", "-c", f'{look}; umask 077; : >>"$1"', "sh", path], deadline)
     if made.rc:
         raise OSError(f"{path} can't be written in the guest: {made.err.decode(errors='replace').strip()}")
     handle = agent.execute("guest-file-open", deadline, path=path, mode="wb")

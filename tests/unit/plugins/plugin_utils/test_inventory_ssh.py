@@ -81,6 +81,7 @@ def test_the_code_is_brought_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("#!/bin/sh\nexit 3", {}, "status 3"),
         ("not a program", {}, "ssh can't be run"),
         (SSH, {"ansible_python_interpreter": "/nowhere/python3"}, "/nowhere/python3"),
+        (SSH, {"ansible_ssh_common_args": "-o 'ProxyJump"}, "No closing quotation"),
         (SSH, {"ansible_connection": "community.docker.docker"}, "its connection is community.docker.docker"),
     ],
 )

@@ -178,7 +178,7 @@ def test_what_is_many_is_counted_to_the_end() -> None:
     assert {(one["state"], one["cpus"], one["most_cpus"]) for one in machines} == {("running", 700, 800)}
     times = [f"2026-11-{day:02d}T{hour:02d}:00:00Z" for day in range(1, 29) for hour in range(24)]
     many = json.dumps({"backups": [{"time": time, "level": "inc"} for time in times]})
-    found = backups.newest(backups.listed(f"/b/web1\0{many}\0"), {"web1"}, "", DAY, report.NOW)
+    found = backups.newest(backups.listed(f"/b/web1\0{packed(many)}\0"), {"web1"}, "", DAY, report.NOW)
     assert found["time"] == times[-1]
 
 
@@ -212,8 +212,14 @@ def test_a_tree_that_is_none_ends() -> None:
 DAY = timedelta(days=1)
 
 
-def chain(name: str, time: str, uuid: str = "") -> str:
-    return json.dumps({"vm": {"name": name, "uuid": uuid}, "backups": [{"time": time, "level": "full"}]})
+def chain(name: str, time: str, uuid: str = "", **more: Any) -> str:
+    return packed(
+        json.dumps({"vm": {"name": name, "uuid": uuid}, "backups": [{"time": time, "level": "full"}], **more})
+    )
+
+
+def packed(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 @pytest.mark.parametrize(
@@ -225,9 +231,18 @@ def chain(name: str, time: str, uuid: str = "") -> str:
         ("/b/web1\0" + chain("x", "2026-11-29T07:00:00Z") + "\0", "2026-11-29T07:00:00Z", True),  # the clock was wrong
         ("/b/web2\0" + chain("web1", "2026-11-29T05:00:00Z") + "\0", "", True),
         ("/b/web2\0" + chain("x", "2026-11-29T05:00:00Z", "5f0c-1") + "\0", "2026-11-29T05:00:00Z", False),
-        ("/b/web1\0not JSON\0/b/web1\0[]\0/b/web1\0" + chain("x", "yesterday") + "\0/b/web1", "", True),
+        (
+            f"/b/web1\0{packed('not JSON')}\0/b/web1\0{packed('[]')}\0/b/web1\0"
+            + chain("x", "yesterday")
+            + "\0/b/web1",
+            "",
+            True,
+        ),
+        ("/b/web1\0not base64\0", "", True),
+        # what pretends to be another's list
+        ("/b/web2\0" + packed("{}\0/b/web1\0" + chain("x", "2026-11-29T05:00:00Z") + "\0") + "\0", "", True),
     ],
-    ids=["none", "young", "old", "to come", "of another", "by its UUID", "damaged"],
+    ids=["none", "young", "old", "to come", "of another", "by its UUID", "damaged", "not base64", "two in one"],
 )
 def test_the_newest_backup(output: str, time: str, old: bool) -> None:
     found = backups.newest(backups.listed(output), {"web1"}, "5f0c-1", DAY, report.NOW)

@@ -135,7 +135,12 @@ def a_copied_disk(*files: str) -> dict[str, Any]:
     ("ident", "files", "given", "words"),
     [
         ("disk", ["a", "b", "c"], {}, "has 3 images at the source (a, b, c), and two can be kept: commit what is in a"),
-        ("disk", ["a", "b"], {"image": None, "disk_size": "1M"}, "disk disk stands on b at the source, and no option says"),
+        (
+            "disk",
+            ["a", "b"],
+            {"image": None, "disk_size": "1M"},
+            "disk disk stands on b at the source, and no option says",
+        ),
         ("more", ["a", "b"], {}, "disk more stands on b at the source, and no option says"),
     ],
 )
