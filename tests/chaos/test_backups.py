@@ -180,7 +180,7 @@ def room(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
-@pytest.mark.parametrize(("version", "number"), runs(5, of_ten=1))
+@pytest.mark.parametrize(("version", "number"), runs(3, of_ten=1))
 def test_each_listed_backup_is_what_the_disks_were(version: str, number: int, room: Path) -> None:
     dice = chance(number)
     life = Life(version, KINDS[number % len(KINDS)], dice, room)

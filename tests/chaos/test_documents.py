@@ -36,12 +36,12 @@ def labs() -> Iterator[Labs]:
         one.close()
 
 
-@pytest.mark.parametrize(("version", "number"), runs(28, of_ten=6))
+@pytest.mark.parametrize(("version", "number"), runs(14, of_ten=6))
 def test_whatever_befalls_a_task_the_next_one_completes_it(labs: Labs, version: str, number: int) -> None:
     completed(labs(version), chance(number))
 
 
-@pytest.mark.parametrize(("version", "number"), runs(4, of_ten=1))
+@pytest.mark.parametrize(("version", "number"), runs(2, of_ten=1))
 def test_so_it_is_with_a_guest_that_has_to_give_things_back(labs: Labs, version: str, number: int) -> None:
     dice, lab = chance(number), labs(version, LiveLab)
     assert isinstance(lab, LiveLab)
@@ -86,7 +86,7 @@ def strike(lab: Lab, made: Wish, what: Any) -> None:
         made.verify_undone(before, lab.state(), result.get("not_rolled_back", []))
 
 
-@pytest.mark.parametrize(("version", "number"), runs(8, of_ten=3))
+@pytest.mark.parametrize(("version", "number"), runs(4, of_ten=3))
 def test_a_document_that_only_qemu_refuses_leaves_the_vm_as_it_was(labs: Labs, version: str, number: int) -> None:
     dice, lab = chance(number), labs(version)
     made = prepare(lab, draw(dice), print)

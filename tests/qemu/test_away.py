@@ -13,7 +13,7 @@ import pytest
 
 from support.migration import incoming, migrate
 from support.modules import ModuleFailed, run_module
-from support.vm import VM
+from support.vm import VM, is_since
 
 MIB = 1 << 20
 SCSI: dict[str, Any] = {"driver": "scsi-hd", "bus": "scsi0.0"}
@@ -89,7 +89,7 @@ def test_a_guest_that_arrived_paused_has_its_disks_once_it_runs(start_vm: Callab
     incoming(there, f"unix:{source.directory}/m")
     migrate(source, uri=f"unix:{source.directory}/m", destination_socket=there.qmp)
     assert there.observer.status() == "prelaunch"
-    if qemu_version == "10.0":
+    if is_since(qemu_version, "10.0"):
         with pytest.raises(ModuleFailed, match="let it run first"):
             run_module(there, "qemu_disk", check=True, size="32M", **disk)
         run_module(there, "qemu_power", state="running")

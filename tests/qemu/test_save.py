@@ -19,7 +19,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._migration import save as
 from ansible_collections.vmm.qemu.plugins.module_utils._migration import save_follow
 from support.migration import count
 from support.modules import ModuleFailed, run_module
-from support.vm import VM
+from support.vm import VM, is_since
 
 DEFER = ["-incoming", "defer"]
 
@@ -171,7 +171,7 @@ def test_killed_before_each_step_of_saving(start_vm: Callable[..., VM], here: Pa
 def test_killed_before_each_step_of_loading(
     start_vm: Callable[..., VM], here: Path, disk: str, qemu_version: str
 ) -> None:
-    parallel: dict[str, Any] = {"parallel": 2} if qemu_version == "10.0" else {}
+    parallel: dict[str, Any] = {"parallel": 2} if is_since(qemu_version, "10.0") else {}
     for number in range(12):
         vm = small(start_vm, *with_disk(disk))
         save(vm, here, **parallel)

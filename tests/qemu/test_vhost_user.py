@@ -15,7 +15,7 @@ import pytest
 
 from support.lifecycle import Lifecycle, names
 from support.modules import run_module
-from support.vm import OLDEST, VM
+from support.vm import OLDEST, VM, is_since
 
 SHARED = ["-object", "memory-backend-memfd,id=ram,size=256M,share=on", "-machine", "memory-backend=ram"]
 LIVE_VM = {"args": SHARED}
@@ -95,7 +95,7 @@ def test_options_and_a_driver_without_its_transport(vhost: Lifecycle, serve: Cal
     }
     done = vhost.step(**given, options={"num-queues": "1", "bootindex": 5})
     data = done["commands"][0]["arguments"]["backend"]["data"]
-    assert data["reconnect-ms" if vm.version == "10.0" else "reconnect"] in (2, 2000)
+    assert data["reconnect-ms" if is_since(vm.version, "10.0") else "reconnect"] in (2, 2000)
     arguments = done["commands"][1]["arguments"]
     assert (arguments["driver"], arguments["addr"]) == ("vhost-user-blk-pci", "0")
     assert (arguments["num-queues"], arguments["bootindex"]) == (1, 5)

@@ -30,16 +30,17 @@ def runs(usual: int, of_ten: int) -> list[Any]:
     """(QEMU's version, number) of each run: `usual`, or so many tenths of CHAOS_RUNS. The number alone decides all of a run."""
     count = (RUNS * of_ten + 9) // 10 if RUNS else usual
     numbers = range(SEED, SEED + count)
-    return [pytest.param(VERSIONS[number % 2], number, id=f"{VERSIONS[number % 2]}-{number}") for number in numbers]
+    versions = [VERSIONS[number % len(VERSIONS)] for number in numbers]
+    return [pytest.param(version, number, id=f"{version}-{number}") for version, number in zip(versions, numbers)]
 
 
-_ROADS = ((VERSIONS[0], VERSIONS[0]), (VERSIONS[1], VERSIONS[1]), VERSIONS)
+_ROADS = (*((version, version) for version in VERSIONS), *zip(VERSIONS, VERSIONS[1:]))
 
 
 def migrations(usual: int) -> list[Any]:
     """(from, to, number) of each migration: `usual`, or a tenth of CHAOS_RUNS."""
     count = (RUNS + 9) // 10 if RUNS else usual
-    roads = [(number, _ROADS[number % 3]) for number in range(SEED, SEED + count)]
+    roads = [(number, _ROADS[number % len(_ROADS)]) for number in range(SEED, SEED + count)]
     return [pytest.param(*road, number, id=f"{'-'.join(road)}-{number}") for number, road in roads]
 
 

@@ -28,7 +28,7 @@ from support.observer import Observer
 
 REPO = Path(__file__).resolve().parents[2]
 BED = REPO / ".bed"
-VERSIONS = ("7.2", "10.0")
+VERSIONS = ("7.2", "10.0", "11.1")
 OLDEST = "5.2"
 S390X = "7.2-s390x"
 MACHINES = {OLDEST: "pc", S390X: "s390-ccw-virtio"}  # where it is not q35
@@ -38,6 +38,12 @@ CMDLINE = "console=ttyS0 quiet loglevel=3 panic=-1 tsc=reliable no_timer_check"
 
 class BedError(Exception):
     """The test bed itself failed, not what is tested."""
+
+
+def is_since(version: str, first: str) -> bool:
+    """Whether a QEMU of the bed is that one or a newer one."""
+    there, wanted = ([int(part) for part in one.partition("-")[0].split(".")] for one in (version, first))
+    return there >= wanted
 
 
 def qemu_binary(version: str) -> Path:
