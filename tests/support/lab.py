@@ -23,7 +23,7 @@ from support.generators import LIVE_SLOTS, SLOTS
 from support.modules import ModuleFailed
 from support.observer import ObserverError
 from support.state import KINDS, Item, State, read_state
-from support.vm import VM
+from support.vm import VM, is_since
 from support.vm_states import BED, MIB, Part
 
 _REMOVERS = {kind.name: (kind.removal, kind.key) for kind in KINDS}
@@ -105,6 +105,9 @@ class Lab:
     def make(self, parts: Iterable[Part]) -> None:
         """As an administrator would by hand."""
         for part in parts:
+            data = part.arguments.get("backend", {}).get("data", {})
+            if "reconnect" in data and is_since(self.vm.version, "10.0"):  # 11.1 does not know it any more
+                data["reconnect-ms"] = 1000 * data.pop("reconnect")
             self.vm.observer.send(part.command, part.arguments)
 
     def settle(self, sent: bytes) -> None:

@@ -54,6 +54,7 @@ _FATAL = {
 }
 # Of these the properties only say that the object is complete; newer versions have dropped them.
 _SPENT = ("type", "loaded", "opened")
+_MONITOR = "monitor-"
 
 
 class Object(Kind):
@@ -172,7 +173,7 @@ class Object(Kind):
 
     def list(self, vm: VM) -> List[Want]:
         """Return the ids, but for monitors, which are objects since QEMU 11.1: without one the VM has lost its master."""
-        return [{"id": ident} for ident, kind in objects(vm).items() if not kind.startswith("monitor-")]
+        return [{"id": ident} for ident, kind in objects(vm).items() if not kind.startswith(_MONITOR)]
 
     def users(self, vm: VM, want: Want) -> List[Thing]:
         """Return who holds it: devices by a link (those without an id by their place), block nodes, objects."""
@@ -212,8 +213,12 @@ def _exports_in(vm: VM, ident: str) -> List[Thing]:
 
 
 def holders(vm: VM, kind: str, ident: str) -> List[Tuple[str, str]]:
-    """Return the objects that stand on a thing, as ``(kind, id)``."""
-    return [("object", name) for name in objects(vm) if name != ident and (kind, ident) in _below(vm, name)]
+    """Return the objects that stand on a thing, as ``(kind, id)``. Monitors are not those of a user."""
+    return [
+        ("monitor" if what.startswith(_MONITOR) else "object", name)
+        for name, what in objects(vm).items()
+        if name != ident and (kind, ident) in _below(vm, name)
+    ]
 
 
 def _below(vm: VM, ident: str) -> Set[Tuple[str, str]]:
