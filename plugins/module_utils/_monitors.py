@@ -15,7 +15,7 @@ import re
 import stat
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, TimeoutError
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
 
 from ._qmp import errors
@@ -33,8 +33,8 @@ AT_A_TIME = 32
 """How many are asked at a time, with those that don't answer."""
 _QUICK = 2
 """How many of those may have answered only a moment ago: Python's threads hold each other up when all have something to do."""
-_MOMENT = 0.05
-"""Seconds. Most monitors take a millisecond for all."""
+_MOMENT = 0.005
+"""Seconds. Most monitors take a millisecond for all; one that takes longer waits for a busy QEMU, an agent or a network."""
 _MAX_REPLY = 4 << 20
 """Bytes: some hundred character devices have room, and a broken monitor can't fill the memory."""
 _AGENT = "org.qemu.guest_agent.0"
@@ -70,17 +70,19 @@ def read_all(request: Dict[str, Any], stop: Stop | None = None) -> Dict[str, Any
         if since.pop(address, None) is not None:
             turns.release()
 
-    machines: List[Machine] = []
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        for future in [pool.submit(read, address) for address in addresses]:
-            while not future.done():
-                try:
-                    future.result(_MOMENT)
-                except TimeoutError:
+        futures = [pool.submit(read, address) for address in addresses]
+        try:
+            for future in futures:
+                while not future.done():
+                    wait([future], _MOMENT)
                     for address, begun in list(since.items()):
                         if begun < time.monotonic() - _MOMENT:
                             give_way(address)
-            machines.append(future.result())
+        finally:
+            for future in futures:
+                future.cancel()
+        machines = [future.result() for future in futures]
     return {"machines": machines, "unmatched": unmatched}
 
 

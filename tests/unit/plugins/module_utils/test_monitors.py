@@ -130,6 +130,25 @@ def test_those_that_say_nothing_do_not_keep_the_others_from_their_turn() -> None
     assert found[-1]["status"] == "paused" and in_time and all(in_time)
 
 
+def test_who_is_interrupted_asks_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, over = [], threading.Event()
+
+    def ask(address: str, request: Any, deadline: Deadline) -> dict[str, Any]:
+        begun.append(address)
+        over.wait(20)
+        return {}
+
+    def interrupted(futures: Any, timeout: float) -> None:
+        threading.Timer(0.1, over.set).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_monitors, "_read", ask)
+    monkeypatch.setattr(_monitors, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read(*(f"h:{number}" for number in range(1, 9 * _monitors.AT_A_TIME)))
+    assert len(begun) <= _monitors.AT_A_TIME
+
+
 @pytest.mark.parametrize("stopped", [True, False])
 def test_what_is_not_asked_in_time_is_not_said_to_be_busy(place: Path, stopped: bool) -> None:
     stop = Stop()
