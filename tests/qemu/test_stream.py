@@ -153,3 +153,25 @@ def test_a_stream_that_another_client_cancels_has_failed(vm: VM) -> None:
             run_module(vm, "qemu_block_job", id="st", operation="stream", device="data", speed=65536)
         cancelled.result()
     assert vm.observer.look("query-jobs") == [] and vm.alive
+
+
+def test_a_stream_of_another_client_that_ends_while_a_task_waits(vm: VM) -> None:
+    """The task has looked before, and looks again when it has waited."""
+    base, path = vm.image("other.qcow2", "1M", "qcow2"), f"{vm.directory}/over.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", path], check=True)
+    (vm.directory / "backups").mkdir()
+
+    def meanwhile() -> None:
+        begun = vm.observer.wait_event("JOB_STATUS_CHANGE", status="running")["data"]["id"]
+        file = {"driver": "file", "filename": path}
+        vm.observer.send("blockdev-add", {"node-name": "over", "driver": "qcow2", "file": file})
+        vm.observer.execute("block-stream", device="over", job_id="st", auto_dismiss=False)
+        vm.observer.wait_event("JOB_STATUS_CHANGE", id="st", status="concluded")
+        vm.observer.execute("block-job-set-speed", device=begun, speed=0)
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(meanwhile)
+        with pytest.raises(ModuleFailed, match="job st: this stream is over"):
+            run_module(vm, "qemu_backup", name="b", path=f"{vm.directory}/backups", speed=65536)
+        other.result()
+    assert vm.alive

@@ -93,8 +93,8 @@ class VM(Host):
     def check_harmless(self, query: str, line: Any = "") -> None:
         """Raise Refusal where the query (or the human monitor's ``line``) would end QEMU, guest and all.
 
-        See may_keep. One query more, and more than once in a task only while there is such a job. One of somebody else's can
-        still end between the two queries: nothing that only looks keeps it from that.
+        See may_keep. One query more, and more than once in a task only while there is such a job, or when it has waited. One of
+        somebody else's can still end between the two queries: nothing that only looks keeps it from that.
         """
         if self.may_crash and (query == _NODES or (isinstance(line, str) and _NODES_LINE.match(line))):
             jobs = self.session.execute("query-jobs", deadline=self.deadline)
