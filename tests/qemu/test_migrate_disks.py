@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import threading
 import time
@@ -149,6 +150,38 @@ def test_an_overlay_goes_along(move: Start, tmp_path: Path, here: str, chain: st
     of_its_own = sum(extent["length"] for extent in mapped(pair.there) if extent["depth"] == 0 and extent["data"])
     assert of_its_own == (1 << 20 if chain == "keep" else 7 << 20)
     assert all(base.read_bytes() == bytes(8 << 20) + b"\x77" * (8 << 20) for base in bases)
+
+
+def test_what_is_kept_is_what_was_proven(move: Start, tmp_path: Path) -> None:
+    """Neither another file at the path of what QEMU has open, nor an overlay that has come since."""
+    bases = tmp_path / "here", tmp_path / "there"
+    for base in bases:
+        base.write_bytes(b"\x77" * (8 << 20))
+    pair = move(guest=False, bases=bases)
+    pair.listen()
+    proven = run_module(pair.source, "qemu_info", gather_subset=["images"])["vm"]["images"]["data"]["files"]
+    given = {"copy_disks": {**pair.disks, "chain": "keep", "files": {"data": proven}}}
+    os.link(bases[0], tmp_path / "opened")
+    for base in bases:
+        (tmp_path / "new").write_bytes(b"\x78" * (8 << 20))
+        (tmp_path / "new").replace(base)
+    for check in (True, False):
+        assert stays(pair, str(bases[0]), "is another file by now", check=check, **given)["commands"] == []
+    (tmp_path / "opened").replace(bases[0])
+    assert pair.take(check=True, **given)["changed"]
+    run_module(pair.source, "qemu_disk_snapshot", name="s")
+    for check in (True, False):
+        assert stays(pair, "disk data has the images", "data@s.qcow2", check=check, **given)["commands"] == []
+
+
+def test_a_disk_that_stands_alone_is_copied_in_whole(move: Start) -> None:
+    """What the source has not written is zero, whatever an earlier run has left at the destination."""
+    pair = move(guest=False)
+    pair.listen()
+    pair.there.observer.hmp('qemu-io data-node "write -P 0x99 4M 1M"')
+    pair.put(0x11)
+    pair.take(copy_disks={**pair.disks, "chain": "keep"})
+    assert has(pair.there, 0x11) and has(pair.there, 0, "4M")
 
 
 def mapped(vm: VM) -> list[dict[str, Any]]:

@@ -11,7 +11,9 @@ writes. Nodes, mirrors and exports are called after their disk, so that a later 
 from __future__ import annotations
 
 import ipaddress
+import os
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, NamedTuple, Sequence
 
 from .._core.errors import Refusal
@@ -105,6 +107,63 @@ def read(vm: VM, given: Dict[str, Any]) -> List[Copy]:
         if others:
             raise Refusal(f"{OPTION}: block job {others[0]} works on {disk.name}: let it end first")
     return found
+
+
+def _is_kept(disk: Disk, given: Dict[str, Any]) -> bool:
+    """Tell whether what it stands on is not copied. One that stands alone is whole only where all of it is."""
+    return given.get("chain") == "keep" and len(disk.layers) > 1
+
+
+def check_kept(vm: VM, given: Dict[str, Any]) -> None:
+    """Raise Refusal where a disk does not stand any more on what the destination's does.
+
+    ``files``: the images that it had when that was proven. A path is no proof where QEMU has another file open, which was
+    replaced since.
+    """
+    for disk in disks(vm, given):
+        if not _is_kept(disk, given):
+            continue
+        files = [layer.source for layer in disk.layers]
+        known = (given.get("files") or {}).get(disk.name, files)
+        if files != known:
+            raise Refusal(
+                f"{OPTION}.files: disk {disk.name} has the images {', '.join(files)} by now, and not {', '.join(known)}, as a "
+                "snapshot makes it: look at the destination's again"
+            )
+        replaced = _replaced(vm, [layer.path for layer in disk.layers])
+        if replaced:
+            raise Refusal(
+                f"{OPTION}.chain: {replaced}, on which disk {disk.name} stands, is another file by now than QEMU has open, and the "
+                "destination's can't be the same: with chain=flatten the contents as the guest sees them go over"
+            )
+
+
+def _replaced(vm: VM, paths: Sequence[str]) -> str:
+    """Return the image below the topmost one at whose path is another file than QEMU has open; empty where that can't be told."""
+    opened = _opened(vm.session.process) if vm.local else []
+    for path in paths[1:]:
+        if not _is_among(paths[0], opened):  # whoever made the monitor's socket need not be QEMU
+            return ""
+        if os.path.isfile(path) and not _is_among(path, opened):
+            return path
+    return ""
+
+
+def _opened(pid: int | None) -> List[os.stat_result]:
+    found: List[os.stat_result] = []
+    with suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):  # closed meanwhile
+                found.append(os.stat(f"/proc/{pid}/fd/{number}"))
+    return found
+
+
+def _is_among(path: str, opened: Sequence[os.stat_result]) -> bool:
+    try:
+        now = os.stat(path)
+    except OSError:
+        return False
+    return any(os.path.samestat(now, one) for one in opened)
 
 
 def _with_bitmaps(vm: VM, disk: Disk, copy: Copy) -> Copy:
@@ -210,7 +269,7 @@ def copy_of(disk: Disk, given: Dict[str, Any]) -> Copy:
     if given["tls_creds"]:
         node["tls-creds"] = given["tls_creds"]
     mirror = {"job-id": ident, "device": layer.node, "target": ident, "sync": "full", "auto-dismiss": False}
-    if given.get("chain") == "keep":  # what the images below have is there already
+    if _is_kept(disk, given):  # what the images below have is there already
         mirror["sync"] = "top"
     if given.get("speed"):
         mirror["speed"] = human_size(given["speed"])

@@ -46,6 +46,7 @@ class Migrate(Operation):
             options={
                 **settings.COPY_DISKS,
                 "chain": Option("str", choices=["flatten", "keep"], default="flatten"),
+                "files": Option("dict"),
                 "speed": Option("str"),
                 "switch_timeout": Option("float", default=10.0),
             },
@@ -185,6 +186,7 @@ def _read_copies(vm: VM, current: Current, params: Params) -> Current:
         return current._replace(left=left)
     if not going:
         copies.check_line(vm, given)
+        copies.check_kept(vm, given)
     return current._replace(copies=copies.read(vm, given), left=left)
 
 
