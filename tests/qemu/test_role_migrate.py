@@ -365,3 +365,80 @@ def test_an_overlay_goes_along_to_the_image_that_it_stands_on(both: Hosts) -> No
     assert done.returncode == 0 and "failed" not in done.stdout, done.stdout
     run = both.move()
     assert run.rc == 0 and not any(task.changed for task in run.tasks), run.output
+
+
+def test_a_disk_that_was_hot_plugged_is_another_one_at_the_destination(hosts: Hosts) -> None:
+    """Which has it where the file of the virtual machine has it: before one that was there at the source's start."""
+    first, second = (
+        {"id": name, "filename": f"{hosts.base}/shared/{name}", "size": "1M", "bus": bus}
+        for name, bus in (("x", "rp0"), ("y", "rp1"))
+    )
+    hosts.variables["vm_disks"] = [first]
+    hosts.make()
+    hosts.variables["vm_disks"] = [second, first]
+    hosts.make()
+    hosts.moved()
+
+
+@pytest.fixture
+def kept(hosts: Hosts) -> Hosts:
+    """One whose disk stands on a raw image of the same contents on each host."""
+    where = f"{hosts.base}/{{{{ inventory_hostname }}}}"
+    for host in "ab":
+        (hosts.base / host / "base").write_bytes(b"\x77" * (4 << 20))
+    hosts.variables |= {"vm_disk": f"{where}/disk.qcow2", "vm_image": f"{where}/base", "vm_image_format": "raw"}
+    hosts.variables |= {"migrate_disks": "copy", "migrate_disks_address": f"{hosts.base}/nbd", "migrate_chain": "keep"}
+    return hosts
+
+
+def test_the_same_image_in_another_format_is_not_the_same(kept: Hosts) -> None:
+    """What is read as raw has other contents than what is read as qcow2, though the files are alike."""
+    for host in "ab":
+        line = ["qemu-img", "create", "-q", "-f", "qcow2", str(kept.base / host / "base"), "4M"]
+        subprocess.run(line, check=True)
+    kept.make(vm_image_format="qcow2")
+    kept.fails("not the same on both hosts", "base", "(qcow2, and raw)", migrate_same_disks=True)
+    assert kept.status() == {"a": "running"} and not (kept.base / "b" / "disk.qcow2").exists()
+    kept.moved(vm_image_format="qcow2")
+
+
+def test_the_data_of_an_image_that_has_them_elsewhere_is_compared(kept: Hosts) -> None:
+    kept.variables["vm_image_format"] = "qcow2"
+    for host in "ab":
+        data, image = kept.base / host / "data", str(kept.base / host / "base")
+        made = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={data}", image, "1M"]
+        subprocess.run(made, check=True)
+        subprocess.run(
+            ["qemu-io", "-f", "qcow2", "-c", "write -P 1 0 1M", image], check=True, stdout=subprocess.DEVNULL
+        )
+    (kept.base / "b" / "data").write_bytes(b"\x78" * (1 << 20))
+    kept.make()
+    kept.fails("not the same on both hosts", "data")
+    assert kept.status() == {"a": "running"} and not (kept.base / "b" / "disk.qcow2").exists()
+
+
+def test_an_image_that_was_replaced_since_is_not_kept(kept: Hosts) -> None:
+    """Both hosts have a new one by the same name, and the guest still stands on the old one."""
+    kept.make()
+    for host in "ab":
+        (kept.base / "new").write_bytes(b"\x78" * (4 << 20))
+        (kept.base / "new").replace(kept.base / host / "base")
+    kept.fails("is another file by now than QEMU has open", "chain=flatten")
+    assert kept.status() == {"a": "running"} and not (kept.base / "b" / "disk.qcow2").exists()
+
+
+def test_a_disk_that_is_kept_does_not_go_to_an_image_that_was_begun(kept: Hosts) -> None:
+    """What the overlay has no more since would still be in it."""
+    kept.make()
+    kept.cut("b", "qemu_migrate_incoming")
+    kept.fails("nothing is removed on either side")
+    assert kept.status() == {"a": "running", "b": "inmigrate"}
+    with kept.observer("b/g") as observer:
+        node = next(node["node-name"] for node in observer.look("query-named-block-nodes") if node["drv"] == "qcow2")
+        observer.hmp(f'qemu-io {node} "write -P 0x99 1M 64k"')
+    kept.cut("b", "")
+    kept.moved()
+    read = ["qemu-io", "-U", "-r", "-f", "qcow2", "-c", "read -P 0x77 1M 64k", str(kept.base / "b" / "disk.qcow2")]
+    done = subprocess.run(read, check=True, capture_output=True, text=True)
+    assert "failed" not in done.stdout
+    assert kept.status() == {"b": "running"}
