@@ -125,7 +125,7 @@ options:
         description:
           - What is copied of a disk that is an overlay. V(flatten) is all that the guest sees. V(keep) is what is in the topmost image.
           - With V(keep) the destination's image must stand on images with the same contents as those on which the source's stands.
-            That is your word: QEMU does not look, and with others the guest's data would be ruined. The role C(vmm.qemu.migrate)
+            That is your word, since QEMU does not look, and with others the guest's data would be ruined. The role C(vmm.qemu.migrate)
             proves it. An image of which the source's QEMU has another file open than is at its path is refused.
           - With V(keep) the destination's image must be empty, too. One that an earlier run has begun to fill may have what is not
             overwritten.
