@@ -40,6 +40,8 @@ CHAIN = Current(
     tops=frozenset(["top"]),
     attached=frozenset(["top"]),
 )
+# Of a job that QEMU must not keep.
+FORGETS = CHAIN._replace(keeps=False)
 # What a mirror of `top` to `copy`, a commit of it and a stream leave behind.
 MIRRORED = CHAIN._replace(tops=frozenset(["copy"]), attached=frozenset())
 COMMITTED = CHAIN._replace(tops=frozenset(["base"]), attached=frozenset())
@@ -60,7 +62,8 @@ STREAM: dict[str, Any] = {"operation": "stream", "device": "top"}
         (CHAIN, {**MIRROR, "complete": "copy"}, "blockdev-mirror block-job-cancel job-dismiss", "blockdev-mirror"),
         (CHAIN, COMMIT, "block-commit job-complete job-dismiss", "block-commit"),
         (CHAIN, {**COMMIT, "top_node": "middle"}, "block-commit job-dismiss", "block-commit"),
-        (CHAIN, STREAM, "block-stream", "block-stream"),  # which QEMU must not keep
+        (FORGETS, STREAM, "block-stream", "block-stream"),
+        (FORGETS, BACKUP, "blockdev-backup", "blockdev-backup"),
         (MIRRORED, MIRROR, "", ""),
         (MIRRORED._replace(source=None, nodes={}), MIRROR, "", ""),
         (MIRRORED, BACKUP, "blockdev-backup job-dismiss", "blockdev-backup"),
@@ -68,7 +71,7 @@ STREAM: dict[str, Any] = {"operation": "stream", "device": "top"}
         (CHAIN, {**COMMIT, "top_node": "gone"}, "", ""),
         (STREAMED, STREAM, "", ""),
         (CHAIN, {**STREAM, "base_node": "middle"}, "", ""),
-        (CHAIN, {**STREAM, "base_node": "base"}, "block-stream", "block-stream"),
+        (FORGETS, {**STREAM, "base_node": "base"}, "block-stream", "block-stream"),
     ],
 )
 def test_what_is_begun(current: Current, options: dict[str, Any], finished: str, running: str) -> None:
