@@ -211,12 +211,13 @@ def wait_for_jobs(run: Run, idents: Dict[str, str], runs: bool, params: Params) 
 
     ``idents``: the disk of each.
     """
+    over: Dict[str, jobs.Job] = {}  # what dismissed itself: the events of hours may be too many to be kept
 
     def look() -> Tuple[Any, bool, Progress]:
         known = dict(jobs.jobs(run.vm))
         for ident, disk in idents.items():
             if ident not in known:
-                known[ident] = jobs.gone(run.vm, ident, f"backup of {disk}")
+                over[ident] = known[ident] = over.get(ident) or jobs.gone(run.vm, ident, f"backup of {disk}")
             if "error" in known[ident]:
                 error = {"class": "GenericError", "desc": known[ident]["error"]}
                 scratch = (
