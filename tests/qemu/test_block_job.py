@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 
 from support.lifecycle import names
 from support.modules import ModuleFailed, run_module
+from support.observer import ObserverError
 from support.plays import TaskResult
 from support.vm import REPO, VM
 
@@ -394,3 +397,20 @@ def test_as_ansible_runs_it(vm: VM, ansible_task: Callable[..., TaskResult]) -> 
     assert ansible_task("qemu_block_job", options).changed
     assert path.read_bytes() == (vm.directory / "source.raw").read_bytes()
     assert not ansible_task("qemu_block_job", options).changed
+
+
+def test_a_job_that_another_client_dismisses_has_ended_as_well(vm: VM) -> None:
+    """Whoever is the first."""
+    target(vm)
+
+    def dismiss() -> None:
+        vm.observer.wait_event("JOB_STATUS_CHANGE", id="j0", status="concluded")
+        with contextlib.suppress(ObserverError):
+            vm.observer.execute("job-dismiss", id="j0")
+
+    for _round in range(3):
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(dismiss)
+            done = job(vm, operation="backup", device="data", target="target")
+            other.result()
+        assert done["job"]["status"] == "concluded" and vm.observer.look("query-jobs") == []

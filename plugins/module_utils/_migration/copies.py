@@ -25,7 +25,7 @@ from .._kinds.blockdev_steps import delete_node
 from .._kinds.export import EXPORT, removing
 from .._operations import job_end
 from .._operations.disk_snapshot_disks import Disk, all_disks
-from .._operations.jobs import has_concluded, jobs
+from .._operations.jobs import dismiss, has_concluded, jobs
 from .._qmp.values import human_size
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def copy_of(disk: Disk, given: Dict[str, Any]) -> Copy:
         Step("blockdev-mirror", mirror, undo=clearing(ident, node=False)),
     ]
     end = Step("block-job-cancel", {"device": ident})
-    return Copy(disk.name, ident, layer.node, layer.size, begin, end, [job_end.forget(ident), delete_node(ident)])
+    return Copy(disk.name, ident, layer.node, layer.size, begin, end, [dismiss(ident), delete_node(ident)])
 
 
 def _hint(error: Any) -> str:
@@ -291,7 +291,7 @@ def clearing(ident: str, node: bool = True) -> List[Step]:
     return [
         Step("yank", {"instances": [line]}, oob=True),
         job_end.cancel(ident, Step("block-job-cancel", {"device": ident, "force": True})),
-        job_end.forget(ident),
+        dismiss(ident),
         *([delete_node(ident)] if node else []),
     ]
 

@@ -53,11 +53,6 @@ def cancel(ident: str, by: Step | None = None) -> Step:
     return step.replace(wait=_Ended(ident), removes=True, still_needed=lambda vm: _goes_on(vm, ident))
 
 
-def forget(ident: str) -> Step:
-    """Return the step that has QEMU forget a job that has ended, if it is there."""
-    return jobs.dismiss(ident).replace(removes=True, still_needed=lambda vm: ident in jobs.jobs(vm))
-
-
 def end(ident: str) -> List[Step]:
     """Return the steps that cancel a job, if it goes on, and have QEMU forget it."""
-    return [cancel(ident), forget(ident)]
+    return [cancel(ident), jobs.dismiss(ident)]

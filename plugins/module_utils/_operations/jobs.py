@@ -81,8 +81,8 @@ def progress_text(job: Job | None) -> str:
 
 
 def dismiss(ident: str) -> Step:
-    """Return the step that lets QEMU forget a concluded job."""
-    return Step("job-dismiss", {"id": ident})
+    """Return the step that lets QEMU forget a concluded job, if nobody else has meanwhile."""
+    return Step("job-dismiss", {"id": ident}, removes=True, still_needed=lambda vm: ident in jobs(vm))
 
 
 def complete(ident: str) -> Step:
