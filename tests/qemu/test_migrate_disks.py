@@ -278,7 +278,10 @@ def test_a_killed_task_leaves_what_the_next_one_clears_up(pair: Move) -> None:
     killer.join()
     wait_job(pair.source, "running")
     before = run_module(pair.source, "qemu_migrate", check=True, state="cancelled")
-    assert run_module(pair.source, "qemu_migrate", state="cancelled")["commands"] == before["commands"] != []
+    done = run_module(pair.source, "qemu_migrate", state="cancelled")
+    # a copy whose line is cut may end by itself before it is cancelled
+    told, sent = ([one for one in run["commands"] if one["execute"] != "block-job-cancel"] for run in (before, done))
+    assert told == sent != []
     assert clean(pair.source) and not run_module(pair.source, "qemu_migrate", state="cancelled")["changed"]
     killer = threading.Thread(target=lambda: (wait_job(pair.source, "running"), task.kill()))
     killer.start()

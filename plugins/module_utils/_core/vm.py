@@ -68,6 +68,7 @@ class VM(Host):
         super().forget()
         self._answers.clear()
         self.properties.clear()
+        self.may_crash = True  # others may have begun a job since, and left it
 
     def ask(self, query: str, **arguments: Any) -> Any:
         """Return the ``return`` of a query, asked at most once.
@@ -93,8 +94,8 @@ class VM(Host):
     def check_harmless(self, query: str, line: Any = "") -> None:
         """Raise Refusal where the query (or the human monitor's ``line``) would end QEMU, guest and all.
 
-        See may_keep. One query more, and more than once in a task only while there is such a job, or when it has waited. One of
-        somebody else's can still end between the two queries: nothing that only looks keeps it from that.
+        See may_keep. One query more, and again only while there is such a job, or when the VM has changed. One of somebody else's
+        can still end between the two queries: nothing that only looks keeps it from that.
         """
         if self.may_crash and (query == _NODES or (isinstance(line, str) and _NODES_LINE.match(line))):
             jobs = self.session.execute("query-jobs", deadline=self.deadline)

@@ -244,7 +244,6 @@ def _next_event(wait: Wait, vm: VM, mark: int, deadline: Deadline) -> Event | No
             raise
         time.sleep(wait.poll_every)
     vm.forget()
-    vm.may_crash = True  # as in watch()
     return None
 
 

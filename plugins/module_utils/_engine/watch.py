@@ -55,7 +55,6 @@ def watch(
                 return found
             if vm.deadline.expired:
                 raise NotDoneInTime(found=found)
-            vm.may_crash = True  # somebody else may begin a job meanwhile, and leave it
             with contextlib.suppress(errors.CommandTimeout):
                 vm.session.wait_event(_named(events), timeout=every, deadline=vm.deadline, since=mark)
 
