@@ -9,46 +9,23 @@ The pictures of the documentation are made here, where REPORT_SCREENSHOTS names 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Playwright, expect
 
 from ansible_collections.vmm.qemu.plugins.plugin_utils._report_fleet import rows
 from ansible_collections.vmm.qemu.plugins.plugin_utils._report_page import page
 from support import report
+from support.browser import Browser, Opened
 
-FLAGS = (
-    *(
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-    ),
-    *("--disable-component-update", "--disable-sync"),
-)
 HOSTILE = "</script><script>pwned=1</script><img src=x onerror=pwned=1>{{ 7 * 7 }}"
 
 
-class Opened:
-    """A page that is open, with all that it has said and got."""
-
-    def __init__(self, context: BrowserContext, path: Path) -> None:
-        self.page: Page = context.new_page()
-        self.said: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.said.append(dialog.message))
-        context.on("requestfinished", lambda request: self.requests.append(request.url))
-        self.address = path.as_uri()
-        self.page.goto(self.address)
+class Report(Opened):
+    """A report that is open."""
 
     def column(self, number: int) -> list[str]:
         """What the rows that are to be seen have in a column."""
@@ -76,33 +53,17 @@ class Opened:
             self.page.screenshot(path=f"{directory}/{name}.png", scale="css")
 
 
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as started:
-        yield started
-
-
-class Browser:
-    """Chromium with a profile of its own."""
+class Shown(Browser):
+    """A browser for reports."""
 
     def __init__(self, playwright: Playwright, home: Path, **how: Any) -> None:
-        chromium = shutil.which("chromium")
-        assert chromium, "there is no chromium: run scripts/test browser"
-        how = {"viewport": {"width": 1280, "height": 900}, **how}
-        self._profile = tempfile.TemporaryDirectory(prefix="chromium-")
+        super().__init__(playwright, **how)
         self._home = home
-        self.context = playwright.chromium.launch_persistent_context(
-            self._profile.name, executable_path=chromium, args=list(FLAGS), **how
-        )
 
-    def show(self, text: str) -> Opened:
+    def show(self, text: str) -> Report:
         path = self._home / "report.html"
         path.write_text(text)
-        return Opened(self.context, path)
-
-    def close(self) -> None:
-        self.context.close()
-        self._profile.cleanup()
+        return Report(self.context, path.as_uri())
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -112,8 +73,8 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def browser(playwright: Playwright, tmp_path: Path, scheme: str) -> Iterator[Browser]:
-    started = Browser(playwright, tmp_path, color_scheme=scheme)
+def browser(playwright: Playwright, tmp_path: Path, scheme: str) -> Iterator[Shown]:
+    started = Shown(playwright, tmp_path, color_scheme=scheme)
     yield started
     started.close()
 
@@ -123,7 +84,7 @@ def fleet(machines: int) -> str:
     return page(rows(askers, hosts, report.NOW), "Machines of example.com", report.NOW, **report.own_files())
 
 
-def test_a_fleet(browser: Browser, scheme: str) -> None:
+def test_a_fleet(browser: Shown, scheme: str) -> None:
     opened = browser.show(fleet(200))
     paper = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 30)"}[scheme]
@@ -177,7 +138,7 @@ def test_a_fleet(browser: Browser, scheme: str) -> None:
     assert opened.said == [] and opened.requests == [opened.address]
 
 
-def test_on_paper(browser: Browser, tmp_path: Path) -> None:
+def test_on_paper(browser: Shown, tmp_path: Path) -> None:
     """In black on white whatever the screen has, without what is to be clicked, and all of what is open."""
     opened = browser.show(fleet(24))
     opened.open("web1")
@@ -190,7 +151,7 @@ def test_on_paper(browser: Browser, tmp_path: Path) -> None:
     assert opened.said == []
 
 
-def test_machines_that_would_run_a_script(browser: Browser) -> None:
+def test_machines_that_would_run_a_script(browser: Shown) -> None:
     vm = report.machine(1)
     vm.update(name=HOSTILE, devices={HOSTILE: {"driver": HOSTILE, "bus": "pcie.0", "mac": HOSTILE}})
     vm["images"] = {HOSTILE: {"size": 1, "used": 1, "writable": True, "files": [HOSTILE]}}

@@ -94,3 +94,18 @@ def test_the_example_of_a_controller_is_what_its_guide_shows(name: str) -> None:
     if isinstance(example, list):
         shorter[0]["tasks"][0].pop("register")
     assert shorter in [yaml.safe_load(text) for text in shown]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("playbooks/*.yml")), ids=lambda path: str(path.stem))
+def test_a_playbook_is_in_its_guide_with_its_variables(path: Path) -> None:
+    guide = (GUIDES / "playbooks.rst").read_text()
+    own = set(re.findall(rf"(?<![\w.]){path.stem}_[a-z_]+", path.read_text()))
+    assert {f"``{name}``" for name in {f"vmm.qemu.{path.stem}", *own}} <= set(re.findall(r"``[^`]+``", guide))
+
+
+def test_the_arguments_of_the_event_source_are_in_its_guide() -> None:
+    source = (ROOT / "extensions/eda/plugins/event_source/qmp_events.py").read_text()
+    found = re.search(r'DOCUMENTATION = r"""(.*?)"""', source, re.DOTALL)
+    assert found
+    told = re.findall(r"^   \* - ``(\w+)``$", (GUIDES / "events.rst").read_text(), re.MULTILINE)
+    assert set(yaml.safe_load(found[1])["options"]) <= set(told)
