@@ -29,16 +29,19 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_favicon = "static/icon.svg"
 html_copy_source = False
 html_show_sphinx = False
 html_use_index = False
 
-# Labels of Ansible's own documentation. Its inventory is not fetched: the site is built without a network, and the same everywhere.
+# Where Ansible's own documentation has what a page refers to. No inventory of it is fetched: the site is built without a network.
 ANSIBLE = "https://docs.ansible.com/projects/ansible/latest/"
-ELSEWHERE = {
-    "ansible_configuration_settings": "reference_appendices/config.html",
-    "common_return_values": "reference_appendices/common_return_values.html",
-}
+ELSEWHERE = (
+    (r"ansible_collections\.ansible\.builtin\.(\w+)", r"collections/ansible/builtin/\1.html"),
+    (r"(ANSIBLE_[A-Z_]+)", r"reference_appendices/config.html#envvar-\1"),
+    (r"ansible_configuration_settings", "reference_appendices/config.html"),
+    (r"common_return_values", "reference_appendices/common_return_values.html"),
+)
 README_LINKS = (
     (r"(?<!\[)`vmm\.qemu\.(qemu_\w+)`", r"[`vmm.qemu.\1`](reference/\1_module.rst)"),
     (r"\]\(docs/docsite/rst/(\w+)\.rst\)", r"](reference/docsite/\1.rst)"),
@@ -81,11 +84,15 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
 
 def elsewhere(_app: Sphinx, _env: Any, node: nodes.Element, shown: nodes.Node) -> nodes.reference | None:
     """Return a link into Ansible's own documentation."""
-    path = ELSEWHERE.get(node["reftarget"])
-    return nodes.reference("", "", shown, internal=False, refuri=ANSIBLE + path) if path else None
+    for label, path in ELSEWHERE:
+        found = re.fullmatch(label, node["reftarget"])
+        if found:
+            return nodes.reference("", "", shown, internal=False, refuri=ANSIBLE + found.expand(path))
+    return None
 
 
-def setup(app: Sphinx) -> None:
+def setup(app: Sphinx) -> dict[str, Any]:
     """Tell Sphinx of the above."""
     app.connect("source-read", read)
     app.connect("missing-reference", elsewhere)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
