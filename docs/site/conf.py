@@ -71,7 +71,7 @@ def first_page(app: Sphinx, readme: str) -> str:
     text += toctree("Modules", pages(app, "module"))
     text += toctree("Plugins", pages(app, "connection", "filter", "inventory"))
     text += toctree("Roles", pages(app, "role"))
-    return text + toctree("More", ["reference/index", "reference/changelog"])
+    return text + toctree("More", ["All of it <reference/index>", "Changelog <reference/changelog>"])
 
 
 def read(app: Sphinx, name: str, source: list[str]) -> None:
@@ -80,6 +80,7 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = first_page(app, source[0])
     source[0] = re.sub(r"https://raw\.githubusercontent\.com/[\w-]+/[\w.]+/main/", "/", source[0])
     source[0] = re.sub(r"\.\. contents::\n(   :.*\n)+", "", source[0])
+    source[0] = re.sub(r"^Vmm\.Qemu\b", project, source[0], flags=re.MULTILINE)
 
 
 def elsewhere(_app: Sphinx, _env: Any, node: nodes.Element, shown: nodes.Node) -> nodes.reference | None:

@@ -27,7 +27,6 @@ class Opened:
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("dialog", lambda dialog: self.said.append(dialog.message))
-        self.page.on("requestfailed", lambda request: self.said.append(f"{request.url}: {request.failure}"))
         context.on("requestfinished", lambda request: self.requests.append(request.url))
         self.address = address
         self.page.goto(address)
