@@ -19,7 +19,7 @@ GUIDES = yaml.safe_load((ROOT / "docs/docsite/extra-docs.yml").read_text())["sec
 REPOSITORY = GALAXY["repository"]
 
 project = "vmm.qemu"
-copyright = "the vmm.qemu contributors"  # noqa: A001
+copyright = "the vmm.qemu contributors"
 version = release = GALAXY["version"]
 extensions = ["myst_parser", "sphinx_antsibull_ext"]
 default_role = "any"
@@ -57,7 +57,11 @@ def toctree(caption: str, entries: list[str]) -> str:
 
 def pages(app: Sphinx, *kinds: str) -> list[str]:
     """Return the entries of a table of contents for all modules, plugins or roles that have a page."""
-    found = [(page.stem.removesuffix(f"_{kind}"), page) for kind in kinds for page in app.srcdir.glob(f"reference/*_{kind}.rst")]
+    found = [
+        (page.stem.removesuffix(f"_{kind}"), page)
+        for kind in kinds
+        for page in app.srcdir.glob(f"reference/*_{kind}.rst")
+    ]
     return [f"{name} <reference/{page.stem}>" for name, page in sorted(found)]
 
 

@@ -54,7 +54,9 @@ READ = {page: Found((SITE / page).read_text()) for page in PAGES}
 def test_all_that_there_is_has_a_page() -> None:
     names = {path.name for path in (SITE / "reference").glob("*.html")}
     kinds = {"modules": "module", "connection": "connection", "filter": "filter", "inventory": "inventory"}
-    wanted = {f"{path.stem}_{kind}.html" for where, kind in kinds.items() for path in REPO.glob(f"plugins/{where}/*.py")}
+    wanted = {
+        f"{path.stem}_{kind}.html" for where, kind in kinds.items() for path in REPO.glob(f"plugins/{where}/*.py")
+    }
     wanted |= {f"{path.name}_role.html" for path in REPO.glob("roles/*")}
     assert wanted and wanted <= names
     guides = {path.stem for path in (SITE / "reference/docsite").glob("*.html")}
