@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
+COMPILED = REPO / "tests" / "support" / "compiled"
+"""For PYTHONPATH: what Ansible compiles again and again is kept."""
 
 
 def collection_root() -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.collection import REPO, collection_root
+from support.collection import COMPILED, REPO, collection_root
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def ansible_environment(home: Path) -> dict[str, str]:
         "ANSIBLE_CALLBACKS_ENABLED": "bed_results",
         "BED_RESULTS": str(home / "results.jsonl"),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(COMPILED),
     }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from support.collection import COMPILED
 from support.timing import until
 
 CONFIG = """
@@ -29,7 +30,7 @@ PermitRootLogin prohibit-password
 MaxSessions 100
 MaxStartups 100
 # or bash would read the user's own .bashrc, whatever that does
-SetEnv SHLVL=2
+SetEnv SHLVL=2 PYTHONPATH={compiled}
 """
 
 
@@ -42,7 +43,7 @@ class Sshd:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._here / name)], check=True)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        (self._here / "config").write_text(CONFIG.format(here=self._here, port=self.port))
+        (self._here / "config").write_text(CONFIG.format(here=self._here, port=self.port, compiled=COMPILED))
         self.variables: dict[str, Any] = {
             "ansible_connection": "ssh",
             "ansible_host": "127.0.0.1",
