@@ -58,8 +58,10 @@ class Hosts(Roles):
         return run_playbook(play, self.home, *limit, variables=given, here=True, environment=self.environment)
 
     def make(self, host: str = "a", **extra: Any) -> None:
-        """The virtual machine, at a."""
-        run = self.play("vm", host, **extra)
+        """The virtual machine, at a, by the module: what the role vm makes of these variables, without a play."""
+        given = {**self.variables, **self.own[host], **extra}
+        options = {name.removeprefix("vm_"): value for name, value in given.items() if name.startswith("vm_")}
+        run = self.by_module(json.loads(json.dumps(options).replace("{{ inventory_hostname }}", host)))
         assert run.rc == 0, run.output
 
     def cut(self, host: str, module: str) -> None:

@@ -68,6 +68,22 @@ class Roles:
             play, self.home, check=check, diff=diff, here=True, prefix=self.prefix, environment=self.environment
         )
 
+    def by_module(self, options: dict[str, Any], check: bool = False, diff: bool = False) -> PlayRun:
+        """The role's module alone, in a process of its own."""
+        done = subprocess.run(
+            [*self.prefix, sys.executable, "-c", self.before + CALL],
+            check=False,
+            input=json.dumps({"options": options, "check": check, "diff": diff}),
+            env={**os.environ, "PYTHONPATH": str(collection_root()), **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300.0,
+        )
+        result = json.loads(done.stdout.splitlines()[-1]) if done.returncode in (0, 2) else {}
+        task = TaskResult("qemu_vm", "localhost", "failed" if done.returncode else "ok", result)
+        return PlayRun(done.returncode, done.stdout, [task])
+
     def done(self, changed: bool, **variables: Any) -> PlayRun:
         """Run it: it must work, and change something or nothing."""
         run = self.run(**variables)
@@ -113,20 +129,7 @@ class Machines(Roles):
         small = {key.removeprefix("vm_"): value for key, value in SMALL.items()}
         if "machines" in variables:
             own = {key: value for key, value in own.items() if key not in ("name", "directory")}
-        call = {"options": {**small, **own, **variables}, "check": check, "diff": diff}
-        done = subprocess.run(
-            [*self.prefix, sys.executable, "-c", self.before + CALL],
-            check=False,
-            input=json.dumps(call),
-            env={**os.environ, "PYTHONPATH": str(collection_root()), **self.environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300.0,
-        )
-        result = json.loads(done.stdout.splitlines()[-1]) if done.returncode in (0, 2) else {}
-        task = TaskResult("qemu_vm", "localhost", "failed" if done.returncode else "ok", result)
-        return PlayRun(done.returncode, done.stdout, [task])
+        return self.by_module({**small, **own, **variables}, check, diff)
 
 
 CALL = """
