@@ -16,7 +16,7 @@ import pytest
 from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.proxy import Proxy
-from support.vm import VM
+from support.vm import VM, is_since
 
 ROOM = {"args": ["-smp", "1,maxcpus=16,sockets=1,cores=16,threads=1"]}
 
@@ -124,8 +124,11 @@ def test_a_guest_that_is_not_ready_keeps_its_cpu(cold: Lifecycle) -> None:
     cold.step(vcpus=2)
     with pytest.raises(ModuleFailed) as failed:
         run_module(vm, "qemu_cpu_hotplug", vcpus=1)
-    assert failed.value.result["error"]["class"] == "GenericError"
-    assert "not made itself ready" in failed.value.result["msg"]
+    if is_since(vm.version, "11.1"):  # it takes the command, and the guest may still give its CPU back
+        assert failed.value.result["pending"]
+    else:
+        assert failed.value.result["error"]["class"] == "GenericError"
+        assert "not made itself ready" in failed.value.result["msg"]
     assert running(vm) == 2
 
 

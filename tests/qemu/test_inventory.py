@@ -167,7 +167,8 @@ def test_the_cache(place: Path, playbook: Callable[..., PlayRun]) -> None:
     whole = json.loads(kept.read_text())
     known = json.loads(whole["__payload__"]) if "__payload__" in whole else whole
     machine = {"socket": f"{place}/b.qmp", "status": "running"}
-    for damaged in ([], {"by": known["by"]}, {**known, "machines": [machine]}):
+    others: list[Any] = [[], {"by": known["by"]}, {**known, "machines": [machine]}]
+    for damaged in others:
         kept.write_text(json.dumps({"__payload__": json.dumps(damaged)} if "__payload__" in whole else damaged))
         assert inventory.read(place, file).group("qemu_unreachable") == {"b"}
 

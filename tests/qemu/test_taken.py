@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,8 +77,9 @@ def test_a_machine_on_its_way_and_after(start_vm: Callable[..., VM]) -> None:
     assert not run_module(there, "qemu_device", check=True, id="r0", bus="rp0", **RNG)["warnings"]
 
 
-def test_what_can_not_be_migrated_can_not_be_saved(start_vm: Callable[..., VM]) -> None:
-    vm = start_vm(args=["-device", "nvme,serial=x,bus=rp0"])
+def test_what_can_not_be_migrated_can_not_be_saved(start_vm: Callable[..., VM], tmp_path: Path) -> None:
+    phone = ["-device", "qemu-xhci,bus=rp0", "-device", f"usb-mtp,rootdir={tmp_path}"]
+    vm = start_vm(args=phone)
     run_module(vm, "qemu_disk", id="d0", bus="rp1", filename=vm.image("d.qcow2", fmt="qcow2"), format="qcow2")
     life = Lifecycle(vm, "qemu_snapshot")
-    life.refused("can't be saved", "nvme", name="one")
+    life.refused("can't be saved", "usb-mtp", name="one")

@@ -127,9 +127,15 @@ class Observer:
         return {node["node-name"] for node in self.execute("query-named-block-nodes", flat=True)}
 
     def node(self, name: str) -> dict[str, Any]:
-        """One block node; KeyError when there is none of that name (`nodes()` tells without)."""
+        """One block node; KeyError when there is none of that name (`nodes()` tells without).
+
+        Without the names that QEMU gives to children by a counter.
+        """
         listed: list[dict[str, Any]] = self.execute("query-named-block-nodes", flat=True)
-        return {node["node-name"]: node for node in listed}[name]
+        found = {node["node-name"]: node for node in listed}[name]
+        for child in found.get("children", []):
+            child.update({"node-name": ""} if child["node-name"].startswith("#") else {})
+        return found
 
     def chardevs(self) -> dict[str, str]:
         return {chardev["label"]: chardev["filename"] for chardev in self.execute("query-chardev")}
