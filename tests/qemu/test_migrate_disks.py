@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -21,7 +22,7 @@ from support.chaos import Signalled
 from support.copying import BACKEND, IDENT, MD5, Move, clean, has, wait_job, written
 from support.lifecycle import names
 from support.line import Line
-from support.migration import migrate, wait_for
+from support.migration import incoming, migrate, wait_for
 from support.modules import ModuleFailed, run_module
 from support.timing import until
 from support.vm import VM
@@ -172,6 +173,23 @@ def test_what_is_kept_is_what_was_proven(move: Start, tmp_path: Path) -> None:
     run_module(pair.source, "qemu_disk_snapshot", name="s")
     for check in (True, False):
         assert stays(pair, "disk data has the images", "data@s.qcow2", check=check, **given)["commands"] == []
+
+
+def test_a_disk_that_was_replaced_at_its_path_is_another_at_the_destination(move: Start, tmp_path: Path) -> None:
+    """With a disk that both see, the destination opens what is there now."""
+    for bases in ((None, None), (tmp_path / "base", tmp_path / "base")):
+        (tmp_path / "base").write_bytes(b"\x77" * (8 << 20))
+        pair = move(guest=False, bases=bases)
+        incoming(pair.there, pair.uri)
+        path = bases[0] or pair.source.directory / "data"
+        os.link(path, tmp_path / "opened")
+        shutil.copy(path, tmp_path / "new")
+        (tmp_path / "new").replace(path)
+        for check in (True, False):
+            said = stays(pair, f"{path} is another file by now", check=check, copy_disks=None)
+            assert said["commands"] == []
+        (tmp_path / "opened").replace(path)
+        assert migrate(pair.source, check=True, uri=pair.uri)["changed"]
 
 
 def test_a_disk_that_stands_alone_is_copied_in_whole(move: Start) -> None:

@@ -11,9 +11,7 @@ writes. Nodes, mirrors and exports are called after their disk, so that a later 
 from __future__ import annotations
 
 import ipaddress
-import os
 import zlib
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, NamedTuple, Sequence
 
 from .._core.errors import Refusal
@@ -27,6 +25,7 @@ from .._operations import job_end
 from .._operations.disk_snapshot_disks import Disk, all_disks
 from .._operations.jobs import dismiss, has_concluded, jobs
 from .._qmp.values import human_size
+from . import opened
 
 if TYPE_CHECKING:
     from .._core.vm import VM
@@ -130,40 +129,12 @@ def check_kept(vm: VM, given: Dict[str, Any]) -> None:
                 f"{OPTION}.files: disk {disk.name} has the images {', '.join(files)} by now, and not {', '.join(known)}, as a "
                 "snapshot makes it: look at the destination's again"
             )
-        replaced = _replaced(vm, [layer.path for layer in disk.layers])
-        if replaced:
+        others = [path for path in opened.replaced(vm, disk) if path != disk.layers[0].path]
+        if others:
             raise Refusal(
-                f"{OPTION}.chain: {replaced}, on which disk {disk.name} stands, is another file by now than QEMU has open, and the "
-                "destination's can't be the same: with chain=flatten the contents as the guest sees them go over"
+                f"{OPTION}.chain: {others[0]}, on which disk {disk.name} stands, is another file by now than QEMU has open, and "
+                "the destination's can't be the same: with chain=flatten the contents as the guest sees them go over"
             )
-
-
-def _replaced(vm: VM, paths: Sequence[str]) -> str:
-    """Return the image below the topmost one at whose path is another file than QEMU has open; empty where that can't be told."""
-    opened = _opened(vm.session.process) if vm.local else []
-    for path in paths[1:]:
-        if not _is_among(paths[0], opened):  # whoever made the monitor's socket need not be QEMU
-            return ""
-        if os.path.isfile(path) and not _is_among(path, opened):
-            return path
-    return ""
-
-
-def _opened(pid: int | None) -> List[os.stat_result]:
-    found: List[os.stat_result] = []
-    with suppress(OSError):
-        for number in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(OSError):  # closed meanwhile
-                found.append(os.stat(f"/proc/{pid}/fd/{number}"))
-    return found
-
-
-def _is_among(path: str, opened: Sequence[os.stat_result]) -> bool:
-    try:
-        now = os.stat(path)
-    except OSError:
-        return False
-    return any(os.path.samestat(now, one) for one in opened)
 
 
 def _with_bitmaps(vm: VM, disk: Disk, copy: Copy) -> Copy:

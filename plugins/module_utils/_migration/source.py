@@ -19,7 +19,7 @@ from .._host.shutdown import Ended
 from .._operations.blocked import check_blocked
 from .._qmp import errors
 from .._qmp.address import parse
-from . import destination, follow, settings
+from . import destination, follow, opened, settings
 from .current import LACKS, LEFT, RUNNING, UNKNOWN, Current, has_guest, look, where_guest_is
 from .retreat import CALLS_BACK, Trip, last_phase
 
@@ -170,6 +170,8 @@ def _read_more(vm: VM, current: Current, params: Params) -> Current:
     if state == "migrated" and current.can_begin:
         check_blocked(vm, "the virtual machine can't be migrated")
         settings.check_file(vm, params["uri"])
+        if not params.get("copy_disks"):
+            opened.check(vm)
         have = settings.read_settings(vm, params["parameters"])
         return current._replace(settings=have, there=destination.read_there(vm, params), seen=named)
     return current
