@@ -120,7 +120,8 @@ def written(vm: VM) -> None:
 def has(vm: VM, byte: int, at: str = "1M", fmt: str = "qcow2") -> bool:
     """Whether the disk of a VM has what was put there."""
     line = ["qemu-io", "-U", "-r", "-f", fmt, "-c", f"read -P {byte:#x} {at} 1M", str(vm.directory / "data")]
-    return "failed" not in subprocess.run(line, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(line, check=False, capture_output=True, text=True)
+    return done.returncode == 0 and "failed" not in done.stdout
 
 
 def clean(vm: VM) -> bool:
