@@ -15,6 +15,7 @@ import queue
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 AT_A_TIME = 8
 TOLD = 3
 """How many of the errors the message has."""
+_HEARS_WITHIN = 1.0
+"""Seconds."""
 SILENT = 2.0
 """Seconds after which it is told how many are done."""
 # Each VM has these for itself: what stands beside `machines` is not theirs, and no two may have the same.
@@ -129,7 +132,7 @@ def run_each(machines: Dict[str, Params], run: Run, on_progress: Callable[[Progr
     with _Threads(machines, run) as threads:
         threads.start()
         while len(results) < len(machines):
-            name, what = threads.told.get()
+            name, what = threads.next()
             if isinstance(what, Progress):
                 on_progress(what._replace(what=f"{name}: {what.what}"))
                 continue
@@ -158,6 +161,15 @@ class _Threads:
             thread = threading.Thread(target=self._work, daemon=True)
             thread.start()
             self._threads.append(thread)
+
+    def next(self) -> Tuple[str, Any]:
+        """Return what is told next.
+
+        Python hears a signal that comes just before a wait only after it, so that none is long.
+        """
+        while True:
+            with suppress(queue.Empty):
+                return self.told.get(timeout=_HEARS_WITHIN)
 
     def __exit__(self, kind: object, *exc: object) -> None:
         """Wait for their end, which comes soon after something was raised."""
