@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .deadline import Limit
 
 _BAD_FDS = (errno.EBADF, errno.EINVAL, errno.ETOOMANYREFS)
+_HEARS_WITHIN = 1.0
+"""Seconds."""
 
 
 class Pump:
@@ -161,10 +163,11 @@ class Pump:
         return self._poller
 
     def _poll(self, poll: Any, limit: Limit) -> bool:
-        """Wait for the socket or a wake-up; whether there is something to read."""
+        """Wait for the socket or a wake-up, but not long; whether there is something to read."""
         read = False
         woken = self._wake_in.fileno()
-        for number, _what in poll.poll(limit.remaining() * 1000):
+        # Python hears a signal that comes just before this only after it
+        for number, _what in poll.poll(limit.remaining(_HEARS_WITHIN) * 1000):
             if number == woken:
                 try:
                     self._wake_in.recv(4096)
