@@ -248,9 +248,12 @@ def test_nobody_asks_for_block_nodes_beside_a_backup_that_is_over(live_vm: VM) -
         with pytest.raises(ModuleFailed, match=r"job b: this backup is over.*qemu_block_job"):
             run_module(vm, "qemu_blockdev", check=check, **target)
     assert names(run_module(vm, "qemu_block_job", id="b", state="finished")) == ["job-dismiss"]
-    copy = {"operation": "backup", "device": "k0", "target": "copy"}
+
+    def copy(**options: Any) -> dict[str, Any]:
+        return run_module(vm, "qemu_block_job", operation="backup", device="k0", **options)
+
     for state in ("running", "finished"):
-        begun = run_module(vm, "qemu_block_job", id=state, state=state, **copy)
+        begun = copy(id=state, target="copy", state=state)
         assert names(begun) == ["blockdev-backup"]
         vm.observer.wait_event("BLOCK_JOB_COMPLETED", device=state)
         assert vm.observer.look("query-jobs") == []
