@@ -25,7 +25,7 @@ from ._core.option import Option
 from ._core.progress import Progress
 from ._machine.validation import Validator
 from ._qmp.address import parse
-from ._qmp.deadline import Stop
+from ._qmp.deadline import HEARS_WITHIN, Stop
 from ._qmp.errors import ConnectError
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 AT_A_TIME = 8
 TOLD = 3
 """How many of the errors the message has."""
-_HEARS_WITHIN = 1.0
-"""Seconds."""
 SILENT = 2.0
 """Seconds after which it is told how many are done."""
 # Each VM has these for itself: what stands beside `machines` is not theirs, and no two may have the same.
@@ -163,13 +161,10 @@ class _Threads:
             self._threads.append(thread)
 
     def next(self) -> Tuple[str, Any]:
-        """Return what is told next.
-
-        Python hears a signal that comes just before a wait only after it, so that none is long.
-        """
+        """Return what is told next."""
         while True:
             with suppress(queue.Empty):
-                return self.told.get(timeout=_HEARS_WITHIN)
+                return self.told.get(timeout=HEARS_WITHIN)
 
     def __exit__(self, kind: object, *exc: object) -> None:
         """Wait for their end, which comes soon after something was raised."""

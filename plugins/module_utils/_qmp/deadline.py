@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from typing import Callable
 
 
+HEARS_WITHIN = 1.0
+"""Seconds of one wait in the main thread: Python hears a signal that comes just before a wait only after it."""
+
+
 class Stop:
     """What ends all waits on the deadlines that share it."""
 

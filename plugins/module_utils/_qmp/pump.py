@@ -23,6 +23,7 @@ from collections import deque
 
 from . import errors
 from .call import DROPPED, EVENT, QUEUE, REPLY, WRITE, Call
+from .deadline import HEARS_WITHIN
 from .events import Event, EventLog, make_event
 from .wire import CHUNK, Reader, Transport
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from .deadline import Limit
 
 _BAD_FDS = (errno.EBADF, errno.EINVAL, errno.ETOOMANYREFS)
-_HEARS_WITHIN = 1.0
-"""Seconds."""
 
 
 class Pump:
@@ -166,8 +165,7 @@ class Pump:
         """Wait for the socket or a wake-up, but not long; whether there is something to read."""
         read = False
         woken = self._wake_in.fileno()
-        # Python hears a signal that comes just before this only after it
-        for number, _what in poll.poll(limit.remaining(_HEARS_WITHIN) * 1000):
+        for number, _what in poll.poll(limit.remaining(HEARS_WITHIN) * 1000):
             if number == woken:
                 try:
                     self._wake_in.recv(4096)
