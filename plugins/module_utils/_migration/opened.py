@@ -30,7 +30,7 @@ def check(vm: VM) -> None:
 
 def replaced(vm: VM, disk: Disk) -> List[str]:
     """Return the images of a disk at whose paths are other files than QEMU has open; none where that can't be told."""
-    there = _files(vm.session.process) if vm.local else {}
+    there = vm.table("open files", lambda: _files(vm.session.process)) if vm.local else {}
     paths = [layer.path for layer in disk.layers if os.path.isfile(layer.path)]
     others = [path for path in paths if not _is_among(path, there.values())]
     # where none is there, whoever made the monitor's socket need not be QEMU, or it sees other directories than this process
