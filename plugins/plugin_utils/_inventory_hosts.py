@@ -29,9 +29,8 @@ _PLAIN = re.compile(r"\w[\w.-]{0,252}")
 """What is a host's name: no part of a template, a pattern of hosts, an option of ssh, or a path."""
 _ELSEWHERE = ("inmigrate", "postmigrate")
 """The states of a machine that runs in another QEMU: it has not come yet, or has left."""
-
-
 _MEMBERS = {"socket", "status", "name", "uuid", "version", "reason", "agent", "agent_reason", "hypervisor"}
+"""The members of a machine that are texts."""
 
 
 class Unreachable(Exception):
@@ -41,11 +40,9 @@ class Unreachable(Exception):
 def clean(value: Any) -> Any:
     """Return a value with no text in it that a terminal could obey, or that can't be written as UTF-8."""
     if isinstance(value, str):
-        return (
-            value
-            if value.isprintable()
-            else "".join(character if character.isprintable() else "\ufffd" for character in value)
-        )
+        if value.isprintable():
+            return value
+        return "".join(character if character.isprintable() else "\ufffd" for character in value)
     if isinstance(value, dict):
         return {key: clean(item) for key, item in value.items()}
     return [clean(item) for item in value] if isinstance(value, list) else value

@@ -28,6 +28,7 @@ _Question = Tuple[str, FrozenSet[Tuple[str, Any]]]
 """A query's name and arguments."""
 _NODES = "query-named-block-nodes"
 _BACKUPS_STAY = (7, 2)
+"""The first QEMU seen that can keep backups which are over."""
 # The human monitor's lines that end in the same query: all nodes, or one of them.
 _NODES_LINE = re.compile(r"\s*info\s+block\s+\S")
 
@@ -61,7 +62,7 @@ class VM(Host):
         """What is known of QOM objects without ``qom-get``: the properties by the object's path."""
         self._schema: Schema | None = None
         self.may_crash = True
-        """Whether there may be jobs that QEMU would better not keep."""
+        """Whether there may be jobs beside which QEMU can crash (see may_keep)."""
 
     def forget(self) -> None:
         """Drop what was read: the VM has changed since."""

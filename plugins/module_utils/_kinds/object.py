@@ -213,7 +213,7 @@ def _exports_in(vm: VM, ident: str) -> List[Thing]:
 
 
 def holders(vm: VM, kind: str, ident: str) -> List[Tuple[str, str]]:
-    """Return the objects that stand on a thing, as ``(kind, id)``. Monitors are not those of a user."""
+    """Return the objects that stand on a thing, as ``(kind, id)``. A monitor is told by that name."""
     return [
         ("monitor" if what.startswith(_MONITOR) else "object", name)
         for name, what in objects(vm).items()

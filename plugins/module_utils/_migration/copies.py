@@ -116,8 +116,7 @@ def _is_kept(disk: Disk, given: Dict[str, Any]) -> bool:
 def check_kept(vm: VM, given: Dict[str, Any]) -> None:
     """Raise Refusal where a disk does not stand any more on what the destination's does.
 
-    ``files``: the images that it had when that was proven. A path is no proof where QEMU has another file open, which was
-    replaced since.
+    ``files``: the images that it had when that was proven. The same paths do not prove it where a file was replaced since.
     """
     for disk in disks(vm, given):
         if not _is_kept(disk, given):
