@@ -30,7 +30,7 @@ REPO = Path(__file__).resolve().parents[2]
 BED = REPO / ".bed"
 VERSIONS = ("7.2", "10.0", "11.1")
 OLDEST = "5.2"
-S390X = "7.2-s390x"
+S390X = "s390x"
 MACHINES = {OLDEST: "pc", S390X: "s390-ccw-virtio"}  # where it is not q35
 ROOT_PORTS = tuple(f"rp{number}" for number in range(8))
 CMDLINE = "console=ttyS0 quiet loglevel=3 panic=-1 tsc=reliable no_timer_check"
