@@ -19,6 +19,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support import collection, modules, plays
+from support.architectures import OTHERS
 from support.vm import VERSIONS, VM
 
 collection.make_importable()
@@ -70,7 +71,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file, _colons, test = nodeid.partition("::")
             if file.startswith("tests/qemu/") and not shares_something(config.rootpath / file):
                 return nodeid
-            return file + next((version for version in VERSIONS if f"[{version}" in test), "")
+            return file + next((version for version in (*OTHERS, *VERSIONS) if f"[{version}" in test), "")
 
     return ByGuest(config, log)
 

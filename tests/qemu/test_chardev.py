@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from support.architectures import S390X
 from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
-from support.vm import OLDEST, S390X, VM, is_since
+from support.vm import OLDEST, VM, is_since
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from support.architectures import S390X
 from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
 from support.proxy import Proxy
-from support.vm import OLDEST, S390X, VM
+from support.vm import OLDEST, VM
 
 HUSH = 'hunter2\'s "own"\\word'
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from support.architectures import S390X
 from support.lifecycle import Lifecycle
 from support.modules import ModuleFailed, run_module
-from support.vm import OLDEST, S390X, VM
+from support.vm import OLDEST, VM
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from support.architectures import S390X
 from support.lifecycle import Lifecycle, names
 from support.modules import run_module
-from support.vm import S390X, VM
+from support.vm import VM
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +103,8 @@ def test_cpus_come_and_stay(vm: VM) -> None:
     life.refused("s390x", "unplugged", vcpus=2)
 
 
-def test_no_room_for_memory_is_said(vm: VM) -> None:
-    Lifecycle(vm, "qemu_memory_hotplug").refused("no room", id="m0", size="64M")
+def test_there_are_no_memory_modules(vm: VM) -> None:
+    Lifecycle(vm, "qemu_memory_hotplug").refused("memory m0", "s390x", "no pc-dimm", id="m0", size="64M")
 
 
 def test_its_information(vm: VM) -> None:

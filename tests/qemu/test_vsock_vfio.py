@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
+from support.architectures import S390X
 from support.lifecycle import Lifecycle, names
 from support.modules import ModuleFailed, run_module
-from support.vm import S390X, VM
+from support.vm import VM
 
 PERIPHERAL = "/machine/peripheral"
 KINDS = "ansible_collections.vmm.qemu.plugins.module_utils._kinds"

@@ -24,14 +24,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from support.architectures import architecture
 from support.observer import Observer
 
 REPO = Path(__file__).resolve().parents[2]
 BED = REPO / ".bed"
 VERSIONS = ("7.2", "10.0", "11.1")
 OLDEST = "5.2"
-S390X = "s390x"
-MACHINES = {OLDEST: "pc", S390X: "s390-ccw-virtio"}  # where it is not q35
+PCIE = ("q35", "virt")  # the machines that have it
 ROOT_PORTS = tuple(f"rp{number}" for number in range(8))
 CMDLINE = "console=ttyS0 quiet loglevel=3 panic=-1 tsc=reliable no_timer_check"
 
@@ -73,20 +73,21 @@ class VM:
         args: Iterable[str] = (),
         append: str = "",
         machine: str | None = None,
-        memory: str = "256",
+        memory: str | None = None,
         ports: Iterable[str] | None = None,
         scsi: bool = False,
         start: bool = True,
         name: str = "bed",
     ) -> None:
         """`args`: more QEMU options; `append`: more words on the guest's kernel command line (tests/support/guest/init
-        lists them); `machine`: q35, on QEMU 5.2 pc, whose guests answer hot-plug there; `memory`: all of `-m`
-        (`256,slots=4,maxmem=2G`); `ports`: the pcie-root-ports to make (a q35 has eight unless told);
-        `scsi`: a virtio-scsi-pci `scsi0`, on a q35 on a port of its own."""
+        lists them); `machine`: that of the architecture, on QEMU 5.2 pc, whose guests answer hot-plug there; `memory`: all
+        of `-m` (`256,slots=4,maxmem=2G`); `ports`: the pcie-root-ports to make (one with PCIe has eight unless told);
+        `scsi`: a virtio-scsi `scsi0`, where there is PCIe on a port of its own."""
         self.version = version
-        machine = machine or MACHINES.get(version, "q35")
+        processor = architecture(version)
+        machine = machine or ("pc" if version == OLDEST else processor.machine)
         if ports is None:
-            ports = ROOT_PORTS if machine.startswith("q35") else ()
+            ports = ROOT_PORTS if machine.startswith(PCIE) else ()
         self.guest = guest
         self.binary = qemu_binary(version)
         # a socket's path may have 107 bytes: not below pytest's own long directories
@@ -98,21 +99,23 @@ class VM:
         self._observer: Observer | None = None
         self._cold: set[str] = set()
         self.command = [str(self.binary), "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg"]
-        self.command += ["-name", name, "-M", machine, "-m", memory]
+        self.command += processor.arguments
+        self.command += ["-name", name, "-M", machine, "-m", memory or processor.memory]
         for label, path in (("bed-qmp", self.qmp), ("bed-observer", f"{self.directory}/observer")):
             self.command += ["-chardev", f"socket,id={label},path={path},server=on,wait=off"]
             self.command += ["-mon", f"chardev={label},mode=control"]
         log = f"server=on,wait=off,logfile={self.serial_log}"
         self.command += ["-chardev", f"socket,id=bed-serial,path={self.directory}/serial,{log}"]
         self.command += ["-serial", "chardev:bed-serial"]
-        own_port = scsi and machine.startswith("q35")
+        own_port = scsi and machine.startswith(PCIE)
         for number, port in enumerate([*ports, *(["bed-scsi-port"] if own_port else [])], start=1):
             self.command += ["-device", f"pcie-root-port,id={port},chassis={number},slot={number}"]
         if scsi:
-            self.command += ["-device", "virtio-scsi-pci,id=scsi0" + (",bus=bed-scsi-port" if own_port else "")]
+            self.command += ["-device", "virtio-scsi,id=scsi0" + (",bus=bed-scsi-port" if own_port else "")]
         if guest:
-            self.command += ["-kernel", f"{BED}/guest/vmlinuz", "-initrd", f"{BED}/guest/initrd.gz"]
-            self.command += ["-append", f"{CMDLINE} {append}".strip()]
+            files = BED / processor.guest
+            self.command += ["-kernel", f"{files}/vmlinuz", "-initrd", f"{files}/initrd.gz"]
+            self.command += ["-append", f"{processor.cmdline} {append}".strip()]
         else:
             self.command += ["-S"]
         self.command += list(args)

@@ -14,6 +14,7 @@ from .._core.errors import NotDoneInTime, OperationFailed, Refusal
 from .._core.option import Option, Want
 from .._core.step import Step, Wait
 from .._core.vm import PERIPHERAL
+from .._qmp import errors
 from .._qmp.values import human_size
 from .device import DEVICE, Device
 from .device_steps import Unplugged
@@ -244,6 +245,7 @@ def _check_room(vm: VM, want: Want, draft: Draft) -> None:
     if virtio:
         _check_request(want["options"].get("requested-size", 0), want["options"].get("block-size", _ALIGNMENT), size)
     _check_backend(vm, want, draft)
+    _check_driver(vm, want)
     if want["driver"] == "nvdimm" and vm.prop("/machine", "nvdimm") is False:
         raise Refusal(f"memory {ident}: this VM takes no nvdimm: start it with nvdimm=on (-M q35,nvdimm=on)")
     machine: Dict[str, int] = vm.prop("/machine", "memory", {})
@@ -269,6 +271,16 @@ def _check_room(vm: VM, want: Want, draft: Draft) -> None:
     used += sum(other["size"] for other in coming)
     if size > room - used:
         raise Refusal(f"size: {size} bytes do not fit: of {room} bytes for modules, {used} are taken{theirs}")
+
+
+def _check_driver(vm: VM, want: Want) -> None:
+    """Raise Refusal where the machine's QEMU has no such modules: room for them would be of no use."""
+    try:
+        vm.device_properties(want["driver"])
+    except errors.DeviceNotFound:
+        raise Refusal(
+            f"memory {want['id']}: the machines of {vm.ask('query-target')['arch']} have no {want['driver']} in this QEMU"
+        ) from None
 
 
 def _check_backend(vm: VM, want: Want, draft: Draft) -> None:

@@ -5,7 +5,7 @@
 
     python build.py ROOT OUT
 
-ROOT is where linux-image-*-cloud-amd64 and busybox-static were unpacked; OUT gets `vmlinuz` and `initrd.gz`.
+ROOT is where a linux-image-* of any architecture and its busybox-static were unpacked; OUT gets `vmlinuz` and `initrd.gz`.
 The archive is written here, in cpio's "newc" form, so that neither root nor cpio is needed.
 """
 
@@ -60,9 +60,9 @@ def newc(entries: list[tuple[str, int, bytes]]) -> Iterator[bytes]:
 
 def kernel_of(root: Path) -> Path:
     """The kernel that was unpacked there."""
-    kernels = sorted(root.glob("boot/vmlinuz-*-cloud-amd64"))
+    kernels = sorted(root.glob("boot/vmlinu[xz]-*"))  # that of ppc64 is not compressed
     if len(kernels) != 1:
-        sys.exit(f"{root}: expected one cloud kernel, found {len(kernels)}")
+        sys.exit(f"{root}: expected one kernel, found {len(kernels)}")
     return kernels[0]
 
 
@@ -70,7 +70,7 @@ def write_initrd(root: Path, init: Path, wanted: list[str], out: Path) -> None:
     """An initramfs with a busybox, the modules, and their names in /lib/modules/order for the init to load."""
     modules = {path.stem.replace("-", "_"): path for path in root.glob("lib/modules/*/kernel/**/*.ko")}
     order = load_order(modules, wanted)
-    if missing := {"virtio_pci", "virtio_blk", "virtio_net", "button"} - set(order):
+    if missing := {"virtio_pci", "virtio_blk", "virtio_net"} - set(order):
         sys.exit(f"{root}: the kernel package lacks {', '.join(sorted(missing))}")
 
     directory, program, plain = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
