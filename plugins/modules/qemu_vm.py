@@ -130,8 +130,9 @@ options:
     description:
       - The machine type. One with a version (V(pc-q35-7.2)) stays the same when QEMU is upgraded, and can be migrated to a newer QEMU.
       - One without a version (V(q35)) is the newest that its QEMU has when it starts, and stays that for as long as its guest runs.
+      - If empty, that which is usual for the architecture. V(q35) for x86, V(virt) for aarch64 and riscv64, V(pseries) for ppc64,
+        V(s390-ccw-virtio) for s390x. O(binary) tells the architecture by its name (C(qemu-system-aarch64)), else it is the host's.
     type: str
-    default: q35
   machine_options:
     description:
       - More options of the machine.
@@ -176,14 +177,18 @@ options:
   root_ports:
     description:
       - How many PCIe root ports it has, C(rp0), C(rp1) and so on. Each takes one device that is plugged in.
+      - V(pseries), V(s390-ccw-virtio) and V(microvm) have none, whatever this says. Devices of the first two are plugged in without a bus.
     type: int
     default: 8
   firmware:
     description:
-      - V(uefi) is OVMF, with variables of the virtual machine's own.
+      - V(uefi) is OVMF or what the host's packages have for another architecture (C(/usr/share/qemu/firmware)), without Secure Boot and
+        with variables of the virtual machine's own.
+      - V(bios) is what QEMU brings along for the machine. For V(virt) of aarch64 that is nothing, so that it takes O(kernel).
+      - V(auto) is V(uefi) for V(virt) of aarch64, and V(bios) for all others.
     type: str
-    choices: [bios, uefi]
-    default: bios
+    choices: [auto, bios, uefi]
+    default: auto
   uefi_code:
     description:
       - The firmware. If empty, looked for where distributions have it.

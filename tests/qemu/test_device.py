@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -300,3 +301,23 @@ def test_a_device_is_made_anew_as_a_disk_where_the_task_names_the_driver(start_v
     disk = {"id": "x0", "driver": "usb-storage", "bus": "usb0.0", "filename": vm.image("a.raw")}
     Lifecycle(vm, "qemu_disk").step(**disk, recreate=True)
     assert vm.observer.devices()["x0"] == "usb-storage"
+
+
+def test_a_machine_without_pci_says_so_and_takes_what_sits_on_other_buses(start_vm: Callable[..., VM]) -> None:
+    vm = start_vm(machine="microvm", args=["-device", "virtio-scsi-device,id=scsi0"])
+    disk: dict[str, Any] = {"id": "d0", "filename": vm.image("a.img")}
+    life = Lifecycle(vm, "qemu_disk")
+    life.refused("d0", "PCI, which this machine does not have", **disk)
+    life.refused("virtio-blk-device", "virtio-mmio, which takes no hot-plug", **disk, driver="virtio-blk-device")
+    life.refused("virtio-mmio-bus.9 takes no hot-plug", **disk, driver="virtio-blk-device", bus="virtio-mmio-bus.9")
+    Lifecycle(vm, "qemu_nic").refused("n0", "PCI", id="n0", netdev={"type": "user"})
+    Lifecycle(vm, "qemu_cpu_hotplug").refused("no CPU hot-plug", vcpus=2)
+    life.step(**disk, driver="scsi-hd", bus="scsi0.0")
+    document: dict[str, Any] = {
+        "objects": [{"id": "r0", "qom_type": "rng-builtin"}],
+        "chardevs": [{"id": "c0", "type": "null"}],
+        "netdevs": [{"id": "u0", "type": "user"}],
+        "disks": [{"id": "d0", "state": "absent"}],
+    }
+    Lifecycle(vm, "qemu_machine").step(**document)
+    assert vm.plugged() == {} and {"r0"} <= set(vm.observer.objects()) and "c0" in vm.observer.chardevs()

@@ -37,8 +37,13 @@ _ARCHITECTURES = {
     "i586": "i386",
     "i686": "i386",
     "ppc64le": "ppc64",
+    "ppc64el": "ppc64",
     "arm64": "aarch64",
+    "armel": "arm",
+    "armhf": "arm",
+    "loong64": "loongarch64",
 }
+_PROGRAM = re.compile(r"qemu-system-([a-z0-9_]+)\Z")
 # Where distributions that ship one QEMU only, and not under its own name, have it.
 _ELSEWHERE = ("/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm")
 # on and off are no secrets: a display has a password then, and it is set later
@@ -56,11 +61,16 @@ def check_name(name: str) -> None:
         )
 
 
+def architecture(binary: str | None) -> str:
+    """Return what a QEMU emulates, as QEMU calls it: its program's name tells, or it is what this host is."""
+    told = _PROGRAM.search(binary or "")
+    name = told.group(1) if told else os.uname().machine
+    return "arm" if name.startswith("armv") else _ARCHITECTURES.get(name, name)
+
+
 def find_binary(given: str | None) -> str:
     """Return the absolute path of the QEMU to run; without ``given`` the one of this host's architecture. Raise Refusal."""
-    machine = os.uname().machine
-    machine = "arm" if machine.startswith("armv") else _ARCHITECTURES.get(machine, machine)
-    names = [given] if given else [f"qemu-system-{machine}", *_ELSEWHERE]
+    names = [given] if given else [f"qemu-system-{architecture(None)}", *_ELSEWHERE]
     for name in names:
         found = shutil.which(name)
         if found:

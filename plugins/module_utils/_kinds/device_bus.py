@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # One slot each. QEMU before 10.0 puts a second device beside the first without a word, and no guest ever sees it.
 _PORTS = frozenset(["pcie-root-port", "ioh3420", "xio3130-downstream", "cxl-rp"])
+ROOTS = ("pci.0", "pcie.0")
 _ACPI = frozenset(["ICH9-LPC", "PIIX4_PM"])
 
 
@@ -32,11 +33,8 @@ def check_bus(vm: VM, want: Want, known: Dict[str, Any], draft: Draft) -> None:
     """
     bus = want.get("bus")
     if bus is None:
-        if "multifunction" in known and not hotpluggable(vm, "pcie.0"):
-            raise Refusal(
-                f"bus: {want['id']} would go to pcie.0, which takes no hot-plug: name the bus of a pcie-root-port"
-                + _free_ports(vm)
-            )
+        if "multifunction" in known:
+            _check_root(vm, want["id"])
         return
     ports = _free_ports(vm) if "multifunction" in known else ""
     if any(("device", name) in draft.adding for name in carriers(bus)):  # which the same plan brings
@@ -56,6 +54,17 @@ def check_bus(vm: VM, want: Want, known: Dict[str, Any], draft: Draft) -> None:
         if kind == "device" and other.get("bus") == bus and ident != want["id"] and not _apart(other.get("addr"), addr):
             last = ", whose function 0 comes last" if function(addr) and function(other.get("addr")) == "0" else ""
             raise Refusal(f"bus: port {bus} is wanted by {ident} too, and has one slot{last}")
+
+
+def _check_root(vm: VM, ident: str) -> None:
+    """Raise Refusal where a PCI device without a ``bus`` has no root bus to go to, or none that would take it."""
+    if not hotpluggable(vm, "pcie.0"):
+        raise Refusal(
+            f"bus: {ident} would go to pcie.0, which takes no hot-plug: name the bus of a pcie-root-port"
+            + _free_ports(vm)
+        )
+    if not any(bus_path(vm, name) for name in ROOTS) and not vm.ask("query-pci"):
+        raise Refusal(f"device {ident} is one for PCI, which this machine does not have")
 
 
 def bus_path(vm: VM, bus: str) -> str | None:

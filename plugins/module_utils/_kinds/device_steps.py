@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 from .._core import coercion
@@ -36,6 +37,7 @@ _DERIVED = {
 }
 # Of a serial number, QEMU makes a SCSI disk's device_id as well, unless it is told another: so much of it.
 _DEVICE_ID = 20
+_MMIO = re.compile(r"virtio-.+-device\Z")
 # Read-only, or told by other means.
 _APART = ("addr", "devno", "dev_id", "subch_id", "size")
 _BACKENDS = ("drive", "netdev", "chardev")
@@ -147,6 +149,8 @@ def add(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> St
         except ValueError as exc:
             raise Refusal(f"options: {name} of {driver} is of type {known[name]['type']}: {exc}") from exc
     check_migration(vm, f"device_add {ident}", draft)
+    if _MMIO.match(driver) and "bus" not in want:
+        raise Refusal(f"driver: {driver} is one for virtio-mmio, which takes no hot-plug")
     check_bus(vm, want, known, draft)
     check_taken(vm, arguments, known, draft)
     _check_backends(vm, ident, arguments, known, draft)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, Tuple
 
 from .._core.errors import Refusal
 from .._core.vm import PERIPHERAL
-from .device_bus import bus_path
+from .device_bus import ROOTS, bus_path
 from .device_slot import address
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _on_bus(vm: VM, path: str, draft: Draft) -> Iterator[str]:
 
 def _pci(vm: VM, bus: str | None) -> str | None:
     """Return a path of the PCI bus that is meant: without a name the machine's root."""
-    found = (bus_path(vm, name) for name in ([bus] if bus else ["pci.0", "pcie.0"]))
+    found = (bus_path(vm, name) for name in ([bus] if bus else ROOTS))
     return next((path for path in found if path), None)
 
 

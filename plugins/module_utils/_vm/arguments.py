@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
+from .._host import command_line
+from . import machine_type
 from .options import Place
 
 _SHARED = {"memory-backend": "vm-memory", "aux-ram-share": "on"}
@@ -101,11 +103,12 @@ def _file(path: str) -> Dict[str, str]:
 
 
 def _devices(params: Dict[str, Any]) -> List[Any]:
+    count, suffix = params["root_ports"] if machine_type.has_ports(params) else 0, machine_type.transport(params)
     ports: List[Any] = [
-        f"pcie-root-port,id=rp{number},chassis={number + 1},slot={number + 1}" for number in range(params["root_ports"])
+        f"pcie-root-port,id=rp{number},chassis={number + 1},slot={number + 1}" for number in range(count)
     ]
     always = [
-        {"driver": "virtio-serial-pci", "id": "serial0"},
+        {"driver": f"virtio-serial-{suffix}", "id": "serial0"},
         {
             "driver": "virtserialport",
             "id": "agent0",
@@ -113,18 +116,25 @@ def _devices(params: Dict[str, Any]) -> List[Any]:
             "chardev": "agent",
             "name": "org.qemu.guest_agent.0",
         },
-        {"driver": "virtio-balloon-pci", "id": "balloon0"},
-        {"driver": "virtio-rng-pci", "id": "rng0"},
+        {"driver": f"virtio-balloon-{suffix}", "id": "balloon0"},
+        {"driver": f"virtio-rng-{suffix}", "id": "rng0"},
     ]
-    disk = [{"driver": "virtio-blk-pci", "id": "disk", "drive": "disk-node", "bootindex": 1}]
-    seed = [{"driver": "virtio-blk-pci", "id": "seed", "drive": "seed-node", **_serial(params)}]
+    disk = [{"driver": f"virtio-blk-{suffix}", "id": "disk", "drive": "disk-node", "bootindex": 1}]
+    seed = [{"driver": f"virtio-blk-{suffix}", "id": "seed", "drive": "seed-node", **_serial(params)}]
     return [
         *ports,
         *always,
         *(disk if has_disk(params) else []),
         *(seed if has_seed(params) else []),
-        *(["VGA"] if params["vnc"] else []),
+        *(_screen(params, suffix) if params["vnc"] else []),
     ]
+
+
+def _screen(params: Dict[str, Any], suffix: str) -> List[str]:
+    """Return a graphics card, with a keyboard where the machine has none."""
+    if machine_type.is_pc(params["machine"], command_line.architecture(params["binary"])):
+        return ["VGA"]
+    return [f"virtio-{name}-{suffix}" for name in ("gpu", "keyboard", "tablet")]
 
 
 def _serial(params: Dict[str, Any]) -> Dict[str, str]:

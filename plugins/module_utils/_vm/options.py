@@ -18,6 +18,7 @@ from .._kinds.object import OBJECT
 from .._kinds.sections import SECTIONS
 from .._provision.host_file import UNUSED
 from .._qmp.values import human_size
+from . import machine_type
 
 _ROOT = "/var/lib/vmm-qemu"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
@@ -46,7 +47,7 @@ OPTIONS = {
     "save_timeout": Option("int", default=300),
     "power": Option("str", choices=["running", "paused"], default="running"),
     "remove_data": Option("bool", default=False),
-    "machine": Option("str", default="q35"),
+    "machine": Option("str"),
     "machine_options": Option("dict", default={}),
     "accel": Option("str", default="kvm:tcg"),
     "cpu": Option("str", default="max"),
@@ -56,7 +57,7 @@ OPTIONS = {
     "memory_max": Option("str"),
     "memory_slots": Option("int", default=8),
     "root_ports": Option("int", default=8),
-    "firmware": Option("str", choices=["bios", "uefi"], default="bios"),
+    "firmware": Option("str", choices=["auto", "bios", "uefi"], default="auto"),
     "uefi_code": Option("path"),
     "uefi_vars": Option("path"),
     "kernel": Option("path"),
@@ -138,6 +139,11 @@ def checked(params: Dict[str, Any]) -> Dict[str, Any]:
             raise Refusal(f"{option}: {params[option]} is not a positive number of seconds")
     if params["shutdown_timeout"] < 0:
         raise Refusal(f"shutdown_timeout: {params['shutdown_timeout']} is not a number of seconds; 0 ends QEMU at once")
+    architecture = command_line.architecture(params["binary"])
+    if params["state"] == "running":
+        params["machine"] = machine = params["machine"] or machine_type.usual(architecture)
+        if params["firmware"] == "auto":
+            params["firmware"] = "uefi" if machine_type.needs_uefi(machine, architecture) else "bios"
     params["disk"] = params["disk"] or f"{directory}/disk.qcow2"
     params["image_directory"] = params["image_directory"] or f"{os.path.dirname(directory)}/.images"
     _check_kept(params)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 #: What a running VM's hot-plugged devices need. What these depend on is found in the modules themselves.
 WANTED = """
-    virtio_pci virtio_blk virtio_net virtio_console virtio_balloon virtio_mem virtio_scsi sd_mod
+    virtio_pci virtio_mmio virtio_blk virtio_net virtio_console virtio_balloon virtio_mem virtio_scsi sd_mod
     button evdev nfit nd_btt nd_pmem dax_pmem kmem pvpanic_pci pvpanic_mmio virtio_rng qemu_fw_cfg
     vmw_vsock_virtio_transport isofs sr_mod
 """.split()

@@ -70,6 +70,51 @@ def line(**given: Any) -> list[str]:
     return command_line.expand(arguments(params, Place(params["directory"], None), None))
 
 
+@pytest.mark.parametrize(
+    ("given", "machine", "firmware", "drivers"),
+    [
+        (
+            {"binary": "qemu-system-x86_64"},
+            "q35",
+            "bios",
+            ["pcie-root-port", "virtio-serial-pci", "virtio-rng-pci", "VGA"],
+        ),
+        (
+            {"binary": "qemu-system-x86_64", "machine": "pc"},
+            "pc",
+            "bios",
+            ["pcie-root-port", "virtio-serial-pci", "VGA"],
+        ),
+        (
+            {"binary": "qemu-system-aarch64"},
+            "virt",
+            "uefi",
+            ["pcie-root-port", "virtio-rng-pci", "virtio-keyboard-pci"],
+        ),
+        ({"binary": "qemu-system-aarch64", "firmware": "bios"}, "virt", "bios", ["virtio-gpu-pci"]),
+        ({"binary": "qemu-system-ppc64"}, "pseries", "bios", ["virtio-balloon-pci", "virtio-gpu-pci"]),
+        ({"binary": "qemu-system-s390x"}, "s390-ccw-virtio", "bios", ["virtio-serial-ccw", "virtio-tablet-ccw"]),
+        ({"binary": "qemu-system-x86_64", "machine": "microvm"}, "microvm", "bios", ["virtio-blk-device"]),
+        (
+            {"binary": "qemu-system-x86_64", "machine": "microvm", "machine_options": {"pcie": "on"}},
+            *("microvm", "bios", ["virtio-blk-pci"]),
+        ),
+    ],
+)
+def test_each_machine_has_what_its_buses_take(
+    given: dict[str, Any], machine: str, firmware: str, drivers: list[str]
+) -> None:
+    params = options(**given)
+    assert (params["machine"], params["firmware"]) == (machine, firmware)
+    made = line(**given, disk_size="1M", vnc=":1")
+    devices = [value for option, value in zip(made, made[1:]) if option == "-device"]
+    named = [device.replace("driver=", "").partition(",")[0] for device in devices]
+    assert set(drivers) <= set(named)
+    assert ("pcie-root-port" in named) == (machine in ("q35", "pc", "virt"))
+    other = {"s390-ccw-virtio": "-pci", "microvm": "-ccw"}.get(machine, "-ccw")
+    assert not [name for name in named if name.endswith(other)]
+
+
 def test_what_is_empty_says_nothing() -> None:
     assert line(disk_size="", user_data="", cpu="", vnc="", network_config={}) == line(cpu="")
     assert "-cpu" not in line(cpu="") and "-vnc" not in line()
