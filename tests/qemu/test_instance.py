@@ -33,7 +33,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSe
 from support.modules import ModuleFailed, run_module
 from support.observer import Observer
 from support.timing import no_hang
-from support.vm import BED, CMDLINE, VM, process_exists, qemu_binary
+from support.vm import BED, CMDLINE, VM, is_since, process_exists, qemu_binary
 
 QUIT = {"execute": "quit", "arguments": {}}
 POWERDOWN = {"execute": "system_powerdown", "arguments": {}}
@@ -160,6 +160,30 @@ def test_its_life(instance: Instance) -> None:
 
     assert instance.run(state="restarted")["changed"]
     assert len(instance.processes()) == 1
+
+
+def test_its_monitors_are_what_this_qemu_wants_them_to_be(instance: Instance, qemu_version: str) -> None:
+    """QEMU 11.1 warns of -mon at every start. By which option a monitor is made, is no difference."""
+    started = instance.run(events_socket=f"{instance.directory}/events")
+    assert started["warnings"] == []
+    line = started["instance"]["command_line"]
+    modern = is_since(qemu_version, "11.1")
+    assert ("-mon" in line, line.count("monitor-qmp,id=vmm-qmp,chardev=vmm-qmp")) == (not modern, int(modern))
+    assert line.count("monitor-qmp,id=vmm-events,chardev=vmm-events") == int(modern)
+    for check in (True, False):
+        again = instance.run(check=check, events_socket=f"{instance.directory}/events")
+        assert not again["changed"] and not again["restart_required"]
+    # as it was started before that was so
+    instance.run(state="stopped")
+    subprocess.run(started["command_line"], check=True, stderr=subprocess.DEVNULL)
+    again = instance.run(events_socket=f"{instance.directory}/events")
+    assert not again["changed"] and not again["restart_required"] and "-mon" in again["instance"]["command_line"]
+    # who reads the diff of a restart sees what is another
+    restarted = instance.run(
+        state="restarted", arguments={**BARE, "m": 96}, events_socket=f"{instance.directory}/events"
+    )
+    before, after = (restarted["diff"][side]["arguments"] for side in ("before", "after"))
+    assert [text for text in after if text not in before] == ["-m", "96"] and set(before) < set(after)
 
 
 def test_a_monitor_for_events(instance: Instance) -> None:

@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 CHARDEV = "vmm-qmp"
 EVENTS = "vmm-events"
 """The monitor for whoever only watches."""
+PEOPLE = "monitor"
+"""The one for people, of a VM that is made as a whole."""
 # What this module makes out of options of its own.
 _OWN = {"daemonize": "", "name": "name", "pidfile": "pidfile"}
 _LAST = "-daemonize"
 _BEGINNING = ("-S", "--S", "-incoming", "--incoming")
 _MONITOR = ("-chardev", "-mon")
+_OURS = "|".join((CHARDEV, EVENTS, PEOPLE))
+_MON = re.compile(rf"chardev=({_OURS}),mode=(control|readline)\Z")
+_MON_OBJECT = re.compile(rf"monitor-(qmp|hmp),id=({_OURS}),chardev=\2\Z")
+_MODES = {"control": "qmp", "readline": "hmp"}
 _MACHINE = ("-machine", "--machine", "-M", "--M")
 # type=q35 anywhere, or the first word alone
 _TYPE = re.compile(r"((?:^|,)type=|^(?=[^,=]+(?:,|$)))([^,=]+)")
@@ -104,9 +110,10 @@ def same(wanted: Sequence[str], running: Sequence[str]) -> bool:
     """Tell whether a process that runs with ``running`` was started with the options ``wanted``.
 
     A wrapper may put options of its own before and behind; both ends of ``wanted`` are marks, so a part of a longer
-    command line is not taken for all of it. How its guest began makes no other machine, nor does a monitor for events.
+    command line is not taken for all of it. How its guest began makes no other machine, nor does a monitor for events, nor by which
+    option a monitor is made.
     """
-    wanted, running = (without_beginning(_without_events(line)) for line in (wanted, running))
+    wanted, running = (without_beginning(_without_events(_plain_monitors(line))) for line in (wanted, running))
     count = len(wanted)
     return any(running[at : at + count] == wanted for at in range(len(running) - count + 1))
 
@@ -125,6 +132,31 @@ def _without_events(arguments: Sequence[str]) -> List[str]:
     ours = (f"socket,id={EVENTS},", f"chardev={EVENTS},")
     values = {at for at, text in enumerate(arguments) if at and text.startswith(ours) and arguments[at - 1] in _MONITOR}
     return [text for at, text in enumerate(arguments) if at not in values and at + 1 not in values]
+
+
+def has_monitor_options(arguments: Sequence[str]) -> bool:
+    """Tell whether a monitor of ours is made by ``-mon``, which is deprecated since QEMU 11.1."""
+    return any(before == "-mon" and _MON.match(text) for before, text in zip(arguments, arguments[1:]))
+
+
+def with_monitor_objects(arguments: Sequence[str]) -> List[str]:
+    """Return the same command line with our monitors made as the objects that they are since QEMU 11.1."""
+    made = list(arguments)
+    for at, text in enumerate(arguments):
+        found = _MON.match(text)
+        if found and at and arguments[at - 1] == "-mon":
+            made[at - 1 : at + 1] = "-object", f"monitor-{_MODES[found[2]]},id={found[1]},chardev={found[1]}"
+    return made
+
+
+def _plain_monitors(arguments: Sequence[str]) -> List[str]:
+    """Return the same command line with our monitors made by ``-mon``."""
+    made, modes = list(arguments), {kind: mode for mode, kind in _MODES.items()}
+    for at, text in enumerate(arguments):
+        found = _MON_OBJECT.match(text)
+        if found and at and arguments[at - 1] == "-object":
+            made[at - 1 : at + 1] = "-mon", f"chardev={found[2]},mode={modes[found[1]]}"
+    return made
 
 
 def machine_type(arguments: Sequence[str]) -> str | None:
@@ -147,9 +179,10 @@ def with_machine_type(arguments: Sequence[str], kind: str) -> List[str]:
 
 def core(running: Sequence[str]) -> List[str]:
     """Return the options of a running process that ``enclose`` made, or all of them if it was started in another way."""
+    running = _plain_monitors(running)
     last = len(running) - 1 - list(reversed(running)).index(_LAST) if _LAST in running else -1
     first = running.index("-name") if "-name" in running else len(running)
-    return list(running[first : last + 1]) or list(running[1:])
+    return running[first : last + 1] or running[1:]
 
 
 def guest_name(running: Sequence[str]) -> str | None:

@@ -17,8 +17,8 @@ from typing import IO, TYPE_CHECKING, Callable, Dict, Iterator, List, Sequence
 
 from .._core import safe_open
 from .._core.errors import Refusal
-from .child import killed_by
-from .command_line import guest_name
+from . import child
+from .command_line import guest_name, has_monitor_options, with_monitor_objects
 
 if TYPE_CHECKING:
     from .._qmp.address import Address
@@ -138,6 +138,7 @@ def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[
     """
     import tempfile
 
+    argv = _in_its_words(argv, deadline)
     # A file and no pipe: the end of a pipe would come only when every process that inherited it has ended.
     with tempfile.TemporaryFile() as heard:
         try:
@@ -155,7 +156,7 @@ def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[
         except (OSError, ValueError) as exc:
             raise Refusal(f"{argv[0]} can't be run: {exc}") from exc
         try:
-            with killed_by(deadline, process):
+            with child.killed_by(deadline, process):
                 status = process.wait(deadline.remaining())
         except BaseException as exc:
             process.kill()
@@ -168,6 +169,17 @@ def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[
             how = f"with status {status}" if status > 0 else f"by signal {-status}"
             raise Refusal(_sentence(f"QEMU did not start, it ended {how}", tail(heard), logged()))
         return tail(heard)
+
+
+def _in_its_words(argv: Sequence[str], deadline: Deadline) -> Sequence[str]:
+    """Return the command line with our monitors made as this QEMU wants them, which says what objects it knows."""
+    if not has_monitor_options(argv):
+        return argv
+    try:
+        told = child.run([argv[0], "-object", "help"], deadline, env=environment())
+    except (OSError, subprocess.SubprocessError):
+        return argv  # what is wrong with it, the start says
+    return with_monitor_objects(argv) if b"monitor-qmp" in told.stdout else argv
 
 
 def _sentence(text: str, *details: str) -> str:

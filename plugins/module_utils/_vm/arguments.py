@@ -13,7 +13,7 @@ from . import machine_type
 from .options import Place
 
 _SHARED = {"memory-backend": "vm-memory", "aux-ram-share": "on"}
-_SOCKETS = ("console", "monitor", "agent")
+_SOCKETS = ("console", command_line.PEOPLE, "agent")
 
 
 def arguments(params: Dict[str, Any], place: Place, uefi_code: str | None) -> Dict[str, Any]:
@@ -67,7 +67,7 @@ def _machine(params: Dict[str, Any], place: Place) -> Dict[str, Any]:
         "vnc": params["vnc"] or False,
         "serial": ["chardev:console"],
         "chardev": sockets,
-        "mon": [{"chardev": "monitor", "mode": params["monitor_mode"]}],
+        "mon": [{"chardev": command_line.PEOPLE, "mode": params["monitor_mode"]}],
     }
 
 

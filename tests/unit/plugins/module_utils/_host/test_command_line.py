@@ -55,3 +55,31 @@ def test_the_machine_type(machine: str, kind: str | None) -> None:
     assert command_line.machine_type(line) == kind
     changed = command_line.with_machine_type(line, "pc-q35-7.2")
     assert changed == [*line[:4], machine.replace(kind, "pc-q35-7.2") if kind else machine, *line[5:]]
+
+
+OLD = ["-chardev", "null,id=x", "-mon", "chardev=vmm-qmp,mode=control", "-mon", "chardev=monitor,mode=readline"]
+NEW = [
+    *OLD[:2],
+    *("-object", "monitor-qmp,id=vmm-qmp,chardev=vmm-qmp"),
+    *("-object", "monitor-hmp,id=monitor,chardev=monitor"),
+]
+
+
+def test_a_monitor_is_an_object() -> None:
+    assert command_line.has_monitor_options(OLD) and not command_line.has_monitor_options(NEW)
+    assert command_line.with_monitor_objects(OLD) == NEW
+    assert command_line.same(OLD, ["qemu", *NEW]) and command_line.same(NEW, ["qemu", *OLD])
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        ["-mon", "chardev=own,mode=control"],
+        ["-mon", "chardev=monitor,mode=control,pretty=on"],
+        ["-append", "chardev=vmm-qmp,mode=control"],
+        ["-object", "monitor-qmp,id=own,chardev=vmm-qmp"],
+    ],
+)
+def test_a_users_monitor_is_left_as_it_is(theirs: list[str]) -> None:
+    assert not command_line.has_monitor_options(theirs) and command_line.with_monitor_objects(theirs) == theirs
+    assert not command_line.same(theirs, OLD[2:4])
