@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_qtree
 from ansible_collections.vmm.qemu.plugins.module_utils._operations import info as operation
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 from support.modules import ModuleFailed, run_module
-from support.vm import VM
+from support.vm import VM, is_since
 
 RICH = (
     "-smp 1,maxcpus=2 -uuid 12345678-9abc-def0-1234-56789abcdef0"
@@ -122,10 +124,9 @@ def test_an_empty_machine_has_every_key(start_vm: Callable[..., VM]) -> None:
         assert name in info(vm, name)
 
 
-def test_few_queries(paused_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
-
-    sent = []
+def spied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of all commands that are sent from now on."""
+    sent: list[str] = []
     execute = QMPSession.execute
 
     def spy(self: QMPSession, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -133,8 +134,32 @@ def test_few_queries(paused_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
         return execute(self, name, *args, **kwargs)
 
     monkeypatch.setattr(QMPSession, "execute", spy)
+    return sent
+
+
+def test_few_queries(paused_vm: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = spied(monkeypatch)
     assert set(info(paused_vm)) == {"status", "version", "name"}
     assert sent == ["query-status", "query-name"]
+
+
+def test_many_devices_are_read_at_once(rich: VM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are where each is asked for. Those on the root bus are told by one command, where QEMU has it."""
+    sent = spied(monkeypatch)
+    told, at_once = info(rich, "devices")["devices"], list(sent)
+    monkeypatch.setattr(device_qtree, "MANY", 1000)
+    sent.clear()
+    assert info(rich, "devices")["devices"] == told
+    assert len(told) > 15 and sent.count("qom-get") >= 2 * len(told)
+    assert len(at_once) < len(sent) / 2
+    has = is_since(rich.version, "11.1")
+    assert (at_once.count("qom-get") == 0, "qom-list-get" in commands_of(rich)) == (has, has)
+    assert sorted(told) == sorted(rich.observer.devices())
+    assert told["dimm-0"]["bus"] == "" and told["rp0"]["bus"] == "pcie.0" and told["nic-0"]["addr"] == "00.0"
+
+
+def commands_of(vm: VM) -> set[str]:
+    return {command["name"] for command in vm.observer.look("query-commands")}
 
 
 def test_unknown_subsets_are_refused(paused_vm: VM) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import PERIPHERAL
 from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM as Reader
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_qtree import read_devices
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds.device_qtree import read_all
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
@@ -405,7 +405,7 @@ def test_what_was_read_at_once_is_what_is_there(scsi_vm: VM) -> None:
     run_module(vm, "qemu_machine", **everything(vm))
     with QMPSession.connect(vm.qmp) as session:
         reader = Reader(session, Deadline(60.0), local=True, reopen=lambda seconds: session)
-        read_devices(reader)
+        read_all(reader)
         surveyed = [(path, name, answer) for path, of in reader.properties.items() for name, answer in of.items()]
         assert len(surveyed) > 200
         wrong = []

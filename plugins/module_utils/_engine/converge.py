@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Set, Tu
 from .._core import coercion
 from .._core.errors import Refusal
 from .._core.plan import Draft, NotReadBack, Plan
-from .._kinds.kind import Change, nest
+from .._kinds.kind import MANY, Change, nest
 from .._qmp import errors
 from . import foresight
 from .comparison import Comparison, Item, named
@@ -23,9 +23,6 @@ from .comparison import Comparison, Item, named
 if TYPE_CHECKING:
     from .._core.step import Step
     from .._core.vm import VM
-
-# As many devices as it takes for one long answer to cost less than many short ones.
-_MANY = 4
 
 
 class Outcome(NamedTuple):
@@ -103,7 +100,7 @@ def _plan(
 
 def _read_many(items: Sequence[Item], vm: VM) -> None:
     """Read many devices at once."""
-    if sum(item.kind.bulk_read for item in items) >= _MANY:
+    if sum(item.kind.bulk_read for item in items) >= MANY:
         from .._kinds.device_qtree import read_devices
 
         read_devices(vm)

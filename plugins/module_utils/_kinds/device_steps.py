@@ -16,7 +16,7 @@ from .._core.option import Want
 from .._core.step import Step, Wait
 from .._core.vm import PERIPHERAL
 from .._qmp import errors
-from . import blockdev_graph, blockdev_steps, chardev, drive_limits, netdev, qemu_texts
+from . import blockdev_graph, blockdev_steps, chardev, device_qtree, drive_limits, netdev, qemu_texts
 from .blockdev_nodes import held_by, nodes
 from .device_bus import check_bus, hotpluggable
 from .device_properties import ALIASES, Properties, property_name
@@ -293,6 +293,7 @@ def beside(vm: VM, ident: str) -> List[str]:
 
 def _riders(vm: VM) -> Dict[str, List[str]]:
     found: Dict[str, List[str]] = {}
+    device_qtree.read_all(vm)
     for name in vm.peripherals():
         bus = str(vm.prop(f"{PERIPHERAL}/{name}", "parent_bus", ""))
         if bus.startswith(f"{PERIPHERAL}/"):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .._core.step import Step
     from .._core.vm import VM
 
+MANY = 4
+"""As many devices as it takes for one long answer to cost less than many short ones."""
 State = Dict[str, Any]
 """A resource as it is, flat: ``cache.direct`` stands for ``direct`` inside ``cache``; only what can be read is there."""
 

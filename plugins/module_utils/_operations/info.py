@@ -179,12 +179,11 @@ def _netdevs(vm: VM) -> Dict[str, Any]:
 
 
 def _devices(vm: VM) -> Dict[str, Any]:
-    """Return what is known of each device, and which node, netdev and MAC it has.
-
-    Two or three small queries a device: QEMU has none that lists where they sit.
-    """
+    """Return what is known of each device, and which node, netdev and MAC it has."""
+    from .._kinds import device_qtree
     from .._kinds.device import DEVICE
 
+    device_qtree.read_all(vm)
     macs = dict(
         re.findall(r"^(\S+): .*\btype=nic\b.*\bmacaddr=([0-9a-fA-F:]+)", vm.monitor("info network"), re.MULTILINE)
     )
