@@ -131,8 +131,12 @@ class LiveVM:
 
 @pytest.fixture(scope="module")
 def live_vm_holder(request: pytest.FixtureRequest, qemu_version: str) -> Iterator[LiveVM]:
-    """A test file's `LIVE_VM = {"args": [...], "memory": ...}` are options for the VM behind its `live_vm`."""
-    holder = LiveVM(version=qemu_version, **getattr(request.module, "LIVE_VM", {}))
+    """A test file's `LIVE_VM = {"args": [...], "memory": ...}` are options for the VM behind its `live_vm`.
+
+    They may be a function of the QEMU.
+    """
+    options = getattr(request.module, "LIVE_VM", {})
+    holder = LiveVM(version=qemu_version, **(options(qemu_version) if callable(options) else options))
     yield holder
     holder.close()
 

@@ -1,10 +1,10 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Guests of other processors than x86: what is plugged in and out while they run, and what they say of it themselves.
+"""Guests of other processors than x86, and of its machine pc: what is plugged in and out, and what they say of it themselves.
 
-A pseries guest takes notice of a new PCI device only by a program of its distribution (rtas_errd), which the test guest lacks. It
-sees the device when it boots again, and a disk on a SCSI bus at once.
+A pseries guest takes notice of a new PCI device only by a program of its distribution (rtas_errd), which the test guest
+lacks. It sees the device when it boots again, and a disk on a SCSI bus at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from support.lifecycle import Lifecycle, names
 from support.modules import run_module
 from support.vm import VM
 
-LIVE_VM = {"scsi": True, "args": ["-smp", "1,maxcpus=3"]}
+PC = "7.2"
+
+
+def LIVE_VM(version: str) -> dict[str, Any]:
+    pc = {"machine": "pc", "memory": "256,slots=2,maxmem=2G"} if version == PC else {}
+    return {"scsi": True, "args": ["-smp", "1,maxcpus=3"], **pc}
 
 
 class Machine(NamedTuple):
@@ -35,6 +40,7 @@ class Machine(NamedTuple):
 
 
 MACHINES = {
+    PC: Machine("x86_64", "pci", {}, "pci.0", "vda", memory=True, cpu="qemu64-x86_64-cpu", gives_cpu_back=True),
     AARCH64: Machine("aarch64", "pci", {"bus": "rp0"}, "rp0", "vda", memory=True, cpu="", gives_cpu_back=False),
     PPC64: Machine("ppc64", "pci", {}, "pci.0", "sda", True, "power9_v2.0-spapr-cpu-core", gives_cpu_back=True),
     S390X: Machine("s390x", "ccw", {}, "virtual-css", "vda", False, "qemu-s390x-cpu", gives_cpu_back=False),
