@@ -222,17 +222,11 @@ def test_a_destination_that_dies_while_its_disk_comes(pair: Move) -> None:
 
 
 def test_a_destination_that_dies_when_the_guest_stands_still(pair: Move) -> None:
-    """Another client has begun the migration, and seen to it that it waits."""
+    """Another client has begun the migration, and seen to it that it waits. QEMU goes on for a moment when it is told to stop."""
     stopped = paused_before_switchover(pair)
     pair.there.kill()
     assert stopped["status"] == "pre-switchover"
-    with pytest.raises(ModuleFailed, match="disk data") as failed:
-        pair.take()
-    said, status = failed.value.result, pair.source.observer.status()
-    if said["guest"] == "here":
-        assert "still here" in said["msg"] and status == "running" and clean(pair.source), said
-    else:  # QEMU was past that when it was told to stop, which a busy machine makes it now and then
-        assert "Look there" in said["msg"] and status == "paused", said
+    assert stays(pair, "disk data", "still here")["guest"] == "here"
 
 
 def paused_before_switchover(pair: Move) -> dict[str, Any]:
@@ -288,6 +282,11 @@ def test_the_guest_does_not_go_where_somebody_else_has_ended_its_copy(pair: Move
     assert said["guest"] == "here" and "migrate-continue" not in names(said)
 
 
+def but_cancels(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was sent besides: a copy whose line is cut may end by itself before it is cancelled."""
+    return [one for one in run["commands"] if one["execute"] != "block-job-cancel"]
+
+
 def test_a_killed_task_leaves_what_the_next_one_clears_up(pair: Move) -> None:
     task = Signalled()
     killer = threading.Thread(target=lambda: (wait_job(pair.source, "running"), task.kill()))
@@ -297,9 +296,7 @@ def test_a_killed_task_leaves_what_the_next_one_clears_up(pair: Move) -> None:
     wait_job(pair.source, "running")
     before = run_module(pair.source, "qemu_migrate", check=True, state="cancelled")
     done = run_module(pair.source, "qemu_migrate", state="cancelled")
-    # a copy whose line is cut may end by itself before it is cancelled
-    told, sent = ([one for one in run["commands"] if one["execute"] != "block-job-cancel"] for run in (before, done))
-    assert told == sent != []
+    assert but_cancels(before) == but_cancels(done) != []
     assert clean(pair.source) and not run_module(pair.source, "qemu_migrate", state="cancelled")["changed"]
     killer = threading.Thread(target=lambda: (wait_job(pair.source, "running"), task.kill()))
     killer.start()
@@ -308,7 +305,7 @@ def test_a_killed_task_leaves_what_the_next_one_clears_up(pair: Move) -> None:
     pair.put(0x33)
     foretold = pair.take(check=True)
     done = pair.take()
-    assert foretold["commands"] == done["commands"] and names(done)[:3] == ["yank", "block-job-cancel", "job-dismiss"]
+    assert but_cancels(foretold) == but_cancels(done) and {"yank", "job-dismiss"} < set(names(done))
     pair.listen()
     assert has(pair.there, 0x33) and clean(pair.source)
 
@@ -332,8 +329,10 @@ def test_a_line_that_breaks_while_the_disk_is_copied(pair: Move, fault: str) -> 
         pair.put(0x44)
 
 
-def test_a_line_that_falls_silent_when_the_guest_stands_still(move: Start) -> None:
-    pair = move(guest=False)
+@pytest.mark.parametrize("here", ["7.2", "10.0", "11.1"])
+def test_a_line_that_falls_silent_when_the_guest_stands_still(move: Start, here: str) -> None:
+    """The destination is told that nothing comes any more: a source that has not done so may crash with its next migration."""
+    pair = move(here, guest=False)
     pair.listen()
     with Line(pair.disks["address"], None, "silent") as line:
         disks = {"address": line.uri[len("tcp:") :], "switch_timeout": 2.0}
@@ -351,3 +350,7 @@ def test_a_line_that_falls_silent_when_the_guest_stands_still(move: Start) -> No
         breaker.join()
         assert time.monotonic() - begun < 40
     until(lambda: pair.source.observer.status() == "running")
+    until(lambda: not pair.there.alive)
+    pair.replace_destination()
+    pair.listen()
+    assert pair.take()["guest"] == "left"

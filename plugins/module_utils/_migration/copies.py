@@ -54,6 +54,8 @@ class Copy(NamedTuple):
     """What ends a mirror that is ready, when it has brought its target up to date."""
     clear: List[Step]
     """What is done away with when the guest has left."""
+    cut: Step
+    """What cuts its line, past a main loop that does not answer."""
     bitmaps: Sequence[str] = ()
     """Its dirty bitmaps that go along."""
     behind: Sequence[str] = ()
@@ -248,18 +250,21 @@ def copy_of(disk: Disk, given: Dict[str, Any]) -> Copy:
         Step("blockdev-mirror", mirror, undo=clearing(ident, node=False)),
     ]
     end = Step("block-job-cancel", {"device": ident})
-    return Copy(disk.name, ident, layer.node, layer.size, begin, end, [dismiss(ident), delete_node(ident)])
+    return Copy(disk.name, ident, layer.node, layer.size, begin, end, [dismiss(ident), delete_node(ident)], _cut(ident))
 
 
 def _hint(error: Any) -> str:
     return "qemu_migrate_incoming exports the destination's disks, with the same copy_disks"
 
 
+def _cut(ident: str) -> Step:
+    return Step("yank", {"instances": [{"type": "block-node", "node-name": ident}]}, oob=True)
+
+
 def clearing(ident: str, node: bool = True) -> List[Step]:
     """Return the steps that give a copy up, whatever is there of it. The line is cut, since it may have fallen silent."""
-    line = {"type": "block-node", "node-name": ident}
     return [
-        Step("yank", {"instances": [line]}, oob=True),
+        _cut(ident),
         job_end.cancel(ident, Step("block-job-cancel", {"device": ident, "force": True})),
         dismiss(ident),
         *([delete_node(ident)] if node else []),

@@ -17,15 +17,14 @@ from .._core.progress import Progress
 from .._operations import jobs
 from .._qmp import errors
 from . import copies
-from .current import HERE, look, status
-from .retreat import OVERTIME, Trip, call_back, set_back, within
+from .current import HERE, RUNNING, look, status
+from .retreat import BEFORE_SWITCH, OVERTIME, Trip, call_back, cut_disks, may_have_gone, set_back, within
 
 if TYPE_CHECKING:
     from .._core.step import Step
     from .._engine.operation import Run
     from .copies import Copy
 
-_BEFORE_SWITCH = ("setup", "active", "wait-unplug", "pre-switchover")
 _LOOK = 0.05
 _CLEAR_SECONDS = 5.0
 
@@ -109,11 +108,11 @@ def along(trip: Trip, see_through: Callable[[Trip], Dict[str, Any]]) -> Dict[str
     except CopyFailed as exc:
         raise call_off(trip, exc) from None
     except (TaskError, errors.QMPError):
-        if not has_switched(trip):
+        if not may_have_gone(trip):
             give_up(trip)
         raise
     except BaseException:  # the task was told to stop, and the guest would stand still with nobody to end the copies
-        if not has_switched(trip):
+        if not may_have_gone(trip):
             call_off(trip, CopyFailed("the task was told to stop"))
         raise
 
@@ -125,7 +124,7 @@ def asked(trip: Trip) -> Dict[str, Any]:
     with within(trip, min(seconds, left)):
         try:
             now = dict(trip.vm.ask("query-migrate"))
-            if status(now) in _BEFORE_SWITCH:
+            if status(now) in BEFORE_SWITCH:
                 check(trip.current.copies, jobs.jobs(trip.vm))
             return now
         except errors.CommandTimeout as exc:
@@ -137,13 +136,14 @@ def asked(trip: Trip) -> Dict[str, Any]:
 def call_off(trip: Trip, exc: CopyFailed) -> OperationFailed:
     """Keep the guest here. Return what to tell of it."""
     with within(trip, max(OVERTIME, trip.vm.deadline.remaining() or 0.0)):
-        give_up(trip)  # a line that has fallen silent would keep QEMU from answering
         if trip.current.goes_on or any(sent["execute"] == "migrate" for sent in trip.vm.account.commands):
             why = call_back(trip).why
         else:
+            cut_disks(trip)  # one that has fallen silent would keep QEMU from answering
             now = look(trip.vm)  # what an earlier migration has come to is of no account
             trip.guest = HERE
             why = f"The guest is still here, its status is {now.run_state}"
+        give_up(trip)
     set_back(trip)
     return OperationFailed(f"{exc}. {why}", **exc.details)
 
@@ -159,25 +159,19 @@ def clear(trip: Trip) -> None:
                 break
 
 
-def has_switched(trip: Trip) -> bool:
-    """Tell whether the copies have been ended, and the guest let go: what is left of them is then in nobody's way.
-
-    QEMU 7.2 has crashed where it was done away with in the last phase of a migration that was then cancelled.
-    """
-    return any(sent["execute"] == "migrate-continue" for sent in trip.vm.account.commands)
-
-
 def give_up(trip: Trip) -> None:
-    """Do away with all that is there of the copies, whatever state they are in."""
+    """Do away with all that is there of the copies, whatever state they are in, once the migration is over."""
     vm, found = trip.vm, trip.current.copies
     steps = [step for copy in found for step in copies.clearing(copy.ident)]
     with within(trip, _CLEAR_SECONDS):
-        trip.run.task.details.setdefault("rolled_back", []).extend(send_all(trip.run, steps))
         try:
-            stuck = vm.session.closed or copies.leftovers(vm)
+            stuck = status(vm.ask("query-migrate")) in RUNNING
+            if not stuck:
+                trip.run.task.details.setdefault("rolled_back", []).extend(send_all(trip.run, steps))
+                stuck = bool(copies.leftovers(vm))
         except (TaskError, errors.QMPError):
             stuck = True
-    for step in steps:
+    for step in (*steps, *(copy.cut for copy in found)):
         vm.account.drop(step)
     if stuck:
         names = ", ".join(copy.ident for copy in found)

@@ -57,6 +57,8 @@ class Current(NamedTuple):
     """The disks that go along (``copies.Copy``)."""
     left: Sequence[Any] = ()
     """The steps that do away with what an earlier task has left of such copies."""
+    cuts: bool = False
+    """Whether its line is to be cut before it is cancelled."""
 
     @property
     def status(self) -> str:

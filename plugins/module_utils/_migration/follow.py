@@ -18,7 +18,7 @@ from .._core.errors import NotDoneInTime, OperationFailed, TaskError
 from .._core.progress import Progress
 from .current import HAS, HERE, LEFT, RUNNING, over, progress, status
 from .destination import check_arrived, reached
-from .retreat import OVERTIME, Trip, call_back, ended, judge, set_back, within
+from .retreat import OVERTIME, Back, Trip, call_back, ended, judge, set_back, within
 from .settings import capabilities
 
 if TYPE_CHECKING:
@@ -131,14 +131,6 @@ def _failed(trip: Trip, end: Dict[str, Any]) -> OperationFailed:
     )
 
 
-def _give_up_copies(trip: Trip) -> None:
-    """Do so first: a line that has fallen silent would keep QEMU from answering."""
-    from .copying import give_up, has_switched
-
-    if not has_switched(trip):
-        give_up(trip)
-
-
 def _overdue(trip: Trip, last: Dict[str, Any]) -> Dict[str, Any]:
     """Cancel, if that is wanted and can still be done, since the deadline has passed.
 
@@ -156,8 +148,6 @@ def _overdue(trip: Trip, last: Dict[str, Any]) -> Dict[str, Any]:
         raise NotDoneInTime(
             f"{far}. It can't be cancelled any more and goes on: run the task again to join it", **figures
         )
-    if trip.current.copies:
-        _give_up_copies(trip)
     with within(trip, OVERTIME):
         back = call_back(trip)
         if back.word.guest == HAS and quits and not back.over:
@@ -182,13 +172,14 @@ def _overdue(trip: Trip, last: Dict[str, Any]) -> Dict[str, Any]:
 
 def until_cancelled(trip: Trip) -> Dict[str, Any]:
     """End it here. Return ``query-migrate``."""
-    if trip.current.left:
+    under_way = trip.current.status in RUNNING
+    back = call_back(trip) if under_way else Back(True, trip.current.migration, "")
+    if trip.current.left and back.over:
         from .copying import send_all
 
-        send_all(trip.run, trip.current.left)
-        if trip.current.status not in RUNNING:
-            return trip.current.migration
-    back = call_back(trip)
+        send_all(trip.run, [step for step in trip.current.left if step.execute != "yank" or not trip.cut])
+    if not under_way:
+        return back.migration
     figures = {"migration": with_underscores(back.migration)}
     if not back.over:
         raise OperationFailed(f"the migration is not over, {back.why}", **figures)

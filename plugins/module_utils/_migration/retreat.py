@@ -8,13 +8,15 @@ QEMU run the guest here, be it at the destination or not. So in that phase nothi
 says that it lacks the guest. Before it, the phase may begin between the look and the cancel: so the destination is told to run
 nothing first, or where it is not named the guest is stopped for that moment, and would arrive stopped. Whatever has ended, it
 is looked at whether that phase had begun: a guest that ran was stopped for it, and QEMU tells so in an event.
+A migration that waits before it (``pause-before-switchover``) has sent too little until it is told to go on. Where it waits, its
+line is cut before it is cancelled: QEMU itself lets it go on for a moment then, and tells so.
 """
 # Private to the collection: may change without notice.
 
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Dict, Iterator, NamedTuple
 
 from .._core.errors import NotDoneInTime, TaskError
@@ -29,6 +31,10 @@ from .settings import capabilities, set_by
 if TYPE_CHECKING:
     from .._engine.operation import Run
 
+BEFORE_SWITCH = ("setup", "active", "wait-unplug", "pre-switchover")
+"""Under way, and not in the last phase where that has a name of its own (``device``)."""
+CUT = Step("yank", {"instances": [{"type": "migration"}]}, oob=True)
+"""Cuts the line of a migration, past a main loop that does not answer."""
 CALLS_BACK = ("stop", "cont", "migrate_cancel", "yank")
 """The commands that may be sent, here or to the destination, when a migration is called back or has failed."""
 OVERTIME = 1.6
@@ -55,6 +61,8 @@ class Trip:
         """When QEMU answered last."""
         self.stop: Step | None = None
         """What has stopped the guest for the moment of cancelling."""
+        self.cut = False
+        """Whether the line was cut before the last phase, so that nothing can have gone over."""
 
     @property
     def guest(self) -> str:
@@ -118,10 +126,17 @@ def call_back(trip: Trip) -> Back:
 
 
 def _called_back(trip: Trip) -> Back:
+    hung_up = bool(trip.current.copies) and not may_have_gone(trip) and _hang_up(trip)
     now, word = _glance(trip), _UNASKED
     last = now.migration if now else {}
     if now and now.status.startswith("postcopy"):
         return Back(False, last, "and can't be cancelled any more: part of the guest has left")
+    if now and now.status in BEFORE_SWITCH and not may_have_gone(trip) and _waits_first(trip):
+        if not hung_up and (now.run_state == "finish-migrate" or trip.current.left):
+            hung_up, now = _hang_up(trip), look(trip.vm)
+        trip.cut = hung_up and now.status in BEFORE_SWITCH
+        if now.status != "device":
+            return _ended_here(trip, now, word)
     if (
         now is None
         or now.leaving
@@ -156,6 +171,21 @@ def _ended_here(trip: Trip, now: Current | None, word: Answer) -> Back:
     if status(end) == "completed":
         return Back(True, end, _arrived_still(trip, word))
     return Back(True, end, judge(trip, end, word, ours=True), how, word)
+
+
+def _hang_up(trip: Trip) -> bool:
+    """Cut the lines before the last phase: nothing goes over then whoever lets it go on, and none that is silent blocks QEMU.
+
+    That of the guest first. QEMU before 8.2 that can't stop the guest, since a disk's line was cut, lets the migration fail and
+    does not hang up: the thread that hears the destination stays, and crashes QEMU when that one hangs up after another migration.
+    """
+    try:
+        trip.run.send(CUT)
+        return True
+    except (NotDoneInTime, errors.CommandError, errors.InvalidCommand):  # there is none any more; QEMU 5.2 has no yank
+        return False
+    finally:
+        cut_disks(trip)
 
 
 def _stopped_first(trip: Trip) -> Current | None:
@@ -233,7 +263,7 @@ def _cancelled(trip: Trip, now: Current) -> Dict[str, Any] | None:
 def _yanked(trip: Trip) -> Dict[str, Any] | None:
     try:
         with within(trip, max(_YANK, trip.vm.deadline.remaining() or 0.0)):
-            trip.run.send(Step("yank", {"instances": [{"type": "migration"}]}, oob=True))
+            trip.run.send(CUT)
         # QEMU lets the guest go on here once it has ended this, so that is not left to itself on a busy host
         with within(trip, max(_MUTE, trip.vm.deadline.remaining() or 0.0)):
             return ended(trip)
@@ -262,6 +292,14 @@ def judge(trip: Trip, end: Dict[str, Any], word: Answer = _UNASKED, ours: bool =
         if word.guest == LACKS and stopped:
             trip.run.send(Step("cont"))
         return _verdict(trip, word, look(vm).run_state, stopped)
+
+
+def cut_disks(trip: Trip) -> None:
+    """Cut the lines to the disks that go along, or that an earlier task has left."""
+    left = [step for step in trip.current.left if step.execute == "yank"]
+    for step in (*(copy.cut for copy in trip.current.copies), *left):
+        with suppress(TaskError, errors.QMPError):
+            trip.run.send(step)
 
 
 def _verdict(trip: Trip, word: Answer, state: str, stopped: bool) -> str:
@@ -308,11 +346,23 @@ def _in_device(trip: Trip) -> bool:
     return any(event.name == "MIGRATION" and event.data.get("status") == "device" for event in events)
 
 
+def _waits_first(trip: Trip) -> bool:
+    """Tell whether a migration waits before its last phase until it is told to go on, as each does with which disks go along."""
+    return bool(trip.current.copies) or bool(capabilities(trip.vm).get("pause-before-switchover"))
+
+
+def may_have_gone(trip: Trip) -> bool:
+    """Tell whether a migration that waits before its last phase was told to go on, so that all of the guest may have been sent."""
+    if trip.cut:
+        return False
+    told = any(sent["execute"] == "migrate-continue" for sent in trip.vm.account.commands)
+    return told or trip.current.status in ("device", "cancelling") or _in_device(trip)
+
+
 def _sent_all(trip: Trip, now: Current) -> bool:
     """Tell whether all of the guest may have been sent, of a migration that is over."""
-    if not trip.current.leaving and capabilities(trip.vm).get("pause-before-switchover"):
-        # stopped, and nothing goes till it is told to go on
-        return _in_device(trip) or any(sent["execute"] == "migrate-continue" for sent in trip.vm.account.commands)
+    if _waits_first(trip):
+        return may_have_gone(trip)
     return _stopped(trip) or (not trip.current.running and now.run_state == "postmigrate")
 
 
@@ -337,6 +387,6 @@ def set_back(trip: Trip) -> None:
                 vm.account.drop(step)
             stays += sorted(names)
     if rolled_back:
-        trip.run.task.details["rolled_back"] = rolled_back
+        trip.run.task.details.setdefault("rolled_back", []).extend(rolled_back)
     if stays:
         trip.run.plan.warnings.append(f"what was set for the migration could not be set back: {', '.join(stays)}")

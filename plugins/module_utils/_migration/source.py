@@ -21,7 +21,7 @@ from .._qmp import errors
 from .._qmp.address import parse
 from . import destination, follow, opened, settings
 from .current import LACKS, LEFT, RUNNING, UNKNOWN, Current, has_guest, look, where_guest_is
-from .retreat import CALLS_BACK, Trip, last_phase
+from .retreat import BEFORE_SWITCH, CALLS_BACK, CUT, Trip, last_phase
 
 if TYPE_CHECKING:
     from .._core.task import Task
@@ -159,6 +159,11 @@ def _read_more(vm: VM, current: Current, params: Params) -> Current:
     state, named = params["state"], params["destination_socket"] is not None
     if state == "cancelled" or params.get("copy_disks"):
         current = _read_copies(vm, current, params)
+    if state == "cancelled" and (
+        current.status == "pre-switchover" or (current.left and current.status in BEFORE_SWITCH)
+    ):
+        waits = settings.capabilities(vm).get("pause-before-switchover", False)
+        return current._replace(cuts=waits and vm.has_command("yank"))
     if state == "cancelled" and (current.leaving or (current.status == "active" and named)):
         return current._replace(word=destination.ask(vm, params))
     if state == "recovered" and current.status == "postcopy-paused":
@@ -308,7 +313,9 @@ def _cancelling(current: Current, params: Params) -> Plan:
     if current.leaving and current.word.guest != LACKS:
         raise Refusal(f"the migration is not over, {last_phase(current.word, current)}")
     there = [Step("stop", socket=params["destination_socket"])] if current.word.waits else []
-    return Plan(later=[*current.left, *there, Step("migrate_cancel")])
+    yanks = [step for step in current.left if current.cuts and step.execute == "yank"]
+    rest = [step for step in current.left if step not in yanks]
+    return Plan(later=[*there, *([CUT] if current.cuts else []), *yanks, Step("migrate_cancel"), *rest])
 
 
 def _pausing(current: Current, params: Params) -> Plan:

@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.plan import Plan
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.current import HAS, LACKS, UNKNOWN, Answer, Current
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.retreat import CALLS_BACK
 from ansible_collections.vmm.qemu.plugins.module_utils._migration.settings import Settings
@@ -80,6 +81,11 @@ def test_each_state_from_each(
     wanted = {"migrated": migrated, "cancelled": cancelled, "paused": paused, "recovered": recovered}
     for state, expected in wanted.items():
         assert commands(found(status, run_state), state) == expected, state
+
+
+def test_the_line_of_a_migration_that_waits_is_cut_before_it_is_cancelled() -> None:
+    waits = found("pre-switchover", "finish-migrate")._replace(cuts=True, left=[Step("blockdev-del")])
+    assert commands(waits, "cancelled") == "yank migrate_cancel blockdev-del"
 
 
 @pytest.mark.parametrize(
