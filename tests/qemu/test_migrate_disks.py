@@ -354,3 +354,25 @@ def test_a_line_that_falls_silent_when_the_guest_stands_still(move: Start, here:
     pair.replace_destination()
     pair.listen()
     assert pair.take()["guest"] == "left"
+
+
+@pytest.mark.parametrize("here", ["7.2", "10.0", "11.1"])
+def test_lines_that_fall_silent_in_the_last_phase(move: Start, here: str) -> None:
+    """The guest is stopped, since it may run there. That of its disk would keep QEMU from that, and from all else."""
+    pair = move(here)
+    pair.source.run_in_guest("dd if=/dev/urandom of=/tmp/random bs=1M count=80 2>/dev/null; echo done", timeout=600)
+    pair.listen()
+    disks = Line(pair.disks["address"], None, "silent")
+    guest = Line(pair.uri[len("unix:") :], 15 << 20, "silent", strike=lambda: disks.strike_at(disks.passed))
+    with disks, guest:
+        # all of it goes in the last phase, for which QEMU lifts the limit
+        most = {"downtime-limit": 2000000, "max-bandwidth": 32 << 20}
+        given = {"address": disks.uri[len("tcp:") :]}
+        with pytest.raises(ModuleFailed) as failed:
+            pair.take(uri=guest.uri, copy_disks=given, parameters=most, timeout=15)
+        said = failed.value.result
+        assert guest.struck and said["guest"] == "unknown" and "Look there" in said["msg"], said
+        assert pair.source.observer.status() == "paused"
+    run_module(pair.source, "qemu_power", state="running")
+    assert clean(pair.source) or run_module(pair.source, "qemu_migrate", state="cancelled")["changed"]
+    assert clean(pair.source)

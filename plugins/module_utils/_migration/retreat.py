@@ -285,13 +285,19 @@ def judge(trip: Trip, end: Dict[str, Any], word: Answer = _UNASKED, ours: bool =
         elif word.guest == UNKNOWN:
             stopped = ours and now.running
             if stopped:
-                trip.run.send(Step("stop"))
+                _stop(trip)
             word = keep_stopped(trip.run, trip.current.running, trip.current.seen)
         if word.guest == HAS and now.running and not stopped:
-            trip.run.send(Step("stop"))
+            _stop(trip)
         if word.guest == LACKS and stopped:
             trip.run.send(Step("cont"))
         return _verdict(trip, word, look(vm).run_state, stopped)
+
+
+def _stop(trip: Trip) -> None:
+    """Stop the guest of a migration that is over. A line to its disk that has fallen silent would keep QEMU from that."""
+    cut_disks(trip)
+    trip.run.send(Step("stop"))
 
 
 def cut_disks(trip: Trip) -> None:
