@@ -14,7 +14,7 @@ from .._core.interrupt import pause
 from .._core.step import Step
 from .._core.vm import NO_MACHINE
 from .._qmp import errors
-from .current import HAS, LACKS, UNKNOWN, Answer, Current, has_guest, look, status
+from .current import HAS, LACKS, RUNNING, UNKNOWN, Answer, Current, has_guest, look, status
 from .settings import read_settings, two_way
 
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ def check_ready(current: Current, params: Params, states: Dict[str, bool]) -> No
         )
     if two_way(params["uri"]) and "socket-address" not in there.migration and there.status == "none":
         raise Refusal("destination_socket: the destination does not listen yet: run qemu_migrate_incoming on it first")
+    if there.status in RUNNING and there.status != "setup":
+        raise Refusal(
+            "destination_socket: the destination still waits for the rest of an earlier migration: end it, and start it anew"
+        )
     for name in ALIKE:
         if states.get(name, False) != there.settings.capabilities.get(name, False):
             raise Refusal(

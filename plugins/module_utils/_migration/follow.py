@@ -19,7 +19,7 @@ from .._core.progress import Progress
 from .current import HAS, HERE, LEFT, RUNNING, over, progress, status
 from .destination import check_arrived, reached
 from .retreat import OVERTIME, Back, Trip, call_back, ended, judge, set_back, within
-from .settings import capabilities
+from .settings import capabilities, hangs_up
 
 if TYPE_CHECKING:
     from .._core.step import Step
@@ -123,9 +123,16 @@ def _failed(trip: Trip, end: Dict[str, Any]) -> OperationFailed:
     set_back(trip)
     if status(end) == "cancelled":
         return OperationFailed(f"the migration was cancelled by somebody else. {where}", **figures)
-    reason = end.get("error-desc") or "QEMU does not say why here; the destination's standard error or log does"
+    reason, more = end.get("error-desc"), ""
+    if not reason:
+        reason = "QEMU does not say why here; the destination's standard error or log does"
+        if trip.guest == HERE and not hangs_up(trip.current.settings):
+            more = (
+                ". End the destination before you migrate again: a QEMU before 8.2 may not have hung up, and crashes if that one "
+                "ends later"
+            )
     return OperationFailed(
-        f"the migration to {trip.run.task.params['uri']} failed: {reason}. {where}",
+        f"the migration to {trip.run.task.params['uri']} failed: {reason}. {where}{more}",
         error={"class": "GenericError", "desc": end.get("error-desc", "")},
         **figures,
     )

@@ -82,6 +82,14 @@ def capabilities(vm: VM) -> Dict[str, bool]:
     return {item["capability"]: item["state"] for item in vm.ask("query-migrate-capabilities")}
 
 
+def hangs_up(have: Settings) -> bool:
+    """Tell whether this QEMU hangs up whatever a migration fails of, as each since 8.2 does, by a parameter that is as new.
+
+    Of an older one a thread may stay that hears the destination. Where another migration has begun, it crashes QEMU when it ends.
+    """
+    return "avail-switchover-bandwidth" in have.parameters
+
+
 def joining(have: Settings, params: Dict[str, Any]) -> Tuple[List[Step], List[str]]:
     """Return the steps and warnings of a task that finds its migration running: what can still be set is, the rest is told."""
     steps, late = _parameters(have, params["parameters"] or {}), []
