@@ -18,7 +18,7 @@ from .._operations import jobs
 from .._qmp import errors
 from . import copies
 from .current import HERE, RUNNING, look, status
-from .retreat import BEFORE_SWITCH, OVERTIME, Trip, call_back, cut_disks, may_have_gone, set_back, within
+from .retreat import BEFORE_SWITCH, OVERTIME, Back, Trip, call_back, cut_disks, may_have_gone, set_back, within
 
 if TYPE_CHECKING:
     from .._core.step import Step
@@ -137,15 +137,18 @@ def call_off(trip: Trip, exc: CopyFailed) -> OperationFailed:
     """Keep the guest here. Return what to tell of it."""
     with within(trip, max(OVERTIME, trip.vm.deadline.remaining() or 0.0)):
         if trip.current.goes_on or any(sent["execute"] == "migrate" for sent in trip.vm.account.commands):
-            why = call_back(trip).why
+            back = call_back(trip)
         else:
             cut_disks(trip)  # one that has fallen silent would keep QEMU from answering
             now = look(trip.vm)  # what an earlier migration has come to is of no account
             trip.guest = HERE
-            why = f"The guest is still here, its status is {now.run_state}"
+            back = Back(True, now.migration, f"The guest is still here, its status is {now.run_state}")
         give_up(trip)
+    if not back.over:
+        trip.warn_of_settings()
+        return OperationFailed(f"{exc}, {back.why}", **exc.details)
     set_back(trip)
-    return OperationFailed(f"{exc}. {why}", **exc.details)
+    return OperationFailed(f"{exc}. {back.why}", **exc.details)
 
 
 def clear(trip: Trip) -> None:
