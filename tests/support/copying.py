@@ -15,15 +15,18 @@ from support.vm import VM
 
 IDENT = "vmm-migrate-data"
 BACKEND = "/machine/peripheral/data/virtio-backend"
-# Each block of the first 4 MiB says which round of the guest has written it last; /run/last, which is on the disk by now.
+# Each block of the first 4 MiB says which round of the guest has written it last; /run/last, which is on the disk by now. It
+# is empty for a moment in each round.
 _WRITER = (
-    "n=$(cat /run/last || echo 0); while :; do n=$((n+1)); "
+    "n=$(cat /run/last || echo 0); until [ -e /run/stop ]; do n=$((n+1)); "
     "printf '%08d' $n | dd of=/dev/vda bs=4096 seek=$((n%1024)) conv=notrunc,fsync 2>/dev/null; "
-    "echo $n >/run/last; sleep 0.05; done"
+    "echo $n >/run/last; sleep 0.05; done; rm /run/stop"
 )
 _CHECK = (
-    "echo 3 >/proc/sys/vm/drop_caches; last=$(cat /run/last); until [ $(cat /run/last) != $last ]; do sleep 0.1; done; "
-    "kill $(cat /run/writer); sleep 0.3; last=$(cat /run/last); n=$((last>200 ? last-200 : 1)); while [ $n -le $last ]; do "
+    'echo 3 >/proc/sys/vm/drop_caches; until last=$(cat /run/last); [ "$last" ]; do :; done; '
+    'until now=$(cat /run/last); [ "${now:-$last}" != $last ]; do sleep 0.1; done; '
+    ": >/run/stop; while [ -e /run/stop ]; do sleep 0.1; done; "
+    "last=$(cat /run/last); n=$((last>200 ? last-200 : 1)); while [ $n -le $last ]; do "
     "has=$(dd if=/dev/vda bs=4096 skip=$((n%1024)) count=1 2>/dev/null | head -c 8); "
     "[ $has = $(printf '%08d' $n) ] || { echo round $n: $has, last $last; exit 1; }; n=$((n+23)); done"
 )
@@ -48,7 +51,7 @@ def fill(vm: VM) -> str:
 
 def keep_writing(vm: VM) -> None:
     """Let the guest write from now on."""
-    vm.run_in_guest(f"({_WRITER}) </dev/null >/dev/null 2>&1 & echo $! >/run/writer")
+    vm.run_in_guest(f"({_WRITER}) </dev/null >/dev/null 2>&1 &")
     vm.run_in_guest("until [ -s /run/last ]; do sleep 0.1; done")
 
 
