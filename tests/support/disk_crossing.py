@@ -93,7 +93,9 @@ class DiskCrossing(Crossing):
             else:
                 raise AssertionError(f"the user has done four times what he was told, and is still told: {told}")
         if not self.there.alive and self._state(self.source) == "postmigrate":
-            # it died with a guest that had arrived: its user has the source, and the disk there, as they were when it left
+            # it died with a guest that had arrived: its user has the source, and the disk there, as they were when it left, and
+            # hears again what the guest has said there
+            self._warned = True
             self._run(self.source, "qemu_power", state="running", force=True)
         self._cleared()
 
