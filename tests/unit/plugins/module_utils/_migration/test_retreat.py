@@ -1,14 +1,24 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long a migration is looked at that was called back when the task's own time is up."""
+"""How a migration is called back: what is cut first, what that proves, and how long it is looked at when the time is up."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
 
-from ansible_collections.vmm.qemu.plugins.module_utils._migration.retreat import _MUTE, Trip, _yanked
+import pytest
+
+from ansible_collections.vmm.qemu.plugins.module_utils._core.step import Step
+from ansible_collections.vmm.qemu.plugins.module_utils._migration.retreat import (
+    _MUTE,
+    CUT,
+    Trip,
+    _hang_up,
+    _yanked,
+    may_have_gone,
+)
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 
@@ -43,3 +53,42 @@ def test_a_qemu_that_knows_no_yank_is_not_waited_for() -> None:
     left: list[float] = []
     assert _yanked(trip(left, knows_yank=False)) is None
     assert len(left) == 1
+
+
+@pytest.mark.parametrize("going", [True, False])
+def test_the_line_of_the_guest_is_cut_before_those_of_its_disks(going: bool) -> None:
+    """Whatever becomes of it: those of the disks would keep QEMU from answering."""
+    of_disk, of_leftover, sent = Step("yank", {"instances": [1]}), Step("yank", {"instances": [2]}), []
+
+    def send(step: Step) -> None:
+        sent.append(step)
+        if not going:
+            raise errors.CommandError(step.execute, "GenericError", "Instance not found")
+
+    made = trip([])
+    current: Any = SimpleNamespace(copies=[SimpleNamespace(cut=of_disk)], left=[of_leftover, Step("blockdev-del")])
+    made.run, made.current = SimpleNamespace(send=send), current  # type: ignore[assignment]
+    assert _hang_up(made) is going
+    assert [step is one for step, one in zip(sent, (CUT, of_disk, of_leftover))] == [True] * 3 and len(sent) == 3
+
+
+@pytest.mark.parametrize(
+    ("cut", "status", "told", "sent", "gone"),
+    [
+        (False, "active", "pre-switchover", [], False),
+        (False, "active", "device", [], True),  # somebody has let it go on
+        (True, "active", "device", [], False),  # QEMU has, when it was cancelled
+        (False, "active", "pre-switchover", [{"execute": "migrate-continue"}], True),
+        (False, "device", "completed", [], True),
+        (False, "cancelling", "cancelled", [], True),
+    ],
+)
+def test_when_a_guest_that_waits_may_have_gone(
+    cut: bool, status: str, told: str, sent: list[dict[str, str]], gone: bool
+) -> None:
+    made = trip([])
+    vm: Any = made.vm
+    vm.session = SimpleNamespace(events=[SimpleNamespace(name="MIGRATION", data={"status": told})])
+    vm.account = SimpleNamespace(commands=sent)
+    made.cut, made.current = cut, SimpleNamespace(status=status)  # type: ignore[assignment]
+    assert may_have_gone(made) is gone
