@@ -188,6 +188,9 @@ def test_one_in_use_stays(start_vm: Any) -> None:
     chardev.refused("chardev c0 is in use by device p0", id="c0", state="absent")
     chardev.refused("in use by device p0", id="c0", type="null", recreate=True)
     run_module(vm, "qemu_device", id="p0", state="absent")
+    vm.observer.execute("object-add", **{"qom-type": "rng-egd", "id": "c0", "chardev": "c0"})  # of the same name
+    chardev.refused("chardev c0 is in use by object c0", id="c0", state="absent")
+    vm.observer.execute("object-del", id="c0")
     chardev.step(id="c0", state="absent")
 
     if is_since(vm.version, "11.1"):  # where a monitor is an object

@@ -217,7 +217,7 @@ def holders(vm: VM, kind: str, ident: str) -> List[Tuple[str, str]]:
     return [
         ("monitor" if what.startswith(_MONITOR) else "object", name)
         for name, what in objects(vm).items()
-        if name != ident and (kind, ident) in _below(vm, name)
+        if (kind, ident) != ("object", name) and (kind, ident) in _below(vm, name)
     ]
 
 
