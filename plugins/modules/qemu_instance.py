@@ -95,7 +95,8 @@ options:
     description:
       - Where QEMU makes a second QMP monitor, for one client that only watches, such as the event source C(vmm.qemu.qmp_events). QEMU serves
         one client at each monitor.
-      - A virtual machine that runs without it gets it with its next start, and RV(restart_required) stays false for it.
+      - One that runs without it is given it as it runs if it has QEMU 11.1 or later and this is a path. Else it gets it with its next start,
+        and RV(restart_required) stays false for it.
       - As O(socket) in all else.
     type: str
     version_added: 0.4.0

@@ -48,6 +48,7 @@ class Instance:
         self.socket = str(self.directory / "qmp")
         self.pidfile = self.directory / "qmp.pid"
         self.serial = self.directory / "serial.log"
+        self.version = version
         self.binary = str(qemu_binary(version))
 
     def options(self, **options: Any) -> dict[str, Any]:
@@ -187,14 +188,17 @@ def test_its_monitors_are_what_this_qemu_wants_them_to_be(instance: Instance, qe
 
 
 def test_a_monitor_for_events(instance: Instance) -> None:
-    """One that runs without it is left alone, and has it after its next start; what is left of it goes."""
+    """One that runs without it is given it where QEMU can do that, else with its next start; what is left of it goes."""
     events = instance.directory / "events"
     instance.run()
-    for check in (True, False):
+    live = is_since(instance.version, "11.1")
+    for check, changed in ((True, live), (False, live), (True, False), (False, False)):
         again = instance.run(check=check, events_socket=str(events))
-        assert not again["changed"] and not again["restart_required"]
-        assert again["diff"]["before"] == again["diff"]["after"]
-    assert instance.files == {"qmp", "qmp.pid"}
+        assert again["changed"] == changed and not again["restart_required"]
+        assert [one["execute"] for one in again["commands"]] == ["chardev-add", "object-add"] * changed
+        added = {"events_socket": str(events)} if changed else {}
+        assert {**again["diff"]["before"], **added} == again["diff"]["after"]
+    assert instance.files == {"qmp", "qmp.pid", *(["events"] if live else [])}
     assert instance.run(events_socket=str(events), arguments={**BARE, "m": 64})["restart_required"]
     pid = instance.run(state="restarted", events_socket=str(events))["pid"]
     with contextlib.closing(Observer(str(events))):

@@ -80,23 +80,6 @@ def test_its_life(vms: Machines) -> None:
     vms.done(False, state="absent", remove_data="yes", shutdown_timeout="0")
 
 
-def test_one_that_was_started_without_a_monitor_for_events(vms: Machines) -> None:
-    """It is no different for that, and has it when it is started the next time."""
-    vms.before = """
-from ansible_collections.vmm.qemu.plugins.module_utils._host import command_line
-command_line.monitor = lambda address, ident="", make=command_line.monitor: [] if ident else make(address)
-"""
-    vms.done(True)
-    vms.before = ""
-    pid = vms.processes()["vm1"]
-    assert "run/events" not in vms.files()
-    for check in (True, False):
-        assert not vms.done(False, check=check).tasks[-1].result["restart_required"]
-    assert vms.processes() == {"vm1": pid}
-    vms.done(True, memory="96M", restart_allowed=True)
-    assert "run/events" in vms.files()
-
-
 def test_cpus_up_to_all(vms: Machines) -> None:
     vms.done(True, vcpus=1, vcpus_max=2)
     pid = vms.processes()["vm1"]

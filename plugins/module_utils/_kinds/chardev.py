@@ -13,6 +13,7 @@ from .._core import coercion
 from .._core.errors import Refusal
 from .._core.option import Option, Want
 from .._core.step import Step
+from .._host.command_line import EVENTS
 from . import host_path, qemu_texts, references
 from .kind import Kind, State, flatten
 
@@ -35,7 +36,8 @@ class Chardev(Kind):
 
     name = "chardev"
     section = "chardevs"
-    own_names = r"(?:(?:serial|parallel|compat_monitor)\d+|gdb|debugcon|braille)(?:-base)?"
+    # and the one of the monitor for events, on which there may be none yet
+    own_names = rf"(?:(?:serial|parallel|compat_monitor)\d+|gdb|debugcon|braille)(?:-base)?|{EVENTS}"
     options = {
         "id": Option("str", required=True),
         "type": Option("str"),

@@ -195,6 +195,8 @@ class Object(Kind):
                 "crash: remove that export first"
             )
         self.check_unused(vm, want, draft)
+        if objects(vm).get(ident, "").startswith(_MONITOR):
+            _check_no_client(vm, ident)
         if vm.prop("/machine", "memory-backend") in (ident, f"{OBJECTS}/{ident}"):
             raise Refusal(f"object {ident} is the memory of this VM, and stays as long as it runs")
         return [_delete(ident).replace(capture_undo=lambda vm: _recreate_steps(vm, ident))]
@@ -210,6 +212,17 @@ def _exports_in(vm: VM, ident: str) -> List[Thing]:
     if objects(vm).get(ident) != "iothread":
         return []
     return [("export", export["id"]) for export in vm.ask("query-block-exports")]
+
+
+def _check_no_client(vm: VM, ident: str) -> None:
+    """Raise Refusal for a monitor that somebody uses, as this task does its own."""
+    chardev = vm.prop(f"{OBJECTS}/{ident}", "chardev")
+    for told in vm.ask("query-chardev"):
+        if told["label"] == chardev and not told["filename"].startswith("disconnected:"):
+            raise Refusal(
+                f"object {ident} is a monitor, and a client is connected to it ({told['filename']}), who would lose it: end that "
+                "client first; the one that this task uses can't go"
+            )
 
 
 def holders(vm: VM, kind: str, ident: str) -> List[Tuple[str, str]]:

@@ -10,7 +10,6 @@ What is wanted and what is found come to a plan, whose steps the engine does: QE
 from __future__ import annotations
 
 import os
-import pwd
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Tuple, cast
@@ -22,16 +21,17 @@ from .._core.plan import Plan
 from .._core.process import Process
 from .._core.step import Step
 from .._engine.apply import apply, execute_step
-from .._host import command_line, part_file, process
+from .._host import command_line, process
 from .._host.shutdown import NOT_BEGUN, Ended, stop_steps
 from .._qmp import errors
-from .._qmp.address import UNIX_LONGEST, parse
+from .._qmp.address import parse
 from .._qmp.holder import find_deaf
+from . import live_monitor
+from .instance_checks import check_socket, check_user, check_written, socket_path
 
 if TYPE_CHECKING:
     from .._core.task import Task
     from .._core.vm import VM
-    from .._qmp.address import Address
     from .._qmp.deadline import Deadline
 
 OPTIONS = {
@@ -82,15 +82,15 @@ class Instance:
         command_line.check_name(self.name)
         self.address = parse(task.params["socket"])
         self.events = parse(task.params["events_socket"]) if task.params.get("events_socket") else None
-        _check_socket("socket", self.address)
+        check_socket("socket", self.address)
         if self.events is not None:
-            _check_socket("events_socket", self.events)
-            if (_path(self.events), self.events.port) == (_path(self.address), self.address.port):
+            check_socket("events_socket", self.events)
+            if (socket_path(self.events), self.events.port) == (socket_path(self.address), self.address.port):
                 raise Refusal(f"events_socket: {self.events} is the one of the option socket: give it another one")
         self.pidfile = self._pidfile()
         for option, path in (("pidfile", self.pidfile), ("log", self.params.get("log"))):
             if path:
-                _check_written(option, os.path.abspath(path))
+                check_written(option, os.path.abspath(path))
         self.patience = _patience(task.params)
         self.vm: VM | None = None
         self.started: Running | None = None
@@ -110,12 +110,12 @@ class Instance:
         binary = command_line.find_binary(params.get("binary"))
         arguments = command_line.expand(params.get("arguments"))
         for path in command_line.logfiles(arguments):
-            _check_written("arguments: logfile", os.path.join("/", path))
+            check_written("arguments: logfile", os.path.join("/", path))
         own = [*command_line.monitor(self.address), "-pidfile", self.pidfile]
         if self.events is not None:
             own += command_line.monitor(self.events, command_line.EVENTS)
         if params.get("user"):
-            _check_user(params["user"])
+            check_user(params["user"])
             own += self._user_option(binary, params["user"])
         if params.get("log"):
             if "-D" in arguments or "--D" in arguments:
@@ -200,10 +200,11 @@ class Instance:
 
     def plan(self, running: Running | None, wanted: List[str]) -> Plan:
         """Return what leads from what runs to the state that was asked for. Raise Refusal as ``stop_steps`` does."""
-        state = self.params["state"]
-        starts = state == "restarted" or (state == "started" and running is None)
+        state, starts = self.params["state"], self._starts(running)
         steps: List[Step] = []
-        if running is not None and state != "started":
+        if running is not None and state == "started":
+            steps += self.events_steps(running)
+        elif running is not None:
             steps += stop_steps(self.name, running.status, Process(running.pid), self._seconds(), self.warnings.append)
         plan = Plan(steps, changed=starts or bool(steps))
         if starts or state == "stopped":
@@ -213,6 +214,15 @@ class Instance:
                 self._check_events_free()
             plan.steps.append(self.start_step(wanted))
         return plan
+
+    def _starts(self, running: Running | None) -> bool:
+        return self.params["state"] == "restarted" or (self.params["state"] == "started" and running is None)
+
+    def events_steps(self, running: Running) -> List[Step]:
+        """Return the steps that give what runs its monitor for events. Raise Refusal where its path is somebody else's."""
+        if self.events is None or self.vm is None:
+            return []
+        return live_monitor.steps(self.vm, self.events, running.command_line)
 
     def _seconds(self) -> float:
         """Return how long the guest has to shut down, so that there is time left to end QEMU."""
@@ -315,9 +325,9 @@ class Instance:
         """Return the task's result, in check mode as far as it can be foretold."""
         state = self.params["state"]
         after = self.started or (before if state == "started" else None)
-        starts = plan.changed and state != "stopped"
-        restart_required = after is not None and not starts and self.differs(after, wanted)
+        restart_required = after is not None and not self._starts(before) and self.differs(after, wanted)
         shown = command_line.redact(after.command_line or wanted if after else wanted)
+        added = {"events_socket": str(self.events)} if after and after is before and plan.steps else {}
         instance = {
             "name": self.name,
             "state": "stopped" if state == "stopped" else "started",
@@ -332,7 +342,7 @@ class Instance:
             "changed": plan.changed,
             "commands": plan.commands,
             "command_line": command_line.redact(wanted),
-            "diff": {"before": _diff_side(before, []), "after": _diff_side(after, wanted)},
+            "diff": {"before": _diff_side(before, []), "after": {**_diff_side(after, wanted), **added}},
             "instance": instance,
             "pid": instance["pid"],
             "restart_required": restart_required,
@@ -347,22 +357,6 @@ def _diff_side(running: Running | None, wanted: List[str]) -> Dict[str, Any]:
     return {"state": "started", "arguments": command_line.redact(arguments)}
 
 
-def _path(address: Address) -> bytes:
-    """Return a socket's name as QEMU will use it, that of the abstract socket without one for TCP."""
-    path = address.path or "@"
-    return address.sun_path if path.startswith("@") else os.fsencode(os.path.abspath(path))
-
-
-def _check_socket(option: str, address: Address) -> None:
-    """Raise Refusal for a path at which QEMU can't listen, or where it would delete something."""
-    size = len(_path(address))
-    if size > UNIX_LONGEST:
-        longest = f"the {UNIX_LONGEST} bytes that a UNIX socket's path may have"
-        raise Refusal(f"{option}: {address} is {size} bytes long, more than {longest}")
-    if address.is_file(follow=False):
-        raise Refusal(f"{option}: {address} is there and is not a socket; QEMU would delete it")
-
-
 def _patience(params: Dict[str, Any]) -> float:
     """Return the seconds that the guest has to shut down. Raise Refusal for more than the whole task has."""
     given, whole = params.get("shutdown_timeout"), params["timeout"]
@@ -375,22 +369,3 @@ def _patience(params: Dict[str, Any]) -> float:
             f"shutdown_timeout: {given:.4g} s are never over, since timeout is {whole:.4g} s: make timeout longer than that"
         )
     return float(given)
-
-
-def _check_written(option: str, path: str) -> None:
-    """Raise Refusal for a file that QEMU would write to, as whoever starts it, and that may be any file of this host."""
-    found = part_file.existing(option, path)
-    part_file.check_itself(option, path)
-    if found is not None and found.st_nlink > 1:
-        raise Refusal(
-            f"{option}: {path} has {found.st_nlink} names (hard links), and QEMU would write to what they name"
-        )
-
-
-def _check_user(user: str) -> None:
-    """Raise Refusal for a user that QEMU could not become; it takes ``UID:GID``, too."""
-    try:
-        if not all(number.isdigit() for number in user.split(":")) or ":" not in user:
-            pwd.getpwnam(user)
-    except KeyError:
-        raise Refusal(f"user: there is no user {user} on the managed host") from None

@@ -16,7 +16,7 @@ import stat
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Tuple
 
 from .._core.errors import Refusal
-from .._host import directory
+from .._host import directory, qcow2_header
 from .._host.qemu_img import QemuImg
 from .._provision.image import describe
 from .arguments import has_disk
@@ -71,6 +71,18 @@ def gone_on(vm: VM, named: Sequence[Tuple[str, str, str]]) -> Iterator[Tuple[str
                 if os.path.realpath(below["filename"]) == os.path.realpath(path):
                     yield option, path, top
             below = below.get("backing-image")
+
+
+def check_tops(params: Dict[str, Any], vm: VM | None) -> None:
+    """Raise Refusal where it would start from an image below what a snapshot has put over it: from the guest's past.
+
+    ``vm``: the one that runs, which knows also of overlays that are elsewhere.
+    """
+    named = disks_named(params)
+    for option, path, ident in named:
+        qcow2_header.check_top(option, path, ident)
+    for option, path, top in gone_on(vm, named) if vm else ():
+        raise qcow2_header.below(option, path, top)
 
 
 def _status(path: str) -> os.stat_result | None:

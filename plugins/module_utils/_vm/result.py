@@ -56,6 +56,11 @@ def process_plan(restarts: bool, starts: bool, name: str) -> List[Dict[str, Any]
     return [{"action": action, "kind": "process", "id": name, "changes": {}}] if action else []
 
 
+def events_plan(steps: List[Step], path: str) -> List[Dict[str, Any]]:
+    """Return the plan's entry for the monitor for events, where steps add it to a QEMU that runs."""
+    return [{"action": "add", "kind": "monitor", "id": path, "changes": {}}] if steps else []
+
+
 def host_diff(comparisons: List[Comparison]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     """Return what changes of it, before and after: ``{kind: {id: state}}``."""
     before: Dict[str, Any] = {}

@@ -20,20 +20,20 @@ from .._core.plan import NotReadBack, Plan, PlanFailed
 from .._core.step import Step
 from .._engine.apply import apply
 from .._engine.converge import Outcome, converge
-from .._host import command_line, part_file, qcow2_header
+from .._host import command_line, part_file
 from .._machine.document import validated
 from .._qmp import errors
 from . import code, firmware, record, saved, service
 from .arguments import arguments, has_seed, instance_id
 from .beside import check_whole
-from .chain import disks_named, gone_on
+from .chain import check_tops
 from .console import bound_log
 from .directory import check_own
 from .host_items import base_path, copied_image, image_paths, image_to_come, items
 from .options import LISTS, Place
 from .process import bring_back, check_not_away, instance, plug, shown, without_incoming
 from .rehearsal import is_whole, rehearsal
-from .result import commands_shown, host_diff, host_plan, process_plan
+from .result import commands_shown, events_plan, host_diff, host_plan, process_plan
 
 if TYPE_CHECKING:
     from .._core.task import Task
@@ -84,13 +84,14 @@ class Converged:
         self.starts = self.running is None or self.restarts
         self.goes_on = saved.is_wanted(place, self.running, params, self.line, self.record)
         if self.starts:
-            _check_tops(params, self.process.vm if self.running else None)
+            check_tops(params, self.process.vm if self.running else None)
             if not params["incoming"]:
                 check_not_away(place, self.running)
         self.code, self.code_files, self.code_there = self._code()
         self.wanted = self._record()
         self.process.images, self.process.base = self.wanted.images, self.wanted.base
         self.host = self._host()
+        self.events = [] if self.starts else self.process.events_steps(cast("Running", self.running))
         self.plug_failed: PlanFailed | None = None
         self.machine: Dict[str, Any] = {}
         self.loaded: Dict[str, Any] = {}
@@ -171,6 +172,7 @@ class Converged:
         if self.service and self.code:
             steps += self.service.steps(self.code)
         self.foretold = self._foretell()
+        steps += self.events
         if self.starts:
             steps.append(self._start_step())
         if self.goes_on:
@@ -312,11 +314,9 @@ class Converged:
         """Return the task's result, in check mode as far as it can be foretold."""
         machine, process = self.machine or self.foretold, self.process
         now = process.started or process.found or (None if self.restarts else self.running)
-        entries = [
-            *host_plan(self.host.comparisons),
-            *process_plan(self.restarts, self.running is None, self.place.name),
-        ]
+        entries = host_plan(self.host.comparisons) + process_plan(self.restarts, self.running is None, self.place.name)
         summary = {"add": 0, "change": 0, "remove": 0, "unchanged": len(self.host.comparisons) + 1 - len(entries)}
+        entries += events_plan(self.events, self.place.events)
         for entry in entries:
             summary[entry["action"]] += 1
         summary = {action: number + machine.get("summary", {}).get(action, 0) for action, number in summary.items()}
@@ -368,6 +368,8 @@ class Converged:
             after["process"] = {"arguments": command_line.redact(self.line)[1:]}
             if self.running:
                 before["process"] = {"arguments": command_line.redact(self.running.command_line)[1:]}
+        if self.events:
+            after["monitor"] = {self.place.events: {}}
         return {"before": {**before, **machine.get("before", {})}, "after": {**after, **machine.get("after", {})}}
 
 
@@ -379,18 +381,6 @@ def run(task: Task, params: Dict[str, Any]) -> Dict[str, Any]:
         bound_log(converged.place.console_log)
         converged.do(plan)
     return converged.result(plan)
-
-
-def _check_tops(params: Dict[str, Any], vm: VM | None) -> None:
-    """Raise Refusal where it would start from an image below what a snapshot has put over it: from the guest's past.
-
-    ``vm``: the one that runs, which knows also of overlays that are elsewhere.
-    """
-    named = disks_named(params)
-    for option, path, ident in named:
-        qcow2_header.check_top(option, path, ident)
-    for option, path, top in gone_on(vm, named) if vm else ():
-        raise qcow2_header.below(option, path, top)
 
 
 def _given(entry: Dict[str, Any]) -> Dict[str, Any]:
