@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -308,6 +309,26 @@ def test_a_restart_that_fails_brings_back_what_ran(vms: Machines) -> None:
         assert observer.execute("query-memory-size-summary")["base-memory"] == 64 * MIB
         assert "data" in observer.devices()
     vms.done(False, **has)
+
+
+def test_a_restart_with_a_socket_that_it_listens_at(vms: Machines) -> None:
+    """What the old one listens at is free when it has ended; what somebody else does is not."""
+    path = vms.base / "vm1" / "run" / "c0"
+    has: dict[str, Any] = {"chardevs": [{"id": "c0", "type": "socket", "path": str(path), "server": True}]}
+    vms.done(True, **has)
+    before = vms.processes()
+    vms.done(True, **has, memory="96M", restart_allowed=True)
+    assert vms.processes() != before
+    with vms.observer() as observer:
+        assert observer.chardevs()["c0"] == f"disconnected:unix:{path},server=on"
+        observer.execute("chardev-remove", id="c0")
+    before = vms.processes()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        for check in (True, False):
+            assert "listens at" in vms.refused(**has, check=check, memory="64M", restart_allowed=True)
+    assert vms.processes() == before
 
 
 def claim(pid: int, words: list[str]) -> None:

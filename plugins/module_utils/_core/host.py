@@ -23,6 +23,8 @@ class Host:
         self.account = account or Account()
         self.coming: Dict[str, int | None] = {}
         """The paths that the same task makes before, and of a disk's image its size in bytes."""
+        self.ends: int | None = None
+        """The process that the same task ends before: what that listens at is free by then."""
         self.goes_with_failure: Callable[[], bool] = lambda: False
         """Tells whether the VM itself is ended where a plan fails, so that nothing in it need be taken back."""
         self._tables: Dict[str, Dict[str, Any]] = {}

@@ -66,7 +66,7 @@ def check_socket(
             f"{option}: {path} is a socket, and whether somebody listens there can't be told ({exc.strerror}): "
             "give another path, or remove it"
         ) from exc
-    if pid is not None and not (leaves and pid == vm.session.process):
+    if pid is not None and pid != vm.ends and not (leaves and pid == vm.session.process):
         raise Refusal(
             f"{option}: {_process(pid)} listens at {path}, and QEMU would take the socket away from it: give another path"
         )

@@ -240,6 +240,7 @@ class Converged:
                 vm = stack.enter_context(rehearsal(self.task, self.line[0], self.arguments, coming))
             except (errors.QMPError, TaskError) as exc:
                 return self._not_foretold(exc)
+            vm.ends = self.running.pid if self.running else None
             try:
                 return plug(self.task, vm, self._document(), power, True)
             except Refusal as exc:
