@@ -31,7 +31,7 @@ options:
       - V(!all) is only V(min). V(!all,!min) and a name is only what is named.
       - "The subsets are V(status), V(version), V(name), V(uuid), V(cpus), V(hotpluggable_cpus), V(memory),
         V(memory_devices), V(balloon), V(block), V(block_nodes), V(block_jobs), V(images), V(jobs), V(chardevs), V(netdevs),
-        V(devices), V(pci), V(objects), V(iothreads), V(migration), V(machine), V(binary), V(commands), V(events)."
+        V(devices), V(pci), V(objects), V(iothreads), V(migration), V(machine), V(binary), V(commands), V(events), V(document)."
       - Another name is an error.
     type: list
     elements: str
@@ -211,6 +211,31 @@ vm:
       description: The names of the events that this QEMU can send.
       type: list
       elements: str
+    document:
+      description:
+        - How it differs from what M(vmm.qemu.qemu_vm) last made true of it, by the record that is kept beside its monitor (C(vm.json)). Only queries
+          are sent.
+        - Empty for one of which there is no record. A record that can't be read, or that others could have written, is never followed.
+      type: dict
+      sample:
+        differences: [{action: change, kind: disk, id: data, changes: {limits.iops: {before: 0, after: 500}}}]
+        restart_required: true
+        arguments: {before: ['-m size=1G'], after: ['-m size=2G']}
+        reason: ''
+      contains:
+        differences:
+          description: What a task would change, as RV(vmm.qemu.qemu_vm#module:plan) has it. A tap or an image that is gone is among it.
+          type: list
+          elements: dict
+        restart_required:
+          description: Whether it runs with another command line than it is started with the next time. Null where that is not known.
+          type: bool
+        arguments:
+          description: The options that only the command line that runs has (C(before)), and those that only the next one has (C(after)).
+          type: dict
+        reason:
+          description: Why something can't be told. Else empty.
+          type: str
 machines:
   description:
     - What came of each of O(machines), by its name, with the keys that the result of a task for it alone has.
@@ -244,7 +269,8 @@ error:
 """
 
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._operations.info import OPTIONS, run
+from ansible_collections.vmm.qemu.plugins.module_utils._operations.info import OPTIONS
+from ansible_collections.vmm.qemu.plugins.module_utils._vm.info import run
 
 MODULE = Module(OPTIONS, run, many=True)
 main = MODULE.main

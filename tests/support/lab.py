@@ -15,7 +15,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.vm import VM as Seen
+from ansible_collections.vmm.qemu.plugins.module_utils._machine.differences import differences
+from ansible_collections.vmm.qemu.plugins.module_utils._machine.machine import MACHINE
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import wire
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.queries import is_query
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 from ansible_collections.vmm.qemu.plugins.modules import qemu_machine
@@ -131,6 +135,14 @@ class Lab:
         if result.get("failed"):
             raise ModuleFailed(result)
         return result
+
+    def differences(self, document: dict[str, Any]) -> set[tuple[str, str, str]]:
+        """What is told to differ, by kind, id and what would be done; of nothing else it can't be told."""
+        with QMPSession.connect(self.vm.qmp, timeout=60.0, read_only=True) as session:
+            vm = Seen(session, Deadline(60.0), local=True, reopen=lambda seconds: session)
+            found, untold = differences(vm, {key: value for key, value in document.items() if key in MACHINE})
+        assert untold == []
+        return {(one["kind"], one["id"], one["action"]) for one in found}
 
     def _through(self, *args: Any, **how: Any) -> Any:
         """A session over something in between, which none the less tells QEMU's process: for purge, which asks that."""

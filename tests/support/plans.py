@@ -101,8 +101,12 @@ def resumable(plan: Plan) -> Plan:
 
 
 def foretell(lab: Lab, document: dict[str, Any], before: State) -> dict[str, Any]:
-    """Check mode, which alters nothing."""
+    """Check mode, which alters nothing. What differs is what would be done, but for what goes and comes with something else."""
     foretold = lab.run(document, check=True)
+    planned = {(one["kind"], one["id"], one["action"]) for one in foretold["plan"]}
+    along = {(one["kind"], one["id"], "change") for one in foretold["plan"] if one["changes"].keys() == {"recreated"}}
+    told = lab.differences(document)
+    assert (told - planned, planned - along - told) == (set(), set())
     after = lab.state()
     changed = [item for item in before.keys() | after.keys() if before.get(item) != after.get(item)]
     assert not changed, f"check mode altered the VM: {changed}"
@@ -121,6 +125,7 @@ def nothing_left(lab: Lab, document: dict[str, Any], after: State) -> None:
         again = lab.run(document, check=check)
         assert (again["changed"], again["commands"], again["plan"]) == (False, [], [])
         assert again["diff"]["before"] == again["diff"]["after"]
+    assert lab.differences(document) == set()
     assert lab.state() == after
 
 

@@ -50,8 +50,8 @@ def converge(
     (``runs``), they come before the first step that needs it to run. Raise Refusal for what reading tells can't be
     done, PlanFailed for a step that failed (and was undone), and the session's errors.
     """
-    _read_many(items, vm)
-    comparisons = [_read(item, vm) for item in items]
+    read_many(items, vm)
+    comparisons = [read(item, vm) for item in items]
     draft = Draft()
     _settle(comparisons, vm, recreate, draft)
     plan = _plan(comparisons, vm, draft, check_mode, last, runs)
@@ -67,7 +67,7 @@ def converge(
     try:
         if not check_mode and plan.steps:
             vm.forget()
-            _read_many(items, vm)
+            read_many(items, vm)
         return Outcome(
             plan,
             diff,
@@ -98,7 +98,7 @@ def _plan(
     return Plan([*steps[:place], *last, *steps[place:]])
 
 
-def _read_many(items: Sequence[Item], vm: VM) -> None:
+def read_many(items: Sequence[Item], vm: VM) -> None:
     """Read many devices at once."""
     if sum(item.kind.bulk_read for item in items) >= MANY:
         from .._kinds.device_qtree import read_devices
@@ -106,7 +106,8 @@ def _read_many(items: Sequence[Item], vm: VM) -> None:
         read_devices(vm)
 
 
-def _read(item: Item, vm: VM) -> Comparison:
+def read(item: Item, vm: VM) -> Comparison:
+    """Return an item beside what is. Raise Refusal, which names it."""
     with named(item):
         return Comparison(item, vm)
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Tuple
 
 from .._core.errors import Refusal
 from .._core.step import REDACTED
@@ -113,9 +113,41 @@ def same(wanted: Sequence[str], running: Sequence[str]) -> bool:
     command line is not taken for all of it. How its guest began makes no other machine, nor does a monitor for events, nor by which
     option a monitor is made.
     """
-    wanted, running = (without_beginning(_without_events(_plain_monitors(line))) for line in (wanted, running))
+    wanted, running = (_comparable(line) for line in (wanted, running))
     count = len(wanted)
     return any(running[at : at + count] == wanted for at in range(len(running) - count + 1))
+
+
+def unlike(wanted: Sequence[str], running: Sequence[str]) -> Tuple[List[str], List[str]]:
+    """Return the options that only ``wanted`` has, and those that only ``running`` has, each with its value and without secrets."""
+    ours, theirs = (_with_values(_comparable(redact(core(line)))) for line in (wanted, running))
+    return _more(ours, theirs), _more(theirs, ours)
+
+
+def _comparable(arguments: Sequence[str]) -> List[str]:
+    """Return the options that make a machine what it is."""
+    return without_beginning(_without_events(_plain_monitors(arguments)))
+
+
+def _with_values(arguments: Sequence[str]) -> List[str]:
+    found: List[str] = []
+    for text in arguments:
+        if text.startswith("-") or not found:
+            found.append(text)
+        else:
+            found[-1] += f" {text}"
+    return found
+
+
+def _more(these: Sequence[str], those: Sequence[str]) -> List[str]:
+    """Return what there is more often in one than in the other."""
+    found, left = [], list(those)
+    for text in these:
+        if text in left:
+            left.remove(text)
+        else:
+            found.append(text)
+    return found
 
 
 def without_beginning(arguments: Sequence[str]) -> List[str]:

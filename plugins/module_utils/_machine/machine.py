@@ -76,7 +76,7 @@ def _result(outcome: Outcome, document: List[Entry], power: List[Step], before: 
     plan: List[Dict[str, Any]] = []
     summary = {"add": 0, "change": 0, "remove": 0, "unchanged": 0}
     for entry in document:
-        action, changes = _verdict([comparisons[id(item)] for item in entry.items])
+        action, changes = verdict([comparisons[id(item)] for item in entry.items])
         summary[action] += 1
         if action != "unchanged":
             plan.append({"action": action, "kind": entry.kind, "id": entry.ident, "changes": changes})
@@ -105,7 +105,7 @@ def _result(outcome: Outcome, document: List[Entry], power: List[Step], before: 
     }
 
 
-def _verdict(comparisons: List[Comparison]) -> tuple[str, Dict[str, Any]]:
+def verdict(comparisons: List[Comparison]) -> tuple[str, Dict[str, Any]]:
     """Return what happens to an entry, and which of its properties change: ``{name: {before, after}}``."""
     changes = {
         change.key: {"before": change.before, "after": change.after}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, List, Sequence, Set
+from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, List, Mapping, Sequence, Set
 
 from .._core.coercion import with_underscores, without_password
 from .._core.errors import Refusal
@@ -33,10 +33,12 @@ OPTIONS = {"gather_subset": Option("list", elements="str", default=["min"])}
 MIN = ("status", "version", "name")
 
 
-def run(task: Task) -> Dict[str, Any]:
-    """Return ``{changed, commands, vm}``. Raise Refusal for an unknown subset."""
+def run(task: Task, more: Mapping[str, Callable[[VM], Any]]) -> Dict[str, Any]:
+    """Return ``{changed, commands, vm}``. Raise Refusal for an unknown subset. ``more``: further ones, which come last."""
     wanted = task.params["gather_subset"]
-    known = SUBSETS if {*SUBSETS, "min"}.issuperset(wanted) and wanted else {**SUBSETS, **of_sections()}
+    known = {**SUBSETS, **more}
+    if not wanted or not {*known, "min"}.issuperset(wanted):
+        known = {**SUBSETS, **of_sections(), **more}
     names = select(wanted, known)
     vm = task.connect()
     return {"changed": False, "commands": [], "vm": {name: known[name](vm) for name in names}}

@@ -21,7 +21,6 @@ from .._core.interrupt import interruptible
 from .._core.plan import NotReadBack, PlanFailed
 from .._core.task import Task
 from .._engine.apply import apply
-from .._engine.comparison import Item
 from .._engine.converge import converge
 from .._host import part_file
 from .._host import process as host_process
@@ -30,10 +29,9 @@ from .._qmp.session import QMPSession
 from . import record, saved, service
 from .beside import Beside, check_whole
 from .console import bound_log
-from .host_items import mark
 from .options import Place
 from .process import Process, check_not_moving, instance
-from .tap import TAP, tap
+from .tap import taps
 
 if TYPE_CHECKING:
     from .._core.vm import VM
@@ -86,8 +84,7 @@ def start(task: Task, place: Place, kept: record.Record) -> None:
         _check_here(place, kept)
         if check_whole(place):
             _settle(task, place)
-        taps = [Item(TAP, tap(written, kept.user, mark(place)), True) for written in kept.taps]
-        converge(cast("VM", task.host()), taps, recreate=False, check_mode=False)
+        converge(cast("VM", task.host()), taps(kept.taps, kept.user, place), recreate=False, check_mode=False)
     bound_log(place.console_log)
     if not only_process and saved.is_there(place) and _goes_on(task, place, kept):
         return

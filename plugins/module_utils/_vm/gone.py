@@ -22,11 +22,10 @@ from . import code, record, saved, service
 from .beside import check_whole
 from .chain import disks_named, gone_on
 from .directory import DIRECTORY, check_own
-from .host_items import mark
 from .options import Place
 from .process import Process, instance
 from .result import commands_shown, host_plan
-from .tap import TAP
+from .tap import TAP, mark
 
 if TYPE_CHECKING:
     from .._core.task import Task

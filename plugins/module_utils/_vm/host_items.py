@@ -21,7 +21,7 @@ from .directory import DIRECTORY
 from .firmware import FIRMWARE_VARIABLES, Firmware
 from .options import Place, is_url, known_checksum
 from .record import Record
-from .tap import TAP, tap
+from .tap import taps
 
 
 def items(
@@ -31,7 +31,7 @@ def items(
 
     Raise Refusal for an image that can't be what is meant.
     """
-    found = [*directories(place), *taps(params, place)]
+    found = [*directories(place), *taps(params["taps"], place.user, place)]
     if not params["incoming"]:
         found += images(params, place, record, runs, check_mode)
     else:
@@ -57,17 +57,6 @@ def directories(place: Place) -> Iterator[Item]:
     if place.user:
         access = directory.of_user(place.user, 0o700)
         yield Item(DIRECTORY, {"path": place.sockets, "access": access, "whole": True}, True)
-
-
-def taps(params: Dict[str, Any], place: Place) -> Iterator[Item]:
-    """Yield the taps."""
-    for written in params["taps"]:
-        yield Item(TAP, tap(written, place.user, mark(place)), True)
-
-
-def mark(place: Place) -> str:
-    """Return what is written to a tap that was made for a VM."""
-    return f"vmm-qemu {place.name}"
 
 
 def images(params: Dict[str, Any], place: Place, record: Record | None, runs: bool, check_mode: bool) -> Iterator[Item]:

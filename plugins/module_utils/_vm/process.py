@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 _AWAY = ("finish-migrate", "postmigrate")
 
 
-def instance(task: Task, place: Place, service: Service | None, **params: Any) -> Process:
-    """Return the process of a VM, as ``qemu_instance`` knows it; ``params``: its further options."""
+def instance(task: Task, place: Place, service: Service | None, vm: VM | None = None, **params: Any) -> Process:
+    """Return the process of a VM, as ``qemu_instance`` knows it; ``params``: its further options. ``vm``: one that is connected."""
     options = {
         "name": place.name,
         "state": "started",
@@ -48,7 +48,7 @@ def instance(task: Task, place: Place, service: Service | None, **params: Any) -
         "timeout": task.deadline.seconds,
         **params,
     }
-    return Process(task.part(options), service, place.record)
+    return Process(task.part(options, vm), service, place.record)
 
 
 class Process(Instance):

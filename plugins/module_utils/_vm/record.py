@@ -82,7 +82,7 @@ def read(path: str) -> Record | None:
         if found.pop("version") != _VERSION:
             raise Refusal(f"{path} was written by another version of this collection: use that one, or remove the file")
         return _typed(Record(**found))
-    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise Refusal(
             f"{path}, which tells how it was started, is damaged ({exc}): remove it, and run this again"
         ) from exc

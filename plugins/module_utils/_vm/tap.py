@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Sequence
 
 from .._core.errors import OperationFailed, Refusal
 from .._core.option import Option, Want
 from .._core.step import Step
+from .._engine.comparison import Item
 from .._host import program
 from .._kinds.kind import Change, Kind, State
 from .._qmp.deadline import Deadline
@@ -21,6 +22,7 @@ from .._qmp.deadline import Deadline
 if TYPE_CHECKING:
     from .._core.host import Host
     from .._core.plan import Draft
+    from .options import Place
 
 _NET = "/sys/class/net"
 _TAP = 0x2  # IFF_TAP
@@ -153,9 +155,24 @@ def _kind(path: str) -> str:
     return f" but a {found}" if found else ""
 
 
-def tap(written: Dict[str, Any], user: str | None, mark: str) -> Want:
-    """Return what a task says of a tap as the kind takes it."""
-    return {"user": user or "", "mark": mark, **{key: value for key, value in written.items() if value is not None}}
+def mark(place: Place) -> str:
+    """Return what is written to a tap that was made for a VM."""
+    return f"vmm-qemu {place.name}"
+
+
+def taps(listed: Sequence[Dict[str, Any]], user: str | None, place: Place) -> List[Item]:
+    """Return the items of a list of taps, as a task or a record has it."""
+    return [
+        Item(
+            TAP,
+            {
+                "user": user or "",
+                "mark": mark(place),
+                **{key: value for key, value in one.items() if value is not None},
+            },
+        )
+        for one in listed
+    ]
 
 
 TAP = Tap()

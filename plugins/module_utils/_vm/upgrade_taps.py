@@ -13,11 +13,9 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Iterator, List, cast
 
-from .._engine.comparison import Item
 from .._engine.converge import converge
 from .._host import program
-from .host_items import mark
-from .tap import TAP, tap
+from .tap import mark, taps
 
 if TYPE_CHECKING:
     from .._core.task import Task
@@ -44,8 +42,7 @@ def give_new(task: Task, place: Place, kept: Record, deadline: Deadline) -> None
     for name in names:
         if is_ours(place, name) and not _is_there(_aside(name)):
             _rename(name, _aside(name), deadline)
-    items = [Item(TAP, tap(written, kept.user, mark(place)), True) for written in kept.taps]
-    converge(cast("VM", task.host()), items, recreate=False, check_mode=False)
+    converge(cast("VM", task.host()), taps(kept.taps, kept.user, place), recreate=False, check_mode=False)
 
 
 def keep_old(kept: Record, deadline: Deadline) -> None:

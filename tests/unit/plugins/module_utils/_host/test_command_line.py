@@ -83,3 +83,29 @@ def test_a_monitor_is_an_object() -> None:
 def test_a_users_monitor_is_left_as_it_is(theirs: list[str]) -> None:
     assert not command_line.has_monitor_options(theirs) and command_line.with_monitor_objects(theirs) == theirs
     assert not command_line.same(theirs, OLD[2:4])
+
+
+BEGINS = ["-name", "vm1"]
+EVENTS = ["-chardev", "socket,id=vmm-events,path=/e,server=on,wait=off", "-mon", "chardev=vmm-events,mode=control"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "running", "only_wanted", "only_running"),
+    [
+        (["-m", "1G"], ["-m", "1G"], [], []),
+        (["-m", "2G", "-no-reboot"], ["-m", "1G"], ["-m 2G", "-no-reboot"], ["-m 1G"]),
+        # of one option there can be several, and in another order
+        (["-device", "a", "-device", "b"], ["-device", "b", "-device", "a", "-device", "a"], [], ["-device a"]),
+        # how a guest begins, and a monitor for events, make no other machine
+        (["-m", "1G", "-S", *EVENTS], ["-m", "1G", "-incoming", "defer"], [], []),
+        # by which option a monitor is made, neither
+        (OLD, NEW, [], []),
+        ([], ["-object", "secret,id=s0,data=hush"], [], [f"-object secret,id=s0,data={REDACTED}"]),
+    ],
+)
+def test_what_two_command_lines_do_not_share(
+    wanted: list[str], running: list[str], only_wanted: list[str], only_running: list[str]
+) -> None:
+    lines = [["qemu", *BEGINS, *options, "-daemonize"] for options in (wanted, running)]
+    lines[1][:1] = ["/usr/bin/qemu", "-L", "/a/wrapper's"]
+    assert command_line.unlike(lines[0], lines[1]) == (only_wanted, only_running)
