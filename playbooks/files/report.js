@@ -60,6 +60,8 @@
 
   const FLAGS = {
     "old backup": ["warn", (vm) => Boolean(vm.backup && vm.backup.old)],
+    "differs": ["warn", (vm) => Boolean(vm.drift && vm.drift.count)],
+    "needs a restart": ["warn", (vm) => Boolean(vm.drift && vm.drift.restart)],
     "outdated QEMU": ["warn", (vm) => Boolean(vm.outdated)],
     "disk trouble": ["bad", (vm) => (vm.disks || []).some((disk) => !["", "ok"].includes(disk.io))],
     "failed job": ["bad", (vm) => (vm.jobs || []).some((job) => job.error)],
@@ -107,6 +109,9 @@
     return [vm.backup.old ? tag(text, "warn") : text];
   }
 
+  const drift = (vm) => (vm.drift ? vm.drift.says : []).map((word, number) =>
+    number === 0 && !vm.drift.count && !vm.drift.restart ? muted(word) : tag(word, word === "could not be told" ? "quiet" : "warn"));
+
   // title, kind, what it is sorted by, cells. All but texts are sorted from the largest on
   const COLUMNS = [
     ["Machine", "text", (vm) => vm.name, (vm) => [
@@ -123,6 +128,7 @@
     ["NICs", "number", (vm) => vm.nics && vm.nics.length, (vm) => vm.nics && vm.nics.length ? [String(vm.nics.length)] : []],
     ["Under way", "count", (vm) => activity(vm).length, activity],
     ["Backup", "number", (vm) => vm.backup && !vm.backup.reason ? (vm.backup.time ? now - Date.parse(vm.backup.time) : Infinity) : undefined, backup],
+    ["Document", "count", (vm) => vm.drift && vm.drift.count !== null ? vm.drift.count + (vm.drift.restart ? 0.5 : 0) : undefined, drift],
     ["QEMU", "text version", (vm) => vm.version, (vm) => [vm.version || "",
       vm.outdated ? tag(vm.installed ? `→ ${vm.installed}` : "outdated", "warn") : ""]],
   ];
@@ -211,7 +217,9 @@
       el("div", {},
         facts([["Machine type", `${vm.machine}, ${vm.arch}${vm.kvm ? ", KVM" : ", emulated"}`], ["QEMU", qemu], ["Program", vm.binary],
           ["Installed", vm.outdated ? `${vm.installed || "another build"}: the machine runs an older one` : ""],
-          ["Memory", memory], ["The guest has", balloon], ["Backup", told(vm)], ...place]),
+          ["Memory", memory], ["The guest has", balloon], ["Backup", told(vm)], ["Document", ofDocument(vm)], ...place]),
+        list("Differs from its document", ["What", "Option", "Wanted", "There"], (vm.drift ? vm.drift.lines : []).map((one) => [
+          one.what, one.option, one.wanted, one.there])),
         list("Disks", ["Disk", "Size", "Taken", "Images, from the top one down", "Limits"], vm.disks.map((disk) => [
           [disk.id, muted([disk.driver, disk.format, disk.read_only ? "read-only" : ""].filter(Boolean).join(", ")),
             ["", "ok"].includes(disk.io) ? "" : tag(disk.io, "bad")],
@@ -223,6 +231,7 @@
         vm.migration ? list("Migration", ["State", "Done", "Error"], [[vm.migration.status, percent(vm.migration), vm.migration.error]]) : ""),
       el("figure", {}, el("figcaption", {}, "Buses and devices"), picture(vm)));
   }
+  const ofDocument = (vm) => (vm.drift ? [vm.drift.says.join(", "), vm.drift.reason].filter(Boolean).join(": ") : "");
   function told(vm) {
     if (!vm.backup) return "";
     if (vm.backup.reason !== undefined) return `unknown: ${vm.backup.reason}`;

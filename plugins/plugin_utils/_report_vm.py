@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Dict, List
 
 from ansible_collections.vmm.qemu.plugins.plugin_utils._report_buses import buses
+from ansible_collections.vmm.qemu.plugins.plugin_utils._report_drift import drift
 from ansible_collections.vmm.qemu.plugins.plugin_utils._report_values import (
     mapping,
     mappings,
@@ -53,6 +54,7 @@ def shown(vm: Dict[str, Any]) -> Row:
         "binary": text(running.get("path")),
         "outdated": binary.get("outdated") is True,
         "installed": text(mapping(binary.get("installed")).get("version")),
+        "drift": drift(vm.get("document")),
     }
 
 

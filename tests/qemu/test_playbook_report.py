@@ -21,6 +21,7 @@ from support.inventory import write
 from support.modules import run_module
 from support.plays import PlayRun, run_playbook
 from support.report import data_of
+from support.roles import Machines
 from support.vm import VM
 
 PARTS = (
@@ -150,3 +151,52 @@ def walk(bus: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, tup
         yield device["id"], here
         for below in device["buses"]:
             yield from walk(below, here)
+
+
+@pytest.fixture
+def kept() -> Iterator[Machines]:
+    made = Machines()
+    yield made
+    made.close()
+
+
+def test_what_differs_from_the_document(kept: Machines, start_vm: Callable[..., VM], tmp_path: Path) -> None:
+    hostile = "</script><script>alert(1)</script>{{ 7 * 7 }}"
+    io = {"objects": [{"id": "io0", "qom_type": "iothread", "options": {"poll-max-ns": 1000}}]}
+    for name in ("same", "drifts", "restarts", "damaged", "hostile"):
+        kept.done(True, name=name, directory=str(kept.base / name), **io)
+    with kept.observer("drifts") as observer:
+        observer.execute("qom-set", path="/objects/io0", property="poll-max-ns", value=5)
+    kept.done(False, name="restarts", directory=str(kept.base / "restarts"), memory="96M", **io)
+    (kept.base / "damaged" / "vm.json").chmod(0o666)
+    record = kept.base / "hostile" / "vm.json"
+    told = json.loads(record.read_text())
+    told["images"] = [f"/{hostile}"]
+    record.write_text(json.dumps(told))
+    other = start_vm(name="other")
+    path = tmp_path / "fleet.html"
+    sources = [write(tmp_path, sockets=[f"{kept.base}/*/run/qmp", other.qmp], timeout=240, connect_timeout=5)]
+    before = {name: (kept.base / name / "vm.json").read_bytes() for name in ("same", "drifts", "restarts", "hostile")}
+    run = report(tmp_path, sources, report_path=str(path))
+    assert run.rc == 0 and not any(task.changed for task in run.tasks if task.task != "Write the page"), run.output
+    drift = {name: one["drift"] for name, one in shown(path).items()}
+    assert {name: one["says"] for name, one in drift.items()} == {
+        "same": ["nothing differs"],
+        "drifts": ["1 difference"],
+        "restarts": ["needs a restart"],
+        "damaged": ["could not be told"],
+        "hostile": ["1 difference"],
+        "other": ["not kept by qemu_vm"],
+    }
+    assert drift["drifts"]["lines"] == [
+        {"what": "object io0", "option": "options.poll-max-ns", "wanted": "1000", "there": "5"}
+    ]
+    assert drift["restarts"]["lines"] == [
+        {"what": "command line", "option": "", "wanted": "-m size=96M", "there": "-m size=64M"}
+    ]
+    assert drift["hostile"]["lines"][0]["what"] == f"image /{hostile}" and "<script>alert" not in path.read_text()
+    assert "others than who runs the task can write it" in drift["damaged"]["reason"]
+    # nothing was changed by that
+    assert {name: (kept.base / name / "vm.json").read_bytes() for name in before} == before
+    with kept.observer("drifts") as observer:
+        assert observer.qom_get("/objects/io0", "poll-max-ns") == 5

@@ -138,7 +138,36 @@ def machine(place: int) -> dict[str, Any]:
             "installed": {"version": "10.0.2", "package": "Debian 1:10.0.2+ds-2"},
             "outdated": old,
         },
+        "document": document(place, name),
     }
+
+
+def document(place: int, name: str) -> dict[str, Any]:
+    """How it differs from its document: most do not, some are not kept, and of some that can't be told."""
+    told: dict[str, Any] = {
+        "differences": [],
+        "restart_required": False,
+        "arguments": {"before": [], "after": []},
+        "reason": "",
+    }
+    if place % 19 == 7:
+        return {}
+    if place % 37 == 11:
+        return {
+            **told,
+            "restart_required": None,
+            "reason": f"/var/lib/vmm-qemu/{name}/vm.json can't be read: Permission denied",
+        }
+    if place % 14 == 8:
+        limits = {"limits.iops": {"before": 0, "after": 2000}, "limits.bps": {"before": 0, "after": 200 * MIB}}
+        told["differences"] += [
+            {"action": "change", "kind": "disk", "id": "disk1", "changes": limits},
+            {"action": "add", "kind": "nic", "id": "nic1", "changes": {}},
+        ]
+    if place % 9 == 3:
+        told["restart_required"] = True
+        told["arguments"] = {"before": ["-m size=2G"], "after": ["-m size=4G", "-vnc unix:/run/vnc"]}
+    return told
 
 
 def disk(name: str, number: int, place: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.vmm.qemu.plugins.plugin_utils import _report_backups as backups
 from ansible_collections.vmm.qemu.plugins.plugin_utils._report_buses import buses
+from ansible_collections.vmm.qemu.plugins.plugin_utils._report_drift import drift
 from ansible_collections.vmm.qemu.plugins.plugin_utils._report_fleet import rows
 from ansible_collections.vmm.qemu.plugins.plugin_utils._report_page import page
 from ansible_collections.vmm.qemu.plugins.plugin_utils._report_vm import shown
@@ -274,3 +275,71 @@ def test_a_period() -> None:
 def test_nothing_is_shown_that_was_not_told() -> None:
     empty = shown({})
     assert empty["balloon"] is None and empty["migration"] is None and not empty["outdated"] and empty["buses"] == []
+
+
+def told_of(**document: Any) -> dict[str, Any]:
+    """What `qemu_info` tells of a machine's document."""
+    usual = {"differences": [], "restart_required": False, "arguments": {"before": [], "after": []}, "reason": ""}
+    return {**usual, **document}
+
+
+LIMIT = {"action": "change", "kind": "disk", "id": "data", "changes": {"limits.iops": {"before": 0, "after": 500}}}
+GONE = {"action": "add", "kind": "chardev", "id": "c0", "changes": {}}
+TOO_MUCH = {"action": "remove", "kind": "nic", "id": "net0", "changes": {}}
+MORE_MEMORY = {"before": ["-m size=1G", "-S"], "after": ["-vnc none", "-m size=2G"]}
+
+
+@pytest.mark.parametrize(
+    ("document", "says", "count"),
+    [
+        ({}, ["not kept by qemu_vm"], None),
+        (told_of(), ["nothing differs"], 0),
+        (told_of(differences=[LIMIT]), ["1 difference"], 1),
+        (told_of(differences=[LIMIT, GONE, TOO_MUCH]), ["3 differences"], 3),
+        (told_of(restart_required=True, arguments=MORE_MEMORY), ["needs a restart"], 0),
+        (
+            told_of(differences=[GONE], restart_required=True, reason="x"),
+            ["1 difference", "needs a restart", "could not be told"],
+            1,
+        ),
+        (told_of(restart_required=None, reason="it is a symbolic link"), ["could not be told"], None),
+    ],
+)
+def test_what_differs_from_a_document(document: dict[str, Any], says: list[str], count: int | None) -> None:
+    found = drift(document)
+    assert found is not None and (found["says"], found["count"]) == (says, count)
+    assert found["restart"] == bool(document.get("restart_required"))
+
+
+def test_each_difference_is_a_line() -> None:
+    found = drift(told_of(differences=[LIMIT, GONE, TOO_MUCH], restart_required=True, arguments=MORE_MEMORY))
+    assert found is not None
+    assert [tuple(line.values()) for line in found["lines"]] == [
+        ("command line", "", "-vnc none", ""),
+        ("command line", "", "-m size=2G", "-m size=1G"),
+        ("command line", "", "", "-S"),
+        ("disk data", "limits.iops", "500", "0"),
+        ("chardev c0", "", "there", "not there"),
+        ("nic net0", "", "not there", "there"),
+    ]
+    many = drift(told_of(differences=[GONE] * 700))
+    assert many is not None and many["says"] == ["700 differences"] and len(many["lines"]) == 500
+    assert drift(None) is None and drift([]) is None
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_a_record_says_is_text_alone(text: str) -> None:
+    changes = {text: {"before": {text: [text]}, "after": text}}
+    differences = [{"action": text, "kind": text, "id": text, "changes": changes}]
+    document = {
+        "differences": differences,
+        "restart_required": True,
+        "arguments": {"before": [text], "after": [text]},
+        "reason": text,
+    }
+    out = made({"db1": {"vm": {**report.machine(1), "document": document}}})
+    assert Elements(out).names == Elements(made({"db1": {"vm": report.machine(1)}})).names
+    (one,) = report.data_of(out)["machines"]
+    assert one["drift"]["says"] == ["1 difference", "needs a restart", "could not be told"]
+    for line in one["drift"]["lines"]:
+        assert all(part.isprintable() and len(part) <= 801 for part in line.values())
