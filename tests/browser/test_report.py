@@ -88,6 +88,7 @@ def test_a_fleet(browser: Shown, scheme: str) -> None:
     opened = browser.show(fleet(200))
     paper = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 30)"}[scheme]
+    assert opened.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0  # all columns are to be seen
     names = opened.names()
     assert len(names) == 200 and names[:3] == ["build1", "build2", "build3"] and names[9] == "build10"
 
@@ -138,6 +139,46 @@ def test_a_fleet(browser: Shown, scheme: str) -> None:
     assert opened.said == [] and opened.requests == [opened.address]
 
 
+def test_what_differs_from_a_document(browser: Shown) -> None:
+    opened = browser.show(fleet(200))
+    # the most first; a restart counts less than any difference; what is not known, or not kept, comes last both times
+    assert opened.sort("Document") == "descending"
+    shown = [" ".join(text.split()) for text in opened.column(9)]
+    places = [shown.index(text) for text in ("3 differences", "needs a restart", "nothing differs")]
+    assert places == sorted(places) and shown[0].startswith("3 differences") and opened.names()[0] == "web25"
+    unknown = {"could not be told", "not kept by qemu_vm", ""}
+    last = [text for text in shown if text in unknown]
+    assert set(last) == unknown and shown[-len(last) :] == last
+    assert opened.sort("Document") == "ascending"
+    shown = [" ".join(text.split()) for text in opened.column(9)]
+    assert shown[0] == "nothing differs" and shown[-len(last) :] == last
+    # chosen and found
+    opened.page.get_by_role("button", name="needs a restart").first.click()
+    assert opened.names() and all("needs a restart" in text for text in opened.column(9))
+    search = opened.page.get_by_role("searchbox")
+    search.fill("limits.iops")
+    assert opened.names() == ["web25"]
+    more = opened.open("web25")
+    expect(more).to_contain_text("Differs from its document")
+    rows = more.locator("section", has_text="Differs from its document").locator("tbody tr")
+    cells = [[cell.strip() for cell in row.locator("td").all_inner_texts()] for row in rows.all()]
+    assert cells == [
+        ["command line", "", "-m size=4G", "-m size=2G"],
+        ["command line", "", "-vnc unix:/run/vnc", ""],
+        ["disk disk1", "limits.iops", "2000", "0"],
+        ["disk disk1", "limits.bps", "209715200", "0"],
+        ["nic nic1", "", "there", "not there"],
+    ]
+    opened.page.get_by_role("button", name="needs a restart").first.click()
+    for words, kind in (
+        ("not kept by qemu_vm", "not kept by qemu_vm"),
+        ("permission denied vm.json", "could not be told"),
+    ):
+        search.fill(words)
+        assert set(opened.column(9)) == {kind}
+    assert opened.said == [] and opened.requests == [opened.address]
+
+
 def test_on_paper(browser: Shown, tmp_path: Path) -> None:
     """In black on white whatever the screen has, without what is to be clicked, and all of what is open."""
     opened = browser.show(fleet(24))
@@ -154,6 +195,14 @@ def test_on_paper(browser: Shown, tmp_path: Path) -> None:
 def test_machines_that_would_run_a_script(browser: Shown) -> None:
     vm = report.machine(1)
     vm.update(name=HOSTILE, devices={HOSTILE: {"driver": HOSTILE, "bus": "pcie.0", "mac": HOSTILE}})
+    vm["document"] = {
+        "differences": [
+            {"action": "change", "kind": HOSTILE, "id": HOSTILE, "changes": {HOSTILE: {"before": HOSTILE}}}
+        ],
+        "restart_required": True,
+        "arguments": {"before": [HOSTILE], "after": [HOSTILE]},
+        "reason": HOSTILE,
+    }
     vm["images"] = {HOSTILE: {"size": 1, "used": 1, "writable": True, "files": [HOSTILE]}}
     where = {"qemu_hypervisor": HOSTILE, "qemu_socket": HOSTILE, "qemu_status": HOSTILE}
     told = {"machines": {HOSTILE: {"vm": vm}, "gone": {"failed": True, "msg": HOSTILE}}}

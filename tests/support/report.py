@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from datetime import datetime, timedelta, timezone
@@ -196,5 +197,6 @@ def backups(names: list[str]) -> dict[str, Any]:
         when = NOW - timedelta(hours=3 + place % 5 + (50 if place % 9 == 4 else 0))
         chain = {"version": 1, "name": "daily", "vm": {"name": name, "uuid": ""}}
         listed = [{"number": 1, "level": "incremental", "time": when.strftime("%Y-%m-%dT%H:%M:%SZ"), "disks": {}}]
-        output += f"/backup/{name}\0{json.dumps({**chain, 'backups': listed})}\0"
+        packed = base64.b64encode(json.dumps({**chain, "backups": listed}).encode()).decode()
+        output += f"/backup/{name}\0{packed}\0"
     return {"rc": 0, "stdout": output, "stderr": ""}
