@@ -22,8 +22,9 @@ import pytest
 
 from support.killed import Broken
 from support.modules import run_module
+from support.observer import Observer
 from support.plays import PlayRun
-from support.roles import RUN, Machines
+from support.roles import RUN, WITHOUT_EVENTS, Machines
 from support.timing import until
 from support.vm import BED, CMDLINE, qemu_binary
 
@@ -61,13 +62,17 @@ class Counting(Machines):
         self.has.update(disks=[disk], binary=path(version), **more)
         self.done(True, **self.has)
 
-    def own_qemu(self) -> str:
-        """A QEMU 10.0 that can be replaced by another file of the same name, as an upgrade of its package does."""
-        bed, own = (BED / "qemu-10.0").resolve(), self.base / "qemu"
+    def own_qemu(self, version: str = "10.0") -> str:
+        """A QEMU that can be replaced by another file of the same name, as an upgrade of its package does."""
+        bed, own = (BED / f"qemu-{version}").resolve(), self.base / "qemu"
         own.mkdir(exist_ok=True)
         shutil.copy(bed / "usr/bin/qemu-system-x86_64", own / "new")
         (own / "new").rename(own / "program")
-        text = (BED / "bin" / "qemu-10.0").read_text().replace('"$root/usr/bin/qemu-system-x86_64"', f'"{own}/program"')
+        text = (
+            (BED / "bin" / f"qemu-{version}")
+            .read_text()
+            .replace('"$root/usr/bin/qemu-system-x86_64"', f'"{own}/program"')
+        )
         assert str(own) in text
         (own / "qemu").write_text(text)
         (own / "qemu").chmod(0o755)
@@ -205,6 +210,24 @@ def test_memory_that_is_handed_over(vms: Counting) -> None:
         for name in ("agent", "console", "monitor", "qmp"):
             with socket.socket(socket.AF_UNIX) as line:
                 line.connect(f"{vms.base}/vm1/run/{name}")
+
+
+@pytest.mark.parametrize("method", ["migrate", "cpr"])
+def test_a_monitor_for_events_that_was_added_as_it_ran(vms: Counting, method: str) -> None:
+    """The new QEMU has it from its start."""
+    binary = vms.own_qemu("11.1")
+    vms.before = WITHOUT_EVENTS
+    vms.make(binary, upgradable=True)
+    vms.before = ""
+    vms.done(True, **vms.has)
+    for added in (True, False):
+        with contextlib.closing(Observer(f"{vms.base}/vm1/run/events")) as observer:
+            assert "vmm-events" in observer.objects()
+        line = Path(f"/proc/{vms.processes()['vm1']}/cmdline").read_text()
+        assert ("vmm-events" in line) != added
+        if added:
+            vms.own_qemu("11.1")
+            vms.moved(method, to=binary, method=method)
 
 
 POINTS = [

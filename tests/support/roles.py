@@ -40,6 +40,12 @@ RUN = {
     "vm.json",
 }
 
+# What the module's process runs first, to start a virtual machine without a monitor for events.
+WITHOUT_EVENTS = """
+from ansible_collections.vmm.qemu.plugins.module_utils._host import command_line
+command_line.monitor = lambda address, ident="", make=command_line.monitor: [] if ident else make(address)
+"""
+
 
 class Roles:
     """A directory for virtual machines, and the role."""
