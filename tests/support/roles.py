@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from support.collection import collection_root
+from support.modules import run_module
 from support.observer import Observer
 from support.plays import PlayRun, TaskResult, run_playbook
 from support.vm import process_exists, qemu_binary
@@ -136,6 +137,16 @@ class Machines(Roles):
         if "machines" in variables:
             own = {key: value for key, value in own.items() if key not in ("name", "directory")}
         return self.by_module({**small, **own, **variables}, check, diff)
+
+    def done(self, changed: bool, **variables: Any) -> PlayRun:
+        """The same. One of which nothing changes does not differ from its record either."""
+        run = super().done(changed, **variables)
+        result = run.tasks[-1].result
+        if not changed and not self.prefix and result.get("instance", {}).get("pid") and "upgrade" not in variables:
+            told = run_module(result["instance"]["socket"], "qemu_info", gather_subset=["document"])["vm"]["document"]
+            assert (told["differences"], told["reason"]) == ([], ""), told
+            assert told["restart_required"] == result["restart_required"]
+        return run
 
 
 CALL = """
