@@ -53,6 +53,7 @@ options:
       - C(disk.qcow2) and C(uefi-vars.fd) are its data, C(vm.json) is what it had last, and C(saved) its guest if that is saved.
       - In C(run) are the monitor of this collection (C(qmp)), one for the event source (C(events)), one for people (C(monitor)), the guest
         agent's socket (C(agent)), the console (C(console), with what it said in C(console.log)), and QEMU's log (C(qemu.log)).
+      - One that runs without C(events) is given it as it runs if it has QEMU 11.1 or later. Else it has it from its next start on.
       - If not set, C(/var/lib/vmm-qemu/NAME).
     type: path
   user:
