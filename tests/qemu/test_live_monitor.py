@@ -57,6 +57,13 @@ class Without(Machines):
         assert not result["restart_required"] and self.processes() == {"vm1": self.pid}
         return result
 
+    def differences(self) -> list[dict[str, Any]]:
+        """What is told of it without changing anything."""
+        monitor = str(self.events.with_name("qmp"))
+        told = run_module(monitor, "qemu_info", gather_subset=["document"])["vm"]["document"]
+        found: list[dict[str, Any]] = told["differences"]
+        return found
+
     def there(self) -> tuple[bool, bool]:
         """Whether it has the character device, and the monitor on it."""
         with self.observer() as observer:
@@ -75,6 +82,7 @@ def executed(result: dict[str, Any]) -> list[str]:
 
 
 def test_it_is_added_while_it_runs(vms: Without) -> None:
+    assert vms.differences() == [{"action": "add", "kind": "monitor", "id": str(vms.events), "changes": {}}]
     foretold = vms.result(True, check=True, diff=True)
     assert vms.there() == (False, False) and not vms.events.exists()
     done = vms.result(True, diff=True)
@@ -84,7 +92,7 @@ def test_it_is_added_while_it_runs(vms: Without) -> None:
     }
     assert done["plan"] == [{"action": "add", "kind": "monitor", "id": str(vms.events), "changes": {}}]
     assert done["diff"] == {"before": {}, "after": {"monitor": {str(vms.events): {}}}}
-    assert vms.there() == (True, True)
+    assert vms.there() == (True, True) and vms.differences() == []
     # as those that QEMU makes when it is started
     made, other = vms.events.stat(), vms.events.with_name("qmp").stat()
     assert (made.st_mode, made.st_uid, made.st_gid) == (other.st_mode, other.st_uid, other.st_gid)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, Dict, List, cast
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple, cast
 
 from .._core import safe_open
 from .._core.coercion import without_password
@@ -22,6 +22,7 @@ from . import record
 from .beside import check_whole
 from .options import Place
 from .process import instance
+from .result import events_plan
 from .tap import taps
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def look(task: Task, vm: VM) -> Dict[str, Any]:
         kept = _kept(task, vm)
         if kept is None:
             return {}
-        _look(task, vm, kept, found)
+        _look(task, vm, *kept, found)
     except Exception as exc:  # what somebody has written there, or a QEMU that says what it likes
         name = "" if str(exc) else type(exc).__name__
         found["reason"] = "; ".join(filter(None, [found["reason"], str(exc) or name]))
@@ -58,16 +59,8 @@ def look(task: Task, vm: VM) -> Dict[str, Any]:
     return shown
 
 
-class _Kept:
-    """A record, and where it is."""
-
-    def __init__(self, place: Place, kept: record.Record) -> None:
-        self.place = place
-        self.record = kept
-
-
-def _kept(task: Task, vm: VM) -> _Kept | None:
-    """Return the record of the VM at the task's monitor. Raise Refusal, OSError."""
+def _kept(task: Task, vm: VM) -> Tuple[Place, record.Record] | None:
+    """Return the record of the VM at the task's monitor, and where it is. Raise Refusal, OSError."""
     path = parse(task.params["socket"]).path
     if not vm.local or path is None or path.startswith("@"):
         raise Refusal("its monitor has no path here, beside which there could be its record")
@@ -81,12 +74,11 @@ def _kept(task: Task, vm: VM) -> _Kept | None:
         return None
     if kept.name != place.name:
         raise Refusal(f"{place.record} is the record of {kept.name}")
-    return _Kept(Place(there[1], kept.user), kept)
+    return Place(there[1], kept.user), kept
 
 
-def _look(task: Task, vm: VM, where: _Kept, found: Dict[str, Any]) -> None:
+def _look(task: Task, vm: VM, place: Place, kept: record.Record, found: Dict[str, Any]) -> None:
     """Put into ``found`` what can be told. Raise what keeps the rest from it."""
-    place, kept = where.place, where.record
     check_whole(place, check_mode=True)
     process = instance(task, place, None, vm)
     running = process.look()
@@ -102,6 +94,8 @@ def _look(task: Task, vm: VM, where: _Kept, found: Dict[str, Any]) -> None:
     others, untold = differences(vm, document)
     found["differences"] += others
     found["reason"] = "; ".join([*process.warnings, *untold])
+    if running is not None:
+        found["differences"] += events_plan(process.events_steps(running), place.events)
 
 
 def _arguments(wanted: List[str], running: List[str], pid: int | None) -> Dict[str, List[str]]:
