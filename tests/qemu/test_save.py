@@ -213,6 +213,7 @@ def test_somebody_lets_it_go_on_when_it_is_saved(
     """Before its disks are looked at, and right before QEMU would be ended: what was saved is its past."""
     for module, name in ((save_follow, "images"), (saved_file, "_sync_directory")):
         vm = small(start_vm, *with_disk(disk))
+        settings = vm.observer.look("query-migrate-parameters")
         real = getattr(module, name)
 
         def meanwhile(*arguments: Any, vm: VM = vm, real: Callable[..., Any] = real) -> Any:
@@ -223,8 +224,33 @@ def test_somebody_lets_it_go_on_when_it_is_saved(
         with monkeypatch.context() as patched:
             patched.setattr(module, name, meanwhile)
             refused(vm, here, "is its past", "running", foretold=False)
-        assert vm.observer.status() == "running" and os.listdir(here.parent) == []
+        is_as_before(vm, here, settings)
         vm.close()
+
+
+def test_a_stream_that_is_over_when_the_guest_stands_still(
+    start_vm: Callable[..., VM], here: Path, disk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside one that nobody has dismissed QEMU can't be asked for its disks (test_stream.py): the guest goes on."""
+    top = here.parent.parent / "top.qcow2"
+    base = disk.rpartition("=")[2]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", str(top)], check=True)
+    vm = small(start_vm, *with_disk(f"driver=qcow2,node-name=disk,file.driver=file,file.filename={top}"))
+    settings = vm.observer.look("query-migrate-parameters")
+    begin = save_follow._begin
+
+    def after_a_stream(*arguments: Any) -> None:
+        vm.observer.execute("block-stream", device="disk", job_id="st", auto_dismiss=False)
+        vm.observer.wait_event("JOB_STATUS_CHANGE", id="st", status="concluded")
+        begin(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(save_follow, "_begin", after_a_stream)
+        refused(vm, here, "job st", "qemu_block_job", foretold=False)
+    is_as_before(vm, here, settings)
+    refused(vm, here, "job st", "qemu_block_job")
+    run_module(vm, "qemu_block_job", id="st", state="finished")
+    step(vm, here)
 
 
 def test_two_never_load_one_file(start_vm: Callable[..., VM], here: Path) -> None:

@@ -55,6 +55,14 @@ READERS: dict[str, tuple[str, Callable[[VM], dict[str, Any]]]] = {
     "qemu_object absent": ("qemu_object", lambda vm: {"id": "o0", "state": "absent"}),
     "qemu_info": ("qemu_info", lambda vm: {"gather_subset": ["block_nodes"]}),
     "qemu_block_job": ("qemu_block_job", lambda vm: {"id": "j", "operation": "commit", "device": "data-node"}),
+    "qemu_save": ("qemu_save", lambda vm: {"path": f"{vm.directory}/saved"}),
+    "qemu_export": (
+        "qemu_export",
+        lambda vm: {"id": "e", "device": "data", "type": "nbd", "listen": f"{vm.directory}/e"},
+    ),
+    "qemu_bitmap": ("qemu_bitmap", lambda vm: {"node": "data-node", "name": "b"}),
+    "qemu_disk_snapshot": ("qemu_disk_snapshot", lambda vm: {"name": "s"}),
+    "qemu_backup": ("qemu_backup", lambda vm: {"name": "b", "path": f"{vm.directory}/backups"}),
     "qemu_command": ("qemu_command", lambda vm: {"commands": ["query-version", "query-named-block-nodes"]}),
     "qemu_command by the human monitor": (
         "qemu_command",

@@ -158,6 +158,7 @@ def _read_to_save(vm: VM, current: Current, params: Params) -> Current:
     path = params["path"]
     saved_file.check_place(path)
     check_blocked(vm, "the guest can't be saved")
+    vm.check_harmless("query-named-block-nodes")  # which is asked when the guest stands still
     memory = vm.ask("query-memory-size-summary")
     whole = memory["base-memory"] + memory.get("plugged-memory", 0)
     room = part_file.room(os.path.dirname(path))

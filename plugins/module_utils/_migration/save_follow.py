@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Tuple, cast
 
 from .._core.errors import NotDoneInTime, OperationFailed, Refusal, TaskError
 from .._core.process import Process
@@ -57,6 +57,7 @@ def follow_save(run: Run, current: Current, params: Params) -> Dict[str, Any]:
         _check_stands(run)
     except OperationFailed:
         part_file.remove(path)
+        _set_back(run, current, cast("Header", current.handed.header or current.whole))
         raise
     run.send(end)
     header = saved_file.read(path)
@@ -86,24 +87,14 @@ def _file(path: str, new: bool) -> Iterator[int]:
 def _write(run: Run, current: Current, path: str, steps: List[Step]) -> None:
     """Have QEMU write all, and place it. Raise TaskError and CommandError where nothing is written any more, else _LeftAlone."""
     *begins, place = steps
-    vm, header = run.vm, current.header
+    header = current.header
     try:
         if begins:
             header = header._replace(undo=_undo(run, current))
             saved_file.note(current.handed.file, header)
             _begin(run, current, header, begins)
         _until_written(run, current, header, path)
-        vm.forget()
-        disks, unseen = images(vm)
-        _check_stands(run)
-        current.handed.header = header._replace(disks=disks, unseen=unseen)
-        try:
-            run.send(place)
-        except (Refusal, OperationFailed):
-            _go_on(run, path, header.running)
-            raise
-        for name in unseen:
-            run.plan.warnings.append(f"{name}: whether it changes before the guest is loaded can't be told")
+        _place(run, current, header, path, place)
     except (Refusal, OperationFailed, errors.CommandError):
         raise
     except BaseException as exc:
@@ -184,11 +175,23 @@ def _set_back(run: Run, current: Current, header: Header) -> None:
             run.send(back)
 
 
-def _go_on(run: Run, path: str, running: bool) -> None:
-    """Let the guest go on that could not be saved in the end. Its file must be gone by then."""
-    part_file.remove(part_file.part_path(path))
-    if running:
-        run.send(Step("cont", wait=Reached(True)))
+def _place(run: Run, current: Current, header: Header, path: str, place: Step) -> None:
+    """Note how the disks are, and give the file its name. Where that fails, the file goes, and then the guest goes on."""
+    vm = run.vm
+    try:
+        vm.forget()
+        disks, unseen = images(vm)
+        _check_stands(run)
+        current.handed.header = header._replace(disks=disks, unseen=unseen)
+        run.send(place)
+    except (Refusal, OperationFailed, errors.CommandError):
+        part_file.remove(part_file.part_path(path))
+        _set_back(run, current, header)
+        if header.running and vm.status == "postmigrate":
+            run.send(Step("cont", wait=Reached(True)))
+        raise
+    for name in unseen:
+        run.plan.warnings.append(f"{name}: whether it changes before the guest is loaded can't be told")
 
 
 def follow_load(run: Run, current: Current, params: Params) -> Dict[str, Any]:
