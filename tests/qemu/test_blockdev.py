@@ -103,6 +103,9 @@ def test_a_failed_recreation_gives_the_old_node_back(node: Lifecycle) -> None:
     assert vm.observer.node("n0") == before
 
 
+NO_PORT = {"type": "inet", "host": "127.0.0.1", "port": 70000}  # QEMU would take 4464
+
+
 def test_what_reading_can_tell_is_refused(node: Lifecycle) -> None:
     vm = node.vm
     image = vm.image("a.img")
@@ -123,6 +126,7 @@ def test_what_reading_can_tell_is_refused(node: Lifecycle) -> None:
         (("option of its own", "node_name"), {"node_name": "n1", "filename": image, "options": {"node-name": "zz"}}),
         (("read-only", "grow"), {"node_name": "n1", "filename": image, "read_only": True, "size": "1G"}),
         (("blockdev-add", "nosuch"), {"node_name": "n1", "filename": image, "options": {"nosuch": 1}}),
+        (("server.port", "'70000'", "65535"), {"node_name": "n1", "driver": "nbd", "options": {"server": NO_PORT}}),
     ]
     for words, options in refusals:
         node.refused(*words, **options)

@@ -224,6 +224,8 @@ def test_the_life_of_a_netdev(netdev: Lifecycle) -> None:
     netdev.refused("options.hostfwd", ":22", other, "recreate", id="u0", type="user", options={"hostfwd": other})
     netdev.refused("type", "'user'", "'tap'", "recreate", id="u0", type="tap", ifname="x0")
     netdev.refused("restrict", "recreate", id="u0", options={"restrict": True})
+    no_port = {"type": "inet", "host": "127.0.0.1", "port": "70000"}  # QEMU would take 4464
+    netdev.refused("addr.port", "'70000'", "65535", id="s0", type="stream", options={"addr": no_port, "server": True})
     netdev.step(id="u1", type="user", options={"net": "10.9.0.5/24"})
     netdev.step(id="u1", state="absent")
     assert names(netdev.step(id="u0", type="user", options={"restrict": True}, recreate=True)) == [

@@ -14,6 +14,7 @@ from .._core.errors import Refusal
 from .._core.option import Option, Want
 from .._core.step import Step
 from .._host.command_line import EVENTS
+from .._qmp.address import PORT_HIGHEST, is_no_port
 from . import host_path, qemu_texts, references
 from .kind import Kind, State, flatten
 
@@ -27,7 +28,6 @@ CHARDEVS = "/chardevs"
 _PATHS = {"file": "out", "pipe": "device", "serial": "device", "parallel": "device", "pty": "path"}
 _ADDRESSED = {"socket": ("path", "host", "port", "server", "reconnect"), "udp": ("host", "port")}
 _ALIASES = {"tty": "serial", "parport": "parallel"}
-_PORTS = 65535
 _ANY_HOST = ("", "*", "0.0.0.0", "::")
 
 
@@ -64,9 +64,8 @@ class Chardev(Kind):
             )
         if "path" in want and ("host" in want or "port" in want):
             raise Refusal("path and host are two addresses: give one of them")
-        port = str(data.get("port", 0))
-        if port.isdigit() and int(port) > _PORTS:
-            raise Refusal(f"port: {port} is not a valid port: the highest is {_PORTS}")
+        if is_no_port(data.get("port")):
+            raise Refusal(f"port: {data['port']} is not a valid port: the highest is {PORT_HIGHEST}")
         if server and "reconnect" in want:
             raise Refusal("reconnect: only a client connects again; leave it out for a server")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 UNIX_LONGEST = 107
 """The bytes that a UNIX socket's path may have."""
+PORT_HIGHEST = 65535
 FORMS = "/path, unix:/path, unix:@abstract, HOST:PORT, tcp:HOST:PORT or [v6]:PORT"
 
 
@@ -52,6 +53,12 @@ class Address:
             return False
 
 
+def is_no_port(port: Any) -> bool:
+    """Tell whether it is a number too high for a port. QEMU would take the port of its last 16 bits."""
+    text = str(port)
+    return text.isascii() and text.isdigit() and (len(text) > 9 or int(text) > PORT_HIGHEST)
+
+
 def parse(address: Any) -> Address:
     """Return the `Address` of a string (or path object). Raise `errors.ConnectError` for anything else."""
     try:
@@ -82,6 +89,6 @@ def _tcp(text: str, rest: str) -> Address:
     elif ":" in host:
         raise errors.ConnectError(f"{text!r}: write an IPv6 address in brackets, [::1]:4444")
     number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
-    if not colon or not host or not 0 < number < 65536:
+    if not colon or not host or not 0 < number <= PORT_HIGHEST:
         raise errors.ConnectError(f"{text!r} is not a valid monitor address; write {FORMS}")
     return Address(text, None, host, number)

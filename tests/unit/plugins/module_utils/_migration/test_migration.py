@@ -131,6 +131,18 @@ def test_what_an_earlier_migration_left_on_is_told(
     assert text.startswith(f"capabilities: {told} is on") if told else text == ""
 
 
+@pytest.mark.parametrize("uri", ["tcp:[::1]:65535", "tcp:host:4444,ipv4=on", "tcp:host:service"])
+def test_an_address_is_qemus_to_understand(uri: str) -> None:
+    check_uri(uri)
+
+
+@pytest.mark.parametrize("uri", ["tcp:127.0.0.1:65536", "tcp:[::1]:99999999999,ipv6=on"])
+def test_a_port_that_none_is_is_refused_before_anything_is_sent(uri: str) -> None:
+    """QEMU would take another one, that of its last 16 bits."""
+    with pytest.raises(Refusal, match="not a valid port: the highest is 65535"):
+        check_uri(uri)
+
+
 @pytest.mark.parametrize(("length", "fits"), [(107, True), (108, False)])
 def test_a_path_that_no_socket_can_have_is_refused_before_anything_is_sent(length: int, fits: bool) -> None:
     uri = f"unix:/{'x' * (length - 1)}"
