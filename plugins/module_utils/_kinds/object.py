@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 OBJECTS = "/objects"
 SECRET = frozenset(["data", "password", "passphrase"])
+_SHOWN_OF_SECRETS = frozenset(["file", "format", "iv", "keyid", "loaded"])
 # What qom-set changes while the object is in use, by the type's beginning.
 _LIVE = {
     "iothread": frozenset(
@@ -104,10 +105,19 @@ class Object(Kind):
         return [change._replace(after=_merged(change.before, change.after)) for change in changes], unverifiable
 
     def secrets(self, want: Want) -> List[str]:
-        """Return the values of secret properties, also of options that Ansible has not parsed."""
+        """Return the values of secret properties, also of options that Ansible has not parsed.
+
+        Of a secret, also the text of those that it does not have: a misspelt ``data``.
+        """
         options = want.get("options") or {}
         whole = [] if isinstance(options, dict) else [str(options)]
-        found = [value for within in dictionaries(options) for name, value in within.items() if name in SECRET]
+        misspelt = want.get("qom_type") == "secret"
+        found = [
+            value
+            for within in dictionaries(options)
+            for name, value in within.items()
+            if name in SECRET or (misspelt and isinstance(value, str) and name not in _SHOWN_OF_SECRETS)
+        ]
         return [*whole, *(text for value in found for text in quoted_forms(value))]
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
