@@ -122,6 +122,7 @@ def test_what_reading_can_tell_is_refused(node: Lifecycle) -> None:
         (("'nosuch'", "driver"), {"node_name": "n1", "driver": "nosuch", "filename": image}),
         (("filename must be given",), {"node_name": "n1"}),
         (("absolute",), {"node_name": "n1", "filename": "a.img"}),
+        (("size", "more than QEMU takes"), {"node_name": "n1", "filename": image, "size": "8E"}),
         (("neither a file",), {"node_name": "n1", "filename": fifo, "size": "1M"}),
         (("option of its own", "node_name"), {"node_name": "n1", "filename": image, "options": {"node-name": "zz"}}),
         (("read-only", "grow"), {"node_name": "n1", "filename": image, "read_only": True, "size": "1G"}),

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, FrozenSet, List, Set, Tuple
 from .._core import coercion
 from .._core.errors import Refusal
 from .._core.option import Option, Want
-from .._qmp.values import human_size
 from . import references
-from .blockdev_nodes import is_cut, layers, nodes, same_file, sectors
+from .blockdev_nodes import check_bytes, is_cut, layers, nodes, sectors
 from .kind import Change, Kind, State, flatten
 
 if TYPE_CHECKING:
@@ -65,11 +64,7 @@ class Blockdev(Kind):
             raise Refusal(f"node_name: {self.ident(want)!r} has more than 31 characters, which QEMU does not take")
         if "filename" in want and "file" in want:
             raise Refusal("filename and file say the same thing: give one of them")
-        if "size" in want:
-            try:
-                human_size(want["size"])
-            except ValueError as exc:
-                raise Refusal(f"size: {exc}") from exc
+        check_bytes("size", want.get("size", 0))
 
     def read(self, vm: VM, want: Want) -> State | None:
         """Return driver, place, cache mode and size, from ``query-named-block-nodes``.
@@ -93,7 +88,7 @@ class Blockdev(Kind):
         below = told.get("file") or told
         if "filename" in below:
             have["filename"] = below["filename"]
-            if vm.local and "filename" in want and same_file(below["filename"], want["filename"]):
+            if "filename" in want and _is_same_image(vm, below["filename"], want["filename"]):
                 have["filename"] = want["filename"]  # by another of its names
         elif "filename" in want and not is_cut(text):
             have["filename"] = coercion.without_password(text)  # what it has instead
@@ -165,6 +160,15 @@ class Blockdev(Kind):
         from . import blockdev_graph
 
         return blockdev_graph.users(vm, self.ident(want))
+
+
+def _is_same_image(vm: VM, one: object, other: object) -> bool:
+    """Tell whether two paths lead to one image."""
+    if one == other:
+        return True
+    from .host_path import is_one_file  # only where names differ
+
+    return is_one_file(vm, "filename", one, other)
 
 
 def _nested(vm: VM, want: Want) -> State:

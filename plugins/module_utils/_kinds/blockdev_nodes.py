@@ -102,6 +102,16 @@ def same_file(one: Any, other: Any) -> bool:
     return os.path.samestat(first, second) or (devices and first.st_rdev == second.st_rdev)
 
 
+def check_bytes(option: str, value: Any) -> None:
+    """Raise Refusal for what is not a size, or one that QEMU does not take."""
+    try:
+        size = human_size(value)
+    except ValueError as exc:
+        raise Refusal(f"{option}: {exc}") from exc
+    if size >= 2**63:
+        raise Refusal(f"{option}: {size} is more than QEMU takes")
+
+
 def sectors(size: Any) -> int:
     return -(-human_size(size) // 512) * 512
 

@@ -21,6 +21,7 @@ from .blockdev_definition import PROTOCOLS, Untold, as_it_is, references
 from .blockdev_graph import children, jobs_on, users
 from .blockdev_image import virtual_size
 from .blockdev_nodes import file_of, nodes, sectors
+from .host_path import seen_by_qemu
 from .kind import Change, State
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ def _definition(want: Want, vm: VM | None) -> Dict[str, Any]:
 def _check_format(vm: VM, want: Want) -> None:
     """Raise Refusal for a qcow2 image that would be raw only because nothing says otherwise: the guest would write over it."""
     path = want.get("filename")
-    if "driver" not in want and vm.local and isinstance(path, str) and virtual_size(path, "qcow2") is not None:
+    seen = seen_by_qemu(vm, "filename", path) if "driver" not in want and isinstance(path, str) else None
+    if seen is not None and virtual_size(seen, "qcow2") is not None:
         raise Refusal(
             f"filename: {path} begins as a qcow2 image does, and without a format it would be a raw disk, of which the guest "
             "would see the image's inside and write over it: name the format that it was made with (driver of a block node)"
@@ -191,7 +193,10 @@ def _expected_size(vm: VM, want: Want) -> int | None:
     part = any(option in want.get("options", {}) for option in ("offset", "size"))
     if part or not vm.local or not isinstance(path, str):
         return None
-    return vm.coming[path] if path in vm.coming else virtual_size(path, want.get("driver", "raw"))
+    if path in vm.coming:
+        return vm.coming[path]
+    seen = seen_by_qemu(vm, "filename", path)
+    return None if seen is None else virtual_size(seen, want.get("driver", "raw"))
 
 
 def check_free(vm: VM, node: str, device: str, draft: Draft, *, shared: bool) -> None:
@@ -266,15 +271,16 @@ def _protocol(path: str, vm: VM | None) -> str:
         raise Refusal(
             f"filename: {path} is relative, and QEMU's working directory is not the task's: give an absolute path"
         )
+    seen = None if vm is None else seen_by_qemu(vm, "filename", path)
     try:
-        mode = os.stat(path).st_mode
+        mode = os.stat(seen or path).st_mode
     except OSError as exc:
         # Another host's QEMU, or a name that only QEMU knows, has the last word on what exists.
-        if vm is not None and vm.local and path not in vm.coming and not path.startswith("/dev/fdset/"):
+        if vm is not None and seen is not None and path not in vm.coming:
             raise Refusal(f"filename: cannot use {path}: {exc.strerror}") from exc
         return "file"
     device = stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
-    if vm is not None and vm.local and not device and not stat.S_ISREG(mode):
+    if seen is not None and not device and not stat.S_ISREG(mode):
         what = "a directory, not an image" if stat.S_ISDIR(mode) else "neither a file nor a block device"
         raise Refusal(f"filename: {path} is {what}")
     return "host_device" if device else "file"

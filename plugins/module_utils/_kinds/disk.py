@@ -13,7 +13,7 @@ from .._core.option import Option, Want
 from .._core.step import Step
 from .._qmp.values import human_size
 from .blockdev import BLOCKDEV, Blockdev
-from .blockdev_nodes import file_of, held_by, is_removable, nodes
+from .blockdev_nodes import check_bytes, file_of, held_by, is_removable, nodes
 from .device import DEVICE, Device
 from .device_node import drive_property, resolve_node
 from .drive import DRIVE
@@ -67,12 +67,7 @@ class DiskNode(Blockdev):
     def check(self, want: Want) -> None:
         """Raise Refusal also for a threshold that is not a size."""
         super().check(want)
-        try:
-            size = human_size(want.get("write_threshold", 0))
-        except ValueError as exc:
-            raise Refusal(f"write_threshold: {exc}") from exc
-        if size >= 2**63:
-            raise Refusal(f"write_threshold: {size} is more than QEMU takes")
+        check_bytes("write_threshold", want.get("write_threshold", 0))
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
         """Return it with the device's own node in place of a default name, where QEMU was started with the disk."""
@@ -155,10 +150,13 @@ class DiskNode(Blockdev):
         Raise Refusal also for an image that lies below what a snapshot of the disk has left: it would be the guest's past.
         """
         _check_id(vm, want["device"])
-        if vm.local and isinstance(want.get("filename"), str) and not want.get("read_only"):
+        image = want.get("filename")
+        if isinstance(image, str) and not want.get("read_only"):
             from .._host import qcow2_header
+            from .host_path import is_seen
 
-            qcow2_header.check_top("filename", want["filename"], want["device"])
+            if is_seen(vm, "filename", image):
+                qcow2_header.check_top("filename", image, want["device"])
         steps = super().create(vm, _alone(want), draft)
         limit = human_size(want.get("write_threshold", 0))
         if not limit:

@@ -99,7 +99,7 @@ def check_output(
 
 def check_stream(vm: VM, option: str, path: str) -> None:
     """Raise Refusal where data would be written into something that is neither a named pipe nor a terminal, or where nothing is."""
-    seen = _seen(vm, option, path)
+    seen = seen_by_qemu(vm, option, path)
     mode = None if seen is None else _mode(option, path, seen, follow=True)
     if seen is None:
         return
@@ -111,14 +111,22 @@ def check_stream(vm: VM, option: str, path: str) -> None:
 
 def exists(vm: VM, option: str, path: str) -> bool | None:
     """Tell whether QEMU finds something there; None where that can't be told."""
-    seen = _seen(vm, option, path)
+    seen = seen_by_qemu(vm, option, path)
     return None if seen is None else os.path.lexists(seen)
 
 
 def is_seen(vm: VM, option: str, path: str) -> bool:
     """Tell whether what this process finds at a path is what QEMU finds there."""
-    seen = _seen(vm, option, path)
+    seen = seen_by_qemu(vm, option, path)
     return seen is not None and (seen == path or same_file(seen, path))
+
+
+def is_one_file(vm: VM, option: str, one: object, other: object) -> bool:
+    """Tell whether two paths lead QEMU to one file, or to one device, as far as that can be seen."""
+    if not all(isinstance(path, str) and path.startswith("/") for path in (one, other)):
+        return False
+    seen = [seen_by_qemu(vm, option, str(path)) for path in (one, other)]
+    return None not in seen and same_file(*seen)
 
 
 def _claimed(vm: VM, option: str, path: str, owner: Thing, draft: Draft | None) -> str | None:
@@ -126,10 +134,10 @@ def _claimed(vm: VM, option: str, path: str, owner: Thing, draft: Draft | None) 
     kind, ident = owner if draft is None else draft.makes.setdefault(os.path.normpath(path), owner)
     if (kind, ident) != owner:
         raise Refusal(f"{option}: {kind} {ident} shall have {path} too: give another path")
-    return _seen(vm, option, path)
+    return seen_by_qemu(vm, option, path)
 
 
-def _seen(vm: VM, option: str, path: str) -> str | None:
+def seen_by_qemu(vm: VM, option: str, path: str) -> str | None:
     """Return under which name this process finds what QEMU finds at ``path``; None: QEMU's files are not to be seen from here."""
     if not vm.local or path.startswith(_FDSET):
         return None
@@ -160,7 +168,7 @@ def ask(vm: VM, option: str, path: str, talk: Callable[[socket.socket], str]) ->
 
     That process is QEMU, or a relay before its monitor. An empty text where nobody listens; None where it can't be seen.
     """
-    seen = _seen(vm, option, path)
+    seen = seen_by_qemu(vm, option, path)
     if seen is None:
         return None
     try:
