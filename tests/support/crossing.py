@@ -16,7 +16,7 @@ from support.chaos import Signalled
 from support.line import Line
 from support.migration import MACHINE, incoming, wait_for
 from support.modules import ModuleFailed, run_module
-from support.timing import no_hang
+from support.timing import no_hang, until
 from support.vm import VM
 
 KINDS = ("dies", "reset", "silent", "deaf", "torn", "kill", "term")
@@ -151,7 +151,10 @@ class Crossing:
         if "end that one" in told and there != "off":
             self._run(self.there, "qemu_power", state="off")
         if "qemu_command with migrate_cancel" in told:
-            return self._run(self.source, "qemu_command", commands=["migrate_cancel"])
+            result = self._run(self.source, "qemu_command", commands=["migrate_cancel"])
+            if result["commands"]:  # QEMU's answer comes before that
+                until(lambda: self._state(self.source) != "finish-migrate")
+            return result
         if "state=running and force=true" in told and there != "running":
             return self._run(self.source, "qemu_power", state="running", force=True)
         if "qemu_power with state=running" in told:
