@@ -23,9 +23,10 @@ from typing import Any
 import pytest
 
 from support.modules import run_module
+from support.observer import Observer
 from support.plays import PlayRun
 from support.roles import RUN, Machines, image, kill, nothing_is_there
-from support.vm import BED
+from support.vm import BED, VERSIONS, qemu_binary
 
 MIB = 1 << 20
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces, and become somebody else")
@@ -79,6 +80,28 @@ def test_its_life(vms: Machines) -> None:
     vms.done(True, state="absent", remove_data=True)
     nothing_is_there(vms)
     vms.done(False, state="absent", remove_data="yes", shutdown_timeout="0")
+
+
+@pytest.mark.parametrize("mode", ["control", "readline"])
+def test_one_whose_monitors_are_objects(vms: Machines, mode: str) -> None:
+    """Nothing is said of how they are made, and a machine that was started with -mon, which is deprecated now, is no other."""
+    newest = {"binary": str(qemu_binary(VERSIONS[-1])), "monitor_mode": mode}
+    assert not vms.done(True, **newest).tasks[-1].result["warnings"]
+    kind = {"control": "monitor-qmp", "readline": "monitor-hmp"}[mode]
+    with contextlib.closing(Observer(str(vms.base / "vm1" / "run" / "events"))) as observer:
+        ours = {"vmm-qmp": "monitor-qmp", "vmm-events": "monitor-qmp", "monitor": kind}
+        assert ours.items() <= observer.objects().items()
+    for check in (True, False):
+        assert not vms.done(False, check=check, **newest).tasks[-1].result["restart_required"]
+    vms.done(True, state="stopped", **newest)
+    vms.before = """
+from ansible_collections.vmm.qemu.plugins.module_utils._host import process
+process._in_its_words = lambda argv, deadline: argv
+"""
+    vms.done(True, **newest)
+    vms.before = ""
+    for check in (True, False):
+        assert not vms.done(False, check=check, **newest).tasks[-1].result["restart_required"]
 
 
 def test_cpus_up_to_all(vms: Machines) -> None:
