@@ -331,8 +331,11 @@ def _unloadable(current: Current, name: str, devices: List[str]) -> str:
     """Return why QEMU would refuse to load it before it touches a disk; empty when it would not."""
     missing = [node for node in devices if not current.disks[node].find(name)]
     if missing or not devices:
-        there = ", ".join(sorted({found["name"] for disk in current.disks.values() for found in disk.snapshots}))
         where = f" on {', '.join(missing)}" if devices else ""
+        have = [node for node in devices if node not in missing]
+        if have:
+            return f"there is no snapshot {name}{where}; where the guest did not have that yet, name the others: devices={have}"
+        there = ", ".join(sorted({found["name"] for disk in current.disks.values() for found in disk.snapshots}))
         return f"there is no snapshot {name}{where}; there are: {there or 'none'}"
     if not _state_of(current, name, devices):
         return f"snapshot {name} has no machine state, only the disks'; it can be restored offline, by qemu-img"

@@ -91,6 +91,7 @@ def test_states(current: Current, present: str | None, loaded: str | None, absen
     ("current", "state", "options", "words"),
     [
         (NONE, "loaded", {}, "no snapshot s on a, b; there are: none"),
+        (HALF, "loaded", {}, r"no snapshot s on b; .* name the others: devices=\['a'\]"),
         (HALF, "present", {}, "s is on a, not on b.*state=absent"),
         (BOTH._replace(named=["a"]), "present", {}, "also on b"),
         (BOTH, "present", {"vmstate": "b"}, "its machine state is on a, not on b"),
