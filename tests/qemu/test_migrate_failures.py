@@ -202,3 +202,18 @@ def test_what_blocks_a_migration(start_vm: Callable[..., VM]) -> None:
     reasons = vm.observer.look("query-migrate")["blocked-reasons"]
     for check in (True, False):
         refused(vm, "can't be migrated", *reasons, uri="tcp:127.0.0.1:1", check=check)
+
+
+@pytest.mark.parametrize("kind", ["mirror", "backup"])
+def test_a_job_that_works_on_its_disks_keeps_a_guest_here(start_vm: Callable[..., VM], kind: str) -> None:
+    vm = start_vm(args=["-drive", "if=none,id=d,driver=null-co,size=16M", "-device", "virtio-blk-pci,drive=d,bus=rp0"])
+    vm.observer.execute("blockdev-add", driver="null-co", node_name="target", size=16 << 20)
+    vm.observer.execute(f"blockdev-{kind}", device="d", target="target", sync="full", job_id="j", speed=65536)
+    before = vm.fingerprint()
+    for check in (True, False):
+        refused(
+            vm, "can't be migrated", f"block job j ({kind})", "qemu_block_job", uri="exec:cat >/dev/null", check=check
+        )
+    assert vm.fingerprint() == before and vm.observer.look("query-migrate") == {}
+    run_module(vm, "qemu_block_job", id="j", state="cancelled")
+    assert migrate(vm, uri="exec:cat >/dev/null")["migration"]["status"] == "completed"

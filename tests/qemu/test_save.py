@@ -381,6 +381,13 @@ def test_what_can_not_be_saved(start_vm: Callable[..., VM], here: Path) -> None:
         start_vm, "-drive", "if=none,id=f,driver=vvfat,dir=/usr/share/misc,rw=on", "-device", "virtio-blk-pci,drive=f"
     )
     refused(vm, here, "the guest can't be saved", "vvfat")
+    vm.close()
+    vm = small(start_vm, "-drive", "if=none,id=d,driver=null-co,size=1M", "-device", "virtio-blk-pci,drive=d,bus=rp0")
+    vm.observer.execute("blockdev-add", driver="null-co", node_name="target", size=1 << 20)
+    vm.observer.execute("blockdev-mirror", device="d", target="target", sync="full", job_id="m")
+    refused(vm, here, "the guest can't be saved", "block job m (mirror)", "qemu_block_job")
+    assert vm.alive and vm.observer.status() == "running"
+    vm.close()
     there = waiting(start_vm)
     refused(there, here, "no guest that could be saved", "inmigrate")
     refused(there, here, "no saved guest", state="running")

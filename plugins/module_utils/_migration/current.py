@@ -53,6 +53,8 @@ class Current(NamedTuple):
     word: Answer = Answer(UNKNOWN)
     seen: bool = False
     """Whether this task has seen the destination wait for a guest."""
+    jobs: Sequence[str] = ()
+    """The block jobs that work on its disks (``working_jobs``)."""
     copies: Any = ()
     """The disks that go along (``copies.Copy``)."""
     left: Sequence[Any] = ()

@@ -20,7 +20,7 @@ from .._core.step import Step
 from .._engine.operation import Operation, Params, Run
 from .._host import part_file, saved_file
 from .._host.shutdown import NOT_BEGUN, Ended
-from .._operations.blocked import check_blocked
+from .._operations.blocked import check_blocked, check_jobs, working_jobs
 from .._operations.power import Reached
 from .._qmp import errors
 from .._qmp.address import parse
@@ -158,6 +158,7 @@ def _read_to_save(vm: VM, current: Current, params: Params) -> Current:
     path = params["path"]
     saved_file.check_place(path)
     check_blocked(vm, "the guest can't be saved")
+    check_jobs("the guest can't be saved", working_jobs(vm))
     vm.check_harmless("query-named-block-nodes")  # which is asked when the guest stands still
     memory = vm.ask("query-memory-size-summary")
     whole = memory["base-memory"] + memory.get("plugged-memory", 0)

@@ -16,7 +16,7 @@ from .._core.plan import Plan, PlanFailed
 from .._core.step import Step
 from .._engine.operation import Operation, Params, Run
 from .._host.shutdown import Ended
-from .._operations.blocked import check_blocked
+from .._operations.blocked import check_blocked, check_jobs, working_jobs
 from .._qmp import errors
 from .._qmp.address import parse
 from . import destination, follow, opened, settings
@@ -177,8 +177,8 @@ def _read_more(vm: VM, current: Current, params: Params) -> Current:
         settings.check_file(vm, params["uri"])
         if not params.get("copy_disks"):
             opened.check(vm)
-        have = settings.read_settings(vm, params["parameters"])
-        return current._replace(settings=have, there=destination.read_there(vm, params), seen=named)
+        have, jobs = settings.read_settings(vm, params["parameters"]), working_jobs(vm)
+        return current._replace(settings=have, jobs=jobs, there=destination.read_there(vm, params), seen=named)
     return current
 
 
@@ -250,6 +250,7 @@ def _starting(current: Current, params: Params) -> Plan:
     steps = settings.setting_steps(current.settings, params, usual)
     sets = [entry for step in steps for entry in step.arguments.get("capabilities", [])]
     states = {**current.settings.capabilities, **{entry["capability"]: entry["state"] for entry in sets}}
+    _check_jobs(current, params, states)
     destination.check_ready(current, params, states)
     if quits and params["destination_socket"] is None and not states.get("return-path"):
         raise Refusal(
@@ -267,6 +268,18 @@ def _starting(current: Current, params: Params) -> Plan:
         warnings = [*_inherited(params, states), *copies.left_behind(current.copies)]
         return Plan([*current.left, *steps, *begun], [begins, *later], warnings=warnings)
     return Plan([*steps, begins], later, warnings=_inherited(params, states))
+
+
+def _check_jobs(current: Current, params: Params, states: Dict[str, bool]) -> None:
+    """Raise Refusal where the guest would leave while a job works on its disks, but for those that copy them there."""
+    if not params["wait"] and states.get("pause-before-switchover"):
+        return  # somebody ends them before the guest leaves
+    jobs = current.jobs
+    if current.copies:
+        from .copies import PREFIX
+
+        jobs = [job for job in jobs if not job.startswith(PREFIX)]
+    check_jobs("the virtual machine can't be migrated", jobs)
 
 
 def _inherited(params: Params, states: Dict[str, bool]) -> List[str]:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, List
+from typing import TYPE_CHECKING, List, Sequence
 
 from .._core.errors import Refusal
 
@@ -25,3 +25,26 @@ def check_blocked(vm: VM, what: str) -> None:
     reasons = blocked_reasons(vm)
     if reasons:
         raise Refusal(f"{what}: {'; '.join(reasons)}")
+
+
+def working_jobs(vm: VM) -> List[str]:
+    """Return the block jobs that still work on the VM's disks, each with its type.
+
+    When the guest leaves, its disks are another's. A mirror then ends QEMU 7.2, a backup or a commit makes the migration fail when
+    all is sent, and a stream goes on to write (7.2 and 10.0).
+    """
+    kinds, over = ("mirror", "backup", "commit", "stream"), ("concluded", "null")
+    return [
+        f"{job['id']} ({job['type']})"
+        for job in vm.ask("query-jobs")
+        if job["type"] in kinds and job["status"] not in over
+    ]
+
+
+def check_jobs(what: str, jobs: Sequence[str]) -> None:
+    """Raise Refusal where a block job works on the VM's disks."""
+    if jobs:
+        raise Refusal(
+            f"{what}: block job {jobs[0]} works on its disks, and would go on when the guest has left: let it end first, or cancel "
+            "it (qemu_block_job)"
+        )

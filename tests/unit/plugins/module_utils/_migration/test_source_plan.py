@@ -194,3 +194,19 @@ def test_a_destination_that_was_interrupted_too_listens_again_first(status: str,
 def test_what_a_task_that_joins_can_not_change_is_told() -> None:
     plan = planned(found("active"), "migrated", capabilities={"multifd": True})
     assert plan.commands == [] and "multifd can't be changed" in plan.warnings[0] and URI in plan.warnings[1]
+
+
+@pytest.mark.parametrize(
+    ("on", "wait", "sent"),
+    [
+        ("", True, "refused"),
+        ("", False, "refused"),
+        ("pause-before-switchover", True, "refused"),
+        ("pause-before-switchover", False, "migrate"),
+    ],
+)
+def test_no_guest_leaves_while_a_job_works_on_its_disks(on: str, wait: bool, sent: str) -> None:
+    """A migration that waits before the switchover leaves time to end it."""
+    current = found("none", on=on, jobs=["j (mirror)"])
+    assert commands(current, "migrated", wait=wait) == sent
+    assert commands(current._replace(jobs=()), "migrated", wait=wait).startswith("migrate")
