@@ -103,6 +103,7 @@ def test_what_reading_can_tell_is_refused(cold: Lifecycle) -> None:
         (("node=1", "not a slot"), {"slot": {"node": 1}}),
         (("socket-id=0", "several slots"), {"slot": {"socket-id": 0}}),
         (("slot", "'two'"), {"slot": {"core-id": "two"}}),
+        (("slot", "inf"), {"slot": {"core-id": float("inf")}}),
         (("topology",), {"slot": {}}),
         (("core-id=0", "started with"), {"slot": {"core-id": 0}, "state": "absent"}),
         (("vcpus", "slot"), {"vcpus": 2, "slot": {"core-id": 1}}),

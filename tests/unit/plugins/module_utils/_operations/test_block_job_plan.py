@@ -163,6 +163,7 @@ def test_arguments() -> None:
         (CHAIN, {**STREAM, "base_node": "copy"}, "copy is not below top: that stands on middle, base"),
         (CHAIN, {**STREAM, "target": "copy"}, "means nothing for stream"),
         (CHAIN, {**BACKUP, "options": {"job_id": "x"}}, "is set by the module"),
+        (CHAIN, {**BACKUP, "options": {5: 5}}, "options: 5 is not a valid name of an option"),
         (CHAIN, {**BACKUP, "speed": 1 << 63}, "more than QEMU can count"),
         (CHAIN, {"id": "0j", **BACKUP}, "must start with a letter"),
         (Current(job()), MIRROR, "there is a job j0 already, and it is a backup, not a mirror"),

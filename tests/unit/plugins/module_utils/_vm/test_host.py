@@ -20,7 +20,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.host import Host
 from ansible_collections.vmm.qemu.plugins.module_utils._host import directory
 from ansible_collections.vmm.qemu.plugins.module_utils._provision.instance import Instance
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
-from ansible_collections.vmm.qemu.plugins.module_utils._vm import code, console, record, tap
+from ansible_collections.vmm.qemu.plugins.module_utils._vm import code, console, record, service, tap
 from ansible_collections.vmm.qemu.plugins.module_utils._vm.process import Process
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -298,3 +298,26 @@ def test_a_link_can_lead_to_another_old_program(tmp_path: Path, monkeypatch: pyt
         binary = f"{tmp_path}/{place}/qemu"
         qemu.kept, qemu._kept_at = a_record(command_line=[binary, "-runas", "u"]), str(kept_at)
         assert qemu._user_option(binary, "u") == told
+
+
+@pytest.mark.parametrize(
+    ("asked", "user", "there", "wanted"),
+    [
+        ("auto", 0, True, True),
+        ("auto", 0, False, False),
+        ("auto", 1000, True, False),  # who is not root has no units
+        ("daemon", 0, True, False),
+        ("systemd", 0, False, True),
+        ("systemd", 1000, True, None),
+    ],
+)
+def test_when_systemd_starts_it(
+    asked: str, user: int, there: bool, wanted: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os.path, "isdir", lambda path: there)
+    if wanted is None:
+        with pytest.raises(Refusal, match="only root has units of systemd"):
+            service.is_wanted({"service": asked})
+        return
+    assert service.is_wanted({"service": asked}) is wanted
