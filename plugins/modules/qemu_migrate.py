@@ -24,6 +24,8 @@ description:
     connection breaks when all has been sent, QEMU lets the guest go on here whatever the destination does; then RV(guest) and the message
     say what is known, and the guest is stopped here if O(destination_socket) says that it has arrived.
   - What was set for a migration that then fails or is cancelled is set back.
+  - No migration begins while a block job works on the disks (see M(vmm.qemu.qemu_block_job)), unless it is to stay before its switchover
+    (O(capabilities) C(pause-before-switchover) without O(wait)), where whoever runs the job has to end it.
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu

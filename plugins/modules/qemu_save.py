@@ -17,7 +17,8 @@ description:
     after a reboot of the host. To the guest that is a pause. Its disks stay where they are.
   - A guest is in its file or runs, and never both. QEMU is ended when the file is whole and on the disk. The file loses its name
     before the guest runs, so that it can't be loaded a second time, when its disks have gone on.
-  - If saving fails, the guest goes on and no file is left.
+  - If saving fails, the guest goes on and no file is left. It is refused while a block job works on the disks (see
+    M(vmm.qemu.qemu_block_job)).
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu

@@ -170,7 +170,9 @@ def _read_more(vm: VM, current: Current, params: Params) -> Current:
         return current._replace(there=destination.read_there(vm, params))
     if state == "migrated" and current.goes_on:
         return current._replace(
-            settings=settings.read_settings(vm, params["parameters"]), seen=destination.ask(vm, params).waits
+            settings=settings.read_settings(vm, params["parameters"]),
+            jobs=working_jobs(vm) if current.status == "pre-switchover" else (),
+            seen=destination.ask(vm, params).waits,
         )
     if state == "migrated" and current.can_begin:
         check_blocked(vm, "the virtual machine can't be migrated")
@@ -212,6 +214,7 @@ def _migrating(current: Current, params: Params) -> Plan:
             "the guest is here; run the task again when that is over"
         )
     if current.goes_on:
+        _check_jobs(current, params, current.settings.capabilities)
         steps, warnings = settings.joining(current.settings, params)
         warnings.append(_elsewhere(params, "is on its way already"))
         if current.copies and not current.settings.capabilities.get("pause-before-switchover"):

@@ -210,3 +210,12 @@ def test_no_guest_leaves_while_a_job_works_on_its_disks(on: str, wait: bool, sen
     current = found("none", on=on, jobs=["j (mirror)"])
     assert commands(current, "migrated", wait=wait) == sent
     assert commands(current._replace(jobs=()), "migrated", wait=wait).startswith("migrate")
+
+
+def test_a_guest_that_stays_before_the_switchover_leaves_when_the_job_is_over() -> None:
+    current = found("pre-switchover", "finish-migrate", on="pause-before-switchover", jobs=["j (mirror)"])
+    with pytest.raises(Refusal, match="block job j"):
+        planned(current, "migrated")
+    planned(current, "migrated", wait=False)
+    steps = planned(current._replace(jobs=()), "migrated").later
+    assert [step.execute for step in steps] == ["migrate-continue"]
