@@ -39,6 +39,7 @@ ANSIBLE = "https://docs.ansible.com/projects/ansible/latest/"
 ELSEWHERE = (
     (r"ansible_collections\.ansible\.builtin\.(\w+)", r"collections/ansible/builtin/\1.html"),
     (r"(ANSIBLE_[A-Z_]+)", r"reference_appendices/config.html#envvar-\1"),
+    (r"action_plugins", "plugins/action.html"),
     (r"ansible_configuration_settings", "reference_appendices/config.html"),
     (r"common_return_values", "reference_appendices/common_return_values.html"),
 )

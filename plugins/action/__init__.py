@@ -8,7 +8,7 @@ loads in each task's worker alone. It keeps no compiled files of collections, so
 each task more than all its other work. What is imported here is there once, before workers are forked.
 """
 
-from ansible_collections.vmm.qemu.plugins.action import qemu
+from ansible_collections.vmm.qemu.plugins.action import qemu_info
 from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply
 from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_qtree, device_steps
 from ansible_collections.vmm.qemu.plugins.module_utils._machine import machine

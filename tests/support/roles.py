@@ -151,7 +151,7 @@ class Machines(Roles):
 
 CALL = """
 import json, sys
-from ansible_collections.vmm.qemu.plugins.action.qemu import validate
+from ansible_collections.vmm.qemu.plugins.action.qemu_info import validate
 from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
 from ansible_collections.vmm.qemu.plugins.modules.qemu_vm import MODULE
 call = json.load(sys.stdin)

@@ -21,7 +21,7 @@ def test_every_module_is_routed() -> None:
     modules = sorted(path.stem for path in (REPO / "plugins" / "modules").glob("qemu_*.py"))
     assert runtime["action_groups"]["qemu"] == modules
     routes = runtime["plugin_routing"]["modules"]
-    assert routes == {name: {"action_plugin": "vmm.qemu.qemu"} for name in modules}
+    assert routes == {name: {"action_plugin": "vmm.qemu.qemu_info"} for name in modules}
 
 
 def test_workers_need_not_import_what_they_share(tmp_path: Path) -> None:
@@ -32,8 +32,8 @@ from ansible.plugins.loader import action_loader, init_plugin_loader
 init_plugin_loader()
 assert action_loader.get("vmm.qemu.qemu_disk", class_only=True) is None
 ours = "ansible_collections.vmm.qemu.plugins."
-assert {ours + "action.qemu", ours + "module_utils._kinds.disk", ours + "module_utils._machine"} <= set(sys.modules)
-found = action_loader.get("vmm.qemu.qemu", class_only=True)
-assert found is sys.modules[ours + "action.qemu"].ActionModule
+assert {ours + "action.qemu_info", ours + "module_utils._kinds.disk", ours + "module_utils._machine"} <= set(sys.modules)
+found = action_loader.get("vmm.qemu.qemu_info", class_only=True)
+assert found is sys.modules[ours + "action.qemu_info"].ActionModule
 """
     subprocess.run([sys.executable, "-c", look], env=ansible_environment(tmp_path), check=True)

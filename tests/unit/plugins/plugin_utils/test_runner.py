@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from ansible import constants
 
-from ansible_collections.vmm.qemu.plugins.action.qemu import host_spec, validate
+from ansible_collections.vmm.qemu.plugins.action.qemu_info import host_spec, validate
 from ansible_collections.vmm.qemu.plugins.module_utils._runner import _log, expand
 from ansible_collections.vmm.qemu.plugins.modules import qemu_disk, qemu_image, qemu_nic
 from ansible_collections.vmm.qemu.plugins.plugin_utils import _runner, _runner_bundle

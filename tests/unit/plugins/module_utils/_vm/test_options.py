@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.action.qemu import validate
+from ansible_collections.vmm.qemu.plugins.action.qemu_info import validate
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._host import command_line
 from ansible_collections.vmm.qemu.plugins.module_utils._vm.arguments import arguments

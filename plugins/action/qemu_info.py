@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The modules on the controller: in the task's own worker process where that is the managed host too.
 
-``meta/runtime.yml`` sends every module here. A task that runs on the controller itself, as the same user, needs no payload
-and no other Python: the module's ``run()`` is called right here, and what it tells of long work is shown as it goes on.
-On another host, as another user or by another interpreter, the same ``run()`` is called there, by code that the host keeps
-(``plugin_utils/_runner.py``). Everything else, async for one, goes the ordinary way, with the same result.
+``meta/runtime.yml`` sends every module here; ansible-test wants the name to be that of one. A task that runs on the controller
+itself, as the same user, needs no payload and no other Python: the module's ``run()`` is called right here, and what it tells
+of long work is shown as it goes on. On another host, as another user or by another interpreter, the same ``run()`` is called
+there, by code that the host keeps (``plugin_utils/_runner.py``). Everything else, async for one, goes the ordinary way, with
+the same result.
 """
 
 from __future__ import annotations
