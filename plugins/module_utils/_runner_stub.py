@@ -127,17 +127,19 @@ def find(path: str, pack: str, bundle: bytes) -> "Any":
 
 
 def main() -> "NoReturn":
-    """Say one of: absent, odd (and why), begun and then the result. The controller knows them by the mark."""
+    """Say one of: absent, old or odd (and why), begun and then the result. The controller knows them by the mark."""
     request = json.loads(sys.stdin.buffer.readline().decode())
 
     def say(word: str, value: "Any" = None) -> None:
         sys.stdout.write(f"\n{request['mark']} {word} {json.dumps(value)}\n")
         sys.stdout.flush()
 
+    if sys.hexversion < 0x3080000:
+        version = sys.version.split()[0]
+        say("old", f"vmm.qemu needs Python 3.8 or later on the managed host, and {sys.executable} there is {version}")
+        os._exit(0)
     gc.disable()  # nothing that is imported is garbage
     try:
-        if sys.hexversion < 0x3080000:
-            raise Odd(f"its Python is {sys.version.split()[0]}, and 3.8 is the oldest that is supported")
         pack = find(directory(request["remote_tmp"]), request["pack"], sys.stdin.buffer.read())
         task = None
         if pack is not None:

@@ -71,8 +71,8 @@ def _reader(variables: dict[str, Any], loader: DataLoader, bundle: Callable[[], 
         answer = ask(partial(host.execute, deadline), host.python, host.remote_tmp, task, bundle)
         if answer.word == "result":
             return _checked(answer.value)
-        reason = (answer.word == "odd" and answer.value) or answer.said or f"its process ended with status {answer.rc}"
-        raise Unreachable(str(reason))
+        told = answer.value if answer.word in ("old", "odd") else answer.said
+        raise Unreachable(str(told or f"its process ended with status {answer.rc}"))
 
     return read
 

@@ -37,7 +37,7 @@ _ANSIBLES = ("ansible_facts", "add_host", "add_group")
 
 
 class Answer(NamedTuple):
-    """What a host said: its last word (absent, odd, begun, result; "" for none of them), and what goes with it."""
+    """What a host said: its last word (absent, old, odd, begun, result; "" for none of them), and what goes with it."""
 
     word: str
     value: Any
@@ -131,6 +131,8 @@ class Runner:
         answer = ask(execute, python, remote_tmp, task)
         if answer.word == "result" and isinstance(answer.value, dict):
             return self._result(answer.value)
+        if answer.word == "old":
+            return self._result({"failed": True, "msg": str(answer.value)})
         if answer.word in ("absent", "odd") or (not answer.word and answer.rc in _NEVER_BEGUN):
             reason = answer.value or answer.said or f"status {answer.rc}"
             Display().v(f"{self._host}: this and further tasks run as ordinary modules: {reason}")

@@ -17,6 +17,10 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from . import _python
+
+_python.check()
+
 
 class TaskError(Exception):
     """The task can't be done. The message names the thing, the value and what to do."""

@@ -183,6 +183,15 @@ def test_what_this_python_lacks_shows_before_anything_is_kept(host: Host) -> Non
     assert not host.packs()
 
 
+def test_an_old_python_says_what_it_is(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "STUB", STUB.replace(b"0x3080000", b"0x9080000"))
+    (said,), status = host.ask(sent=bundle())
+    version = sys.version.split()[0]
+    told = f"vmm.qemu needs Python 3.8 or later on the managed host, and {sys.executable} there is {version}"
+    assert (said, status) == (f"old {json.dumps(told)}", 0)
+    assert not host.tmp.exists()
+
+
 def test_a_full_disk_leaves_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit on a file's size stands in for it: the write fails half way."""
     code = STUB.replace(

@@ -119,6 +119,10 @@ def test_what_may_have_been_begun_is_not_run_again(answer: tuple[list[str], int]
     assert "was lost" in result["msg"] and f"status {answer[1]}" in result["msg"] and result["module_stderr"]
 
 
+def test_an_old_python_is_one_sentence() -> None:
+    assert run(Action((['*old "that of 1991"'], 0))) == {"failed": True, "msg": "that of 1991"}
+
+
 def test_the_log_takes_any_text() -> None:
     """What was begun would be lost by it."""
     _log("vmm.qemu.qemu_disk", "path=/\udcff")
