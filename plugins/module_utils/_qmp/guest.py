@@ -52,17 +52,15 @@ class Ended:
     """How a program ended: by ``code``, or by ``signal``, and the other is None; and what it wrote."""
 
     def __init__(self, status: Mapping[str, Any]) -> None:
-        self.signal: int | None = _number(status, "signal") if "signal" in status else None
-        self.code: int | None = None if self.signal else _number(status, "exitcode")
+        signal = _number(status, "signal") if "signal" in status else 0
+        self.signal: int | None = signal or None
+        self.code: int | None = None if signal else _number(status, "exitcode")
+        self.rc = -signal if signal else int(self.code or 0)
+        """The exit status as Python has it: below zero for a signal."""
         self.out = _data(status, "out-data") if "out-data" in status else b""
         self.err = _data(status, "err-data") if "err-data" in status else b""
         self.cut = [name for name in ("out", "err") if status.get(f"{name}-truncated")]
         """Of which streams something was lost."""
-
-    @property
-    def rc(self) -> int:
-        """The exit status as Python has it: below zero for a signal."""
-        return -self.signal if self.signal else int(self.code or 0)
 
 
 def _number(reply: Any, name: str) -> int:
