@@ -21,12 +21,12 @@ from typing import Any, Iterator
 
 from ansible import constants
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.common.validation import check_type_str
 from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import mask
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.module_utils._runner import MODULES, SOCKET, call, finish
 from ansible_collections.vmm.qemu.plugins.plugin_utils._image import with_images
@@ -81,7 +81,7 @@ class ActionModule(ActionBase):
             else:
                 result = call(module, name, params, self._task.check_mode, self._task.diff, lines.on_progress)
         # the values that nothing may show are known from the parameters alone, as in the module's own process
-        return finish(module, result, params, hidden)
+        return finish(module, result, params, hidden, has_invocation(task_vars))
 
     def _run_there(self, task_vars: dict[str, Any]) -> dict[str, Any] | None:
         """Return the task's result by the code that the host keeps, or None where the module has to be run."""
@@ -98,9 +98,9 @@ class ActionModule(ActionBase):
             return None  # what the host's own environment tells comes too late for this
         params, error, hidden = validate(module, name, self._task.args, spec)
         if error:
-            return finish(module, {"failed": True, "msg": error}, params, hidden)
+            return finish(module, {"failed": True, "msg": error}, params, hidden, has_invocation(task_vars))
         quiet = self._task.no_log or constants.config.get_config_value("DEFAULT_NO_TARGET_SYSLOG", variables=task_vars)
-        told = " ".join(f"{key}={value}" for key, value in remove_values(module.shown(params), hidden).items())
+        told = " ".join(f"{key}={value}" for key, value in mask(module.shown(params), [*hidden]).items())
         return runner.run(
             {
                 "module": name,
@@ -110,6 +110,7 @@ class ActionModule(ActionBase):
                 "diff_mode": self._task.diff,
                 "environment": environment,
                 "hidden": sorted(hidden),
+                "invocation": has_invocation(task_vars),
                 "log": "" if quiet else f"Invoked with {told}",
             }
         )
@@ -126,6 +127,12 @@ class ActionModule(ActionBase):
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def has_invocation(task_vars: dict[str, Any]) -> bool:
+    """Tell whether results have the module's parameters: always, until ansible-core 2.21 made that a setting."""
+    name = "INJECT_INVOCATION"
+    return not hasattr(constants, name) or bool(constants.config.get_config_value(name, variables=task_vars))
 
 
 def module_of(name: str) -> Module:

@@ -18,7 +18,7 @@ from ._core.failure import failure, internal_error, plan_failure
 from ._core.interrupt import interruptible
 from ._core.option import Option, argument_spec
 from ._core.plan import NotReadBack, PlanFailed
-from ._core.secrets import dictionaries, hidden_values, redact, url_passwords, without_contents, words_of_contents
+from ._core.secrets import dictionaries, hidden_values, redact, url_passwords, without_contents
 from ._core.task import CONNECTION, Task
 from ._qmp import errors
 from ._qmp.session import QMPSession
@@ -132,7 +132,7 @@ class Module:
 
     def hidden(self, params: Dict[str, Any], no_log: Iterable[str]) -> Set[str]:
         """Return the values that nothing may show, of which Ansible knows ``no_log``."""
-        return {*(set(no_log) - set(words_of_contents(params, self.options))), *self.secrets(params)}
+        return {*no_log, *self.secrets(params)}
 
     def shown(self, params: Dict[str, Any]) -> Dict[str, Any]:
         """Return the parameters as a result shows them."""
@@ -151,25 +151,7 @@ class Module:
 
     def main(self) -> None:
         """Run as a module's process on the managed host."""
-        from ansible.module_utils.basic import AnsibleModule
-
-        secrets = self.secrets
-
-        class SecretKeeper(AnsibleModule):
-            """One that knows the secrets in free-form options before it says or logs anything, be it of wrong parameters."""
-
-            def _log_invocation(self) -> None:
-                self.no_log_values.update(secrets(self.params))
-                super()._log_invocation()
-
-            def add_path_info(self, kwargs: Dict[str, Any]) -> Dict[str, Any]:
-                return kwargs  # a result is the same wherever it comes from: nothing is added because it has a path
-
-            def fail_json(self, msg: str, **kwargs: Any) -> None:
-                self.no_log_values.update(secrets(self.params))
-                super().fail_json(msg, **kwargs)
-
-        module = SecretKeeper(argument_spec=self.argument_spec, supports_check_mode=True, **self.constraints)
+        module = _secret_keeper(self)(argument_spec=self.argument_spec, supports_check_mode=True, **self.constraints)
         params = dict(module.params)
         module.no_log_values = self.hidden(params, module.no_log_values)
         module.params = self.shown(params)
@@ -183,3 +165,41 @@ class Module:
         if result.pop("failed", False):
             module.fail_json(**result)
         module.exit_json(**result)
+
+
+def _secret_keeper(task_module: Module) -> Any:
+    """Return Ansible's class of a module's process, made to show none of this module's secrets."""
+    from ansible.module_utils.basic import AnsibleModule
+
+    secrets, shown = task_module.secrets, task_module.shown
+
+    class SecretKeeper(AnsibleModule):
+        """One that knows the secrets in free-form options before it says or logs anything, be it of wrong parameters."""
+
+        params: Dict[str, Any]
+
+        def _log_invocation(self) -> None:
+            given = self.params
+            self._keep_secrets()
+            super()._log_invocation()
+            self.params = given
+
+        def _keep_secrets(self) -> None:
+            found = secrets(self.params)
+            self.no_log_values.update(found)
+            try:  # ansible-core 2.22 asks nobody else
+                from ansible.module_utils.secrets import register_secrets
+            except ImportError:
+                pass
+            else:
+                register_secrets(found)
+            self.params = shown(self.params)
+
+        def add_path_info(self, kwargs: Dict[str, Any]) -> Dict[str, Any]:
+            return kwargs  # a result is the same wherever it comes from: nothing is added because it has a path
+
+        def fail_json(self, msg: str, **kwargs: Any) -> None:
+            self._keep_secrets()
+            super().fail_json(msg, **kwargs)
+
+    return SecretKeeper

@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Callable, Dict
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable
 
 from ._core.failure import internal_error
 from ._core.interrupt import interruptible
+from ._core.secrets import mask
 
 if TYPE_CHECKING:
     from ._core.option import Option
@@ -38,14 +39,12 @@ def prepare(task: Dict[str, Any]) -> Callable[[], Dict[str, Any]]:
     params = expand(task["params"], module.options)
     if params.get("socket") is None and "socket" in params and not module.agent:
         params["socket"] = os.environ.get(SOCKET)
-    if task["hidden"]:
-        import_module("ansible.module_utils.common.parameters")  # for finish()
 
     def run() -> Dict[str, Any]:
         _log(task["module"], task["log"])
         ready = {**params, **task["ready"]}
         result = call(module, task["module"], ready, task["check_mode"], task["diff_mode"])
-        return finish(module, result, params, task["hidden"])
+        return finish(module, result, params, task["hidden"], task["invocation"])
 
     return run
 
@@ -66,16 +65,18 @@ def call(
         return internal_error(name, exc)
 
 
-def finish(module: Module, result: Dict[str, Any], params: Dict[str, Any], hidden: Any) -> Dict[str, Any]:
-    """Return the result as the module's process gives it: with the parameters, and without what nothing may show."""
+def finish(
+    module: Module, result: Dict[str, Any], params: Dict[str, Any], hidden: Iterable[str], invocation: bool
+) -> Dict[str, Any]:
+    """Return the result as the module's process gives it: without what nothing may show.
+
+    ``invocation``: whether with the parameters, too.
+    """
     if not result.get("warnings"):
         result.pop("warnings", None)
-    result["invocation"] = {"module_args": module.shown(params)}
-    if hidden:
-        from ansible.module_utils.common.parameters import remove_values
-
-        result = remove_values(result, set(hidden))
-    return result
+    if invocation:
+        result["invocation"] = {"module_args": module.shown(params)}
+    return dict(mask(result, list(hidden)))
 
 
 def expand(params: Dict[str, Any], options: Dict[str, Option]) -> Dict[str, Any]:

@@ -31,7 +31,8 @@ class Option:
         """
         self.kind = kind
         self.hidden_whole = hidden_whole
-        self.fields = {**spec, "no_log": True} if hidden_whole else spec
+        # Ansible would hide each word of it, in a path say; since 2.22 everywhere, and for the rest of the run
+        self.fields = {**spec, "no_log": False} if hidden_whole else spec
 
     def fit(self, where: str, value: Any) -> Any:
         """Return ``value``, out of a free-form dictionary, as Ansible would have passed it. Raise Refusal, naming ``where``."""

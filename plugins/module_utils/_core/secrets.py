@@ -46,6 +46,23 @@ def redact(value: Any, secrets: Sequence[str]) -> Any:
     return value
 
 
+def mask(value: Any, secrets: Sequence[str]) -> Any:
+    """Return ``value``, a JSON structure, without the secrets, as a module's process writes it before ansible-core 2.22."""
+    if isinstance(value, dict):
+        return {key: mask(item, secrets) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [mask(item, secrets) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    text = str(value)
+    if text in secrets or (not isinstance(value, str) and any(secret in text for secret in secrets)):
+        return REDACTED
+    if isinstance(value, str):
+        for secret in sorted(secrets, key=len, reverse=True):
+            value = value.replace(secret, "*" * 8)
+    return value
+
+
 def dictionaries(value: Any) -> Iterator[Dict[str, Any]]:
     """Yield each dictionary in a JSON structure, right or wrong, also of text that Ansible reads as one."""
     if isinstance(value, str):
@@ -95,23 +112,6 @@ def hidden_values(params: Dict[str, Any], options: Dict[str, Option]) -> Iterato
             yield from quoted_forms(value)
         elif within and isinstance(value, dict):
             yield from hidden_values(value, within)
-
-
-def words_of_contents(params: Dict[str, Any], options: Dict[str, Option]) -> Iterator[str]:
-    """Yield each word of the options that are hidden as a whole: Ansible would hide it wherever it is, in a path say."""
-    for name, option in options.items():
-        if option.hidden_whole:
-            yield from _words(params.get(name))
-
-
-def _words(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _words(item)
-    else:
-        yield str(value)
 
 
 def without_contents(params: Dict[str, Any], options: Dict[str, Option]) -> Dict[str, Any]:
