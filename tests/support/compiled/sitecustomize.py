@@ -44,10 +44,10 @@ def kept(source: bytes, name: str, compiled: Callable[[], CodeType]) -> CodeType
 
 def keep_zipped() -> None:
     """Keep what is imported from zip files; where they lie does not count, for they lie elsewhere each time."""
-    compile_source: Callable[[str, bytes], CodeType] = zipimport._compile_source  # type: ignore[attr-defined]
+    compile_source: Callable[..., CodeType] = zipimport._compile_source  # type: ignore[attr-defined]
 
-    def compile_or_load(path: str, source: bytes) -> CodeType:
-        return kept(source, path.rpartition(".zip")[2], lambda: compile_source(path, source))
+    def compile_or_load(path: str, source: bytes, *further: str) -> CodeType:  # Python 3.15 names the module, too
+        return kept(source, path.rpartition(".zip")[2], lambda: compile_source(path, source, *further))
 
     zipimport._compile_source = compile_or_load  # type: ignore[attr-defined]
 
@@ -87,5 +87,6 @@ class Finder:
         return spec
 
 
-keep_zipped()
+if hasattr(zipimport, "_compile_source"):  # Python 3.7 has it in C
+    keep_zipped()
 sys.meta_path.insert(0, Finder)
