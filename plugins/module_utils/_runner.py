@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Collection, Dict
 
 from ._core.failure import internal_error
 from ._core.interrupt import interruptible
@@ -66,7 +66,7 @@ def call(
 
 
 def finish(
-    module: Module, result: Dict[str, Any], params: Dict[str, Any], hidden: Iterable[str], invocation: bool
+    module: Module, result: Dict[str, Any], params: Dict[str, Any], hidden: Collection[str], invocation: bool
 ) -> Dict[str, Any]:
     """Return the result as the module's process gives it: without what nothing may show.
 
@@ -76,7 +76,7 @@ def finish(
         result.pop("warnings", None)
     if invocation:
         result["invocation"] = {"module_args": module.shown(params)}
-    return dict(mask(result, list(hidden)))
+    return dict(mask(result, list(hidden))) if hidden else result
 
 
 def expand(params: Dict[str, Any], options: Dict[str, Option]) -> Dict[str, Any]:
