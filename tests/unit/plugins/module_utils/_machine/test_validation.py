@@ -55,7 +55,7 @@ def test_a_host_makes_the_same_of_what_was_made_ready(name: str, entry: dict[str
 
 def test_options_within_what_is_not_a_dictionary() -> None:
     wrong = {"blockdevs": [{"node_name": "n", "filename": "/x", "cache": True}]}
-    with pytest.raises(Refusal, match="n: argument 'cache' is of type bool and we were unable to convert to dict"):
+    with pytest.raises(Refusal, match=r"n: argument 'cache' is of type .*bool.* and we were unable to convert to dict"):
         validated(prepared(wrong))
 
 
