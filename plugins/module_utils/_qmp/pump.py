@@ -17,7 +17,6 @@ import errno
 import os
 import select
 import socket
-from _thread import allocate_lock
 from binascii import b2a_base64
 from collections import deque
 
@@ -25,6 +24,7 @@ from . import errors
 from .call import DROPPED, EVENT, QUEUE, REPLY, WRITE, Call
 from .deadline import HEARS_WITHIN
 from .events import Event, EventLog, make_event
+from .lock import SignalLock
 from .wire import CHUNK, Reader, Transport
 
 TYPE_CHECKING = False
@@ -52,7 +52,7 @@ class Pump:
     def _fresh(self) -> None:
         """State that belongs to one process; a forked one starts anew, and does not share ids with its parent."""
         self.pid = os.getpid()
-        self.lock = allocate_lock()
+        self.lock = SignalLock()
         self._number = int.from_bytes(os.urandom(3), "big")
         self._echoed = False
         self._calls: dict[Call, None] = {}
