@@ -14,6 +14,7 @@ import pytest
 
 from support.lifecycle import names
 from support.modules import ModuleFailed, run_module
+from support.timing import until
 from support.vm import VM
 
 
@@ -171,6 +172,8 @@ def test_a_stream_of_another_client_that_ends_while_a_task_waits(vm: VM) -> None
 
     def meanwhile() -> None:
         begun = vm.observer.wait_event("JOB_STATUS_CHANGE", status="running")["data"]["id"]
+        # a stream that ends between the task's look at jobs and its look at nodes is the end of QEMU: by then it only waits
+        until(lambda: vm.observer.look("query-jobs")[0]["current-progress"] >= 3 * 65536)
         file = {"driver": "file", "filename": path}
         vm.observer.send("blockdev-add", {"node-name": "over", "driver": "qcow2", "file": file})
         vm.observer.execute("block-stream", device="over", job_id="st", auto_dismiss=False)
