@@ -623,3 +623,20 @@ def test_a_disk_with_a_threshold_is_given_back_with_it(disk: Lifecycle, form: st
     for ident in ("d0", "cd"):
         disk.step(id=ident, state="absent")
     assert vm.observer.nodes() == set()
+
+
+def test_a_drive_that_gives_way_to_another_device(start_vm: Any) -> None:
+    """Its medium is not exchanged for the new device's image: with the device it goes."""
+    vm = start_vm(scsi=True, args=["-device", "qemu-xhci,id=usb0"])
+    stick, clean = Lifecycle(vm, "qemu_disk"), vm.fingerprint()
+    one, two = vm.image("one.raw", "1M"), vm.image("two.raw", "2M")
+    stick.step(id="k0", driver="usb-storage", bus="usb0.0", filename=one, options={"removable": True})
+    assert drive(vm, "k0")["removable"]
+    wanted: dict[str, Any] = {"id": "k0", "driver": "scsi-hd", "bus": "scsi0.0", "filename": two}
+    stick.refused("recreate", **wanted)
+    done = stick.step(**wanted, recreate=True)
+    assert not [name for name in names(done) if "tray" in name or "medium" in name]
+    found = drive(vm, "k0")
+    assert found["inserted"]["file"] == two and not found["removable"]
+    stick.step(id="k0", state="absent")
+    assert vm.fingerprint() == clean

@@ -107,9 +107,11 @@ class DiskNode(Blockdev):
         return live if have["node_name"] in blockdev_graph.chain(vm, device)[1:] else live | set(have)
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
-        """Return steps for the node as it is open where they do, and for another medium else."""
+        """Return steps for the node as it is open where they do, else for another medium, unless the drive goes too."""
         live = super().changeable(vm, have) | {"write_threshold"}
         if any(change.key not in live for change in changes) and is_removable(vm, want["device"]):
+            if ("device", want["device"]) in draft.removing:
+                return [*self.remove(vm, want, draft), *self.create(vm, self.complete(vm, want, have), draft)]
             from . import disk_medium
 
             return disk_medium.replaced(self, vm, want, have, draft)
