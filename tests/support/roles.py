@@ -16,9 +16,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from support import own_process
 from support.collection import collection_root
 from support.modules import run_module
 from support.observer import Observer
@@ -77,16 +79,24 @@ class Roles:
 
     def by_module(self, options: dict[str, Any], check: bool = False, diff: bool = False) -> PlayRun:
         """The role's module alone, in a process of its own."""
-        done = subprocess.run(
-            [*self.prefix, sys.executable, "-c", self.before + CALL],
-            check=False,
-            input=json.dumps({"options": options, "check": check, "diff": diff}),
-            env={**os.environ, "PYTHONPATH": str(collection_root()), **self.environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300.0,
-        )
+        code, call = self.before + CALL, json.dumps({"options": options, "check": check, "diff": diff})
+        if self.prefix:
+            environment = {**os.environ, "PYTHONPATH": str(collection_root()), **self.environment}
+            command = [*self.prefix, sys.executable, "-c", code]
+            done = subprocess.run(
+                command,
+                check=False,
+                input=call,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=300.0,
+            )
+        else:
+            for name in (ACTION, MODULE):  # so that the process that is to come has them
+                import_module(name)
+            done = own_process.run(code, call, self.environment)
         result = json.loads(done.stdout.splitlines()[-1]) if done.returncode in (0, 2) else {}
         task = TaskResult("qemu_vm", "localhost", "failed" if done.returncode else "ok", result)
         return PlayRun(done.returncode, done.stdout, [task])
@@ -149,11 +159,13 @@ class Machines(Roles):
         return run
 
 
-CALL = """
+ACTION = "ansible_collections.vmm.qemu.plugins.action.qemu_info"
+MODULE = "ansible_collections.vmm.qemu.plugins.modules.qemu_vm"
+CALL = f"""
 import json, sys
-from ansible_collections.vmm.qemu.plugins.action.qemu_info import validate
+from {ACTION} import validate
 from ansible_collections.vmm.qemu.plugins.module_utils._core.interrupt import interruptible
-from ansible_collections.vmm.qemu.plugins.modules.qemu_vm import MODULE
+from {MODULE} import MODULE
 call = json.load(sys.stdin)
 params, error, hidden = validate(MODULE, "qemu_vm", call["options"])
 with interruptible():
