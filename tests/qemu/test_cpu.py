@@ -124,7 +124,7 @@ def test_a_guest_that_is_not_ready_keeps_its_cpu(cold: Lifecycle) -> None:
     vm = cold.vm
     cold.step(vcpus=2)
     with pytest.raises(ModuleFailed) as failed:
-        run_module(vm, "qemu_cpu_hotplug", vcpus=1)
+        run_module(vm, "qemu_cpu_hotplug", vcpus=1, timeout=10)
     if is_since(vm.version, "11.1"):  # it takes the command, and the guest may still give its CPU back
         assert failed.value.result["pending"]
     else:
