@@ -133,6 +133,8 @@ class Lab:
             checked.validated_parameters, check_mode=check, diff_mode=True, open_session=opened
         )
         if result.get("failed"):
+            if not self.vm.alive:  # that may be QEMU's own fault
+                print(f"QEMU {self.version} is gone (exit {self.vm.exit_code}): {self.vm.stderr}")
             raise ModuleFailed(result)
         return result
 
