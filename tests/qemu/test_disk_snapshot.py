@@ -11,7 +11,6 @@ import pwd
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,8 +22,8 @@ import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply
 from ansible_collections.vmm.qemu.plugins.module_utils._operations.snapshot import job_id
-from support.collection import REPO, collection_root
 from support.fake_agent import FakeAgent
+from support.killed import killed_before
 from support.lifecycle import Lifecycle
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
@@ -210,36 +209,16 @@ def test_the_second_disk_fails(life: Lifecycle, meddle: Meddle) -> None:
     life.step(name="s1")
 
 
-KILLED = """
-import os, sys
-from ansible_collections.vmm.qemu.plugins.module_utils._engine import apply, operation
-from support.modules import run_module
-count, sent = int(sys.argv[2]), apply._send
-def send(step, vm, deadline):
-    global count
-    if count == 0:
-        os.kill(os.getpid(), 9)
-    count -= 1
-    sent(step, vm, deadline)
-apply._send = send
-run_module(sys.argv[1], "qemu_disk_snapshot", name="s1", **eval(sys.argv[3]))
-"""
-
-
-def killed_before(vm: VM, step: int, **options: Any) -> bool:
-    """Run a task that is killed before its step of that number; False where it had fewer, and came to its end."""
-    command = [sys.executable, "-c", KILLED, vm.qmp, str(step), repr(options)]
-    path = os.pathsep.join([str(collection_root()), str(REPO / "tests")])
-    done = subprocess.run(command, cwd=REPO, check=False, env={**os.environ, "PYTHONPATH": path})
-    assert done.returncode in (0, -signal.SIGKILL)
-    return done.returncode != 0
+def snapshot_killed_before(vm: VM, step: int, **options: Any) -> bool:
+    """Take s1 by a task that is killed before its step of that number; False where it had fewer, and came to its end."""
+    return killed_before(step, lambda: run_module(vm, "qemu_disk_snapshot", name="s1", **options))
 
 
 def test_killed_at_any_step(life: Lifecycle, tmp_path: Path) -> None:
     vm, step = life.vm, 0
     with FakeAgent(tmp_path / "qga") as agent:
         quiesce = {"agent": agent.path}
-        while killed_before(vm, step, quiesce=quiesce):
+        while snapshot_killed_before(vm, step, quiesce=quiesce):
             done = life.step(name="s1", quiesce=quiesce)
             assert not agent.frozen
             assert chain(vm, "a") == ["a@s1.qcow2", "a.img"] and chain(vm, "b") == ["b@s1.qcow2", "b.img"]
@@ -437,7 +416,7 @@ def test_absent_killed_at_any_step(life: Lifecycle) -> None:
         life.step(name="s1")
         for disk in ("a", "b"):
             write(vm, disk, 3)
-        going = killed_before(vm, step, state="absent")
+        going = snapshot_killed_before(vm, step, state="absent")
         left = run_module(vm, "qemu_disk_snapshot", name="s1", state="absent")
         assert left["changed"] is going, (step, left)
         life.same(name="s1", state="absent")
@@ -452,7 +431,7 @@ def test_absent_killed_at_any_step(life: Lifecycle) -> None:
 def test_what_a_killed_snapshot_has_left_is_removed(life: Lifecycle) -> None:
     vm, step, going = life.vm, 0, True
     while going:
-        going = killed_before(vm, step)
+        going = snapshot_killed_before(vm, step)
         run_module(vm, "qemu_disk_snapshot", name="s1", state="absent")
         assert files(vm) == [] and chain(vm, "a") == ["a.img"], step
         assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"a-node", "b-node"}
@@ -561,7 +540,7 @@ def test_reverted_killed_at_any_step(life: Lifecycle) -> None:
     while going:
         for disk in ("a", "b"):
             write(vm, disk, 3)
-        going = killed_before(vm, step, state="reverted")
+        going = snapshot_killed_before(vm, step, state="reverted")
         if going:
             snapshot(vm, state="reverted")
         for disk in ("a", "b"):
