@@ -56,13 +56,7 @@ def find_deaf(address: Address) -> str | None:
     if address.path is None or address.path.startswith("@") or os.path.lexists(address.path):
         return None
     try:
-        path = os.path.abspath(address.path)
-        inodes = set()
-        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
-            for line in table.readlines()[1:]:
-                fields = line.rstrip("\n").split(None, 7)
-                if len(fields) > 7 and os.path.normpath(fields[7]) == path and int(fields[3], 16) & _ACCEPTS:
-                    inodes.add(int(fields[6]))
+        inodes = _listeners(address.path)
         owner = _owner(inodes)
     except (OSError, ValueError, IndexError):
         return None
@@ -70,6 +64,28 @@ def find_deaf(address: Address) -> str | None:
         return None
     who = f"process {owner[0]} ({owner[1]})" if owner else "a process"
     return f"{address}: the socket's file was deleted, but {who} still listens by that name, and can't be reached"
+
+
+def is_heard(path: str) -> bool:
+    """Tell whether somebody listens at a UNIX socket, without a connection. Its file is there a moment earlier.
+
+    Where the system does not tell, the file alone counts.
+    """
+    try:
+        return os.path.exists(path) and bool(_listeners(path))
+    except (OSError, ValueError, IndexError):
+        return True
+
+
+def _listeners(path: str) -> set[int]:
+    """Return the inodes of the sockets that listen by this name, whether its file is there or not."""
+    path, inodes = os.path.abspath(path), set()
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table.readlines()[1:]:
+            fields = line.rstrip("\n").split(None, 7)
+            if len(fields) > 7 and os.path.normpath(fields[7]) == path and int(fields[3], 16) & _ACCEPTS:
+                inodes.add(int(fields[6]))
+    return inodes
 
 
 def _sees_our_files(pid: int) -> bool:

@@ -18,6 +18,7 @@ from .._engine.apply import execute_step
 from .._host import command_line, directory, process
 from .._migration import settings
 from .._qmp import errors
+from .._qmp.holder import is_heard
 from . import upgrade_checks, upgrade_taps
 from .process import plug
 
@@ -95,7 +96,7 @@ class Launch:
 
         # it returns when the memory has been handed over
         threading.Thread(target=launch, daemon=True).start()
-        while not os.path.exists(self.socket) and not done.wait(process.POLL):
+        while not is_heard(self.socket) and not done.wait(process.POLL):
             if deadline.expired:
                 break
         if not done.is_set():

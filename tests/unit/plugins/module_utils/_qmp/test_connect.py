@@ -10,12 +10,14 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp import errors
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.holder import is_heard
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 from support.fakeqmp import GREETING, FakeQMP, Peer, pair, polite
 from support.timing import no_hang
@@ -108,6 +110,18 @@ def test_busy(tcp: bool) -> None:
         with no_hang(0.2), pytest.raises(errors.MonitorBusy, match="another client"):
             QMPSession.connect(fake.address, timeout=0.2)
         done.set()
+
+
+def test_a_socket_is_heard_when_somebody_listens_not_when_its_file_is_there(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    assert not is_heard(path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        assert not is_heard(path)
+        server.listen()
+        assert is_heard(path)
+        os.unlink(path)
+        assert not is_heard(path)
 
 
 @pytest.mark.parametrize("tcp", [False, True])
