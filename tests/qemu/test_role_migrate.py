@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp.holder import is_heard
 from support.collection import REPO
 from support.observer import Observer
 from support.plays import PlayRun, run_playbook
@@ -188,7 +189,7 @@ def test_a_source_that_dies_when_its_guest_has_arrived_is_not_missed(both: Hosts
     pid = both.processes()["g"]
 
     def kill() -> None:
-        until((both.base / "b" / "g" / "run" / "monitor").exists)
+        until(lambda: is_heard(str(both.base / "b" / "g" / "run" / "monitor")))
         with contextlib.closing(Observer(str(both.base / "b" / "g" / "run" / "monitor"))) as observer:
             until(lambda: observer.status() == "running")
             os.kill(pid, signal.SIGKILL)
