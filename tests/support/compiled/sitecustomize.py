@@ -1,17 +1,18 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keep in .bed/compiled what Ansible compiles and throws away: the code of collections, and of modules, which come as zip files.
+"""Keep in .bed/compiled what Ansible makes and throws away: the code of collections and modules, and the zip files of these.
 
 Python imports this file by its name where its directory is in PYTHONPATH: in ansible-playbook and in the modules' processes.
 What is kept is found by a hash of the text that it was made of, as some of Python's own `.pyc` files are: another text is
-compiled anew.
+compiled anew. The zip files are found by the times of all files that could be in them.
 """
 
 from __future__ import annotations
 
 import marshal
 import os
+import shutil
 import sys
 import zipimport
 from collections.abc import Callable
@@ -21,8 +22,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-DIRECTORY = Path(__file__).resolve().parents[3] / ".bed" / "compiled"
-FINDER = "ansible.utils.collection_loader._collection_finder"
+REPO = Path(__file__).resolve().parents[3]
+DIRECTORY = REPO / ".bed" / "compiled"
 
 
 def kept(source: bytes, name: str, compiled: Callable[[], CodeType]) -> CodeType:
@@ -67,21 +68,48 @@ def keep_collections(finder: ModuleType) -> None:
     loader.get_code = compile_or_load
 
 
+def keep_payloads(module_common: ModuleType) -> None:
+    """Keep the zip files in which Ansible sends modules, for as long as no file of Ansible's or the collection's is another one."""
+    core = Path(str(module_common.__file__)).parents[1]
+    folders = [core / "modules", core / "module_utils", REPO / "plugins" / "modules", REPO / "plugins" / "module_utils"]
+    state = [core / "release.py", *(path for folder in folders for path in sorted(folder.rglob("*.py")))]
+    told = repr([(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in state]).encode()
+    of_core = f"payloads-{source_hash(os.fsencode(core)).hex()}"
+    directory = DIRECTORY / f"{of_core}-{source_hash(told).hex()}"
+    for old in DIRECTORY.glob(f"{of_core}-*"):
+        if old != directory:
+            shutil.rmtree(old, ignore_errors=True)
+
+    class Constants:
+        DEFAULT_LOCAL_TMP = str(directory)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(constants, name)
+
+    constants = module_common.C
+    if os.access(DIRECTORY, os.W_OK):
+        module_common.C = Constants()  # type: ignore[attr-defined]
+
+
+HOOKS = {
+    "ansible.utils.collection_loader._collection_finder": keep_collections,
+    "ansible.executor.module_common": keep_payloads,
+}
+
+
 class Finder:
-    """Waits until that loader is imported."""
+    """Waits until those are imported."""
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name != FINDER:
-            return None
-        sys.meta_path.remove(cls)
-        spec = find_spec(name)
-        if spec is not None and spec.loader is not None:
+        hook = HOOKS.pop(name, None)
+        spec = find_spec(name) if hook else None
+        if hook and spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_keep(module: ModuleType) -> None:
                 execute(module)
-                keep_collections(module)
+                hook(module)
 
             spec.loader.exec_module = execute_and_keep  # type: ignore[method-assign]
         return spec
