@@ -14,7 +14,7 @@ from .._core.errors import Refusal
 from .._core.option import Option, Want
 from .._core.step import Step
 from .._host.command_line import EVENTS
-from .._qmp.address import PORT_HIGHEST, is_no_port
+from .._qmp.address import PORT_HIGHEST, is_port_too_high
 from . import host_path, qemu_texts, references
 from .kind import Kind, State, flatten
 
@@ -64,7 +64,7 @@ class Chardev(Kind):
             )
         if "path" in want and ("host" in want or "port" in want):
             raise Refusal("path and host are two addresses: give one of them")
-        if is_no_port(data.get("port")):
+        if is_port_too_high(data.get("port")):
             raise Refusal(f"port: {data['port']} is not a valid port: the highest is {PORT_HIGHEST}")
         if server and "reconnect" in want:
             raise Refusal("reconnect: only a client connects again; leave it out for a server")

@@ -14,7 +14,7 @@ from .._core.errors import Refusal
 from .._core.option import Option, suggestion
 from .._core.step import Step
 from .._kinds.host_path import check_output
-from .._qmp.address import PORT_HIGHEST, UNIX_LONGEST, is_no_port
+from .._qmp.address import PORT_HIGHEST, UNIX_LONGEST, is_port_too_high
 from .._qmp.values import human_size, parse_bool
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def check_uri(uri: str) -> None:
     if protocol == "unix" and len(os.fsencode(rest)) > UNIX_LONGEST:
         raise Refusal(f"uri: {rest} is longer than the {UNIX_LONGEST} bytes that a UNIX socket's path may have")
     port = rest.partition(",")[0].rpartition(":")[2]
-    if protocol == "tcp" and is_no_port(port):
+    if protocol == "tcp" and is_port_too_high(port):
         raise Refusal(f"uri: {port} is not a valid port: the highest is {PORT_HIGHEST}")
 
 

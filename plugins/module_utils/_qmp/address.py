@@ -53,7 +53,7 @@ class Address:
             return False
 
 
-def is_no_port(port: Any) -> bool:
+def is_port_too_high(port: Any) -> bool:
     """Tell whether it is a number too high for a port. QEMU would take the port of its last 16 bits."""
     text = str(port)
     return text.isascii() and text.isdigit() and (len(text) > 9 or int(text) > PORT_HIGHEST)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from _thread import RLock
 
 
-class SignalLock(RLock):  # type: ignore[misc]  # it is no final class
+class SignalLock(RLock):  # type: ignore[misc]  # typeshed calls RLock final, and Python does not
     """For ``with``, not to be nested.
 
     Since 3.14 Python may hear a signal when ``with`` has taken the lock and does not yet watch over it. Where a function in Python

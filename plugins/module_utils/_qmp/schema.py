@@ -11,7 +11,7 @@ are not asked: distributions backport. Type names in the schema change with each
 from __future__ import annotations
 
 from . import errors
-from .address import PORT_HIGHEST, is_no_port
+from .address import PORT_HIGHEST, is_port_too_high
 from .values import human_size, parse_bool, parse_int
 
 TYPE_CHECKING = False
@@ -205,7 +205,7 @@ class _Coercion:
         for name, member in known.items():
             if name not in value and "default" not in member:
                 self._problem("", f"'{dot}{name}' is missing; {of} needs it")
-        if {"host", "port"} <= known.keys() and is_no_port(done.get("port")):
+        if {"host", "port"} <= known.keys() and is_port_too_high(done.get("port")):
             self._problem(f"{dot}port", f"is {done['port']!r}; the highest port is {PORT_HIGHEST}")
         return done
 
