@@ -640,3 +640,17 @@ def test_a_drive_that_gives_way_to_another_device(start_vm: Any) -> None:
     assert found["inserted"]["file"] == two and not found["removable"]
     stick.step(id="k0", state="absent")
     assert vm.fingerprint() == clean
+
+
+def test_a_drive_with_a_strangers_medium_gives_way_to_another_device(start_vm: Any) -> None:
+    """QEMU has named the node of that medium, and deletes it with the drive: the new device's has the usual name."""
+    vm = start_vm(scsi=True, args=["-device", "qemu-xhci,id=usb0"])
+    stick, clean = Lifecycle(vm, "qemu_disk"), vm.fingerprint()
+    one, two, three = (vm.image(f"{name}.raw", "1M") for name in ("one", "two", "three"))
+    stick.step(id="k0", driver="scsi-hd", bus="scsi0.0", filename=one, options={"removable": True})
+    vm.observer.send("blockdev-change-medium", {"id": "k0", "filename": three, "format": "raw"})
+    assert drive(vm, "k0")["inserted"]["node-name"].startswith("#block")
+    stick.step(id="k0", driver="usb-storage", bus="usb0.0", filename=two, recreate=True)
+    assert {node["file"] for node in vm.observer.execute("query-named-block-nodes")} == {two}
+    stick.step(id="k0", state="absent")
+    assert vm.fingerprint() == clean
