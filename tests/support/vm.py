@@ -33,7 +33,7 @@ VERSIONS = ("7.2", "10.0", "11.1")
 OLDEST = "5.2"
 PCIE = ("q35", "virt")  # the machines that have it
 ROOT_PORTS = tuple(f"rp{number}" for number in range(8))
-CMDLINE = "console=ttyS0 quiet loglevel=3 panic=-1 tsc=reliable no_timer_check"
+CMDLINE = architecture("7.2").cmdline
 
 
 class BedError(Exception):
@@ -114,7 +114,7 @@ class VM:
             self.command += ["-device", "virtio-scsi,id=scsi0" + (",bus=bed-scsi-port" if own_port else "")]
         if guest:
             files = BED / processor.guest
-            self.command += ["-kernel", f"{files}/vmlinuz", "-initrd", f"{files}/initrd.gz"]
+            self.command += ["-kernel", f"{files}/vmlinux", "-initrd", f"{files}/initrd.gz"]
             self.command += ["-append", f"{processor.cmdline} {append}".strip()]
         else:
             self.command += ["-S"]
