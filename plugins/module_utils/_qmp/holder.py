@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,12 +70,14 @@ def find_deaf(address: Address) -> str | None:
 def is_heard(path: str) -> bool:
     """Tell whether somebody listens at a UNIX socket, without a connection. Its file is there a moment earlier.
 
-    Where the system does not tell, the file alone counts.
+    Another network namespace has a table of its own, and some systems have none: there a file counts that is a second old.
     """
     try:
-        return os.path.exists(path) and bool(_listeners(path))
+        if time.time() - os.stat(path).st_mtime > 1.0:
+            return True
+        return bool(_listeners(path))
     except (OSError, ValueError, IndexError):
-        return True
+        return False
 
 
 def _listeners(path: str) -> set[int]:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,20 @@ def test_a_socket_is_heard_when_somebody_listens_not_when_its_file_is_there(tmp_
     assert not is_heard(path)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
+        os.utime(path, (time.time() + 60,) * 2)  # however long this takes, it is new
         assert not is_heard(path)
         server.listen()
         assert is_heard(path)
         os.unlink(path)
         assert not is_heard(path)
+
+
+def test_a_socket_of_another_network_namespace_is_heard_when_its_file_is_old(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)  # the table of this one does not say that it listens
+        os.utime(path, (time.time() - 2,) * 2)
+        assert is_heard(path)
 
 
 @pytest.mark.parametrize("tcp", [False, True])
