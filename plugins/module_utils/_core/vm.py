@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .account import Account
 
 PERIPHERAL = "/machine/peripheral"
+EVENTS = "vmm-events"
+"""The monitor for whoever only watches, and its character device."""
 NO_MACHINE = "none"
 """The run state where there is no machine that could run."""
 _MACHINELESS = {"query-status": {"status": NO_MACHINE, "running": False}, "human-monitor-command": ""}

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Tuple
 
 from .._core.errors import Refusal
 from .._core.step import REDACTED
+from .._core.vm import EVENTS
 
 if TYPE_CHECKING:
     from .._qmp.address import Address
 
 CHARDEV = "vmm-qmp"
-EVENTS = "vmm-events"
-"""The monitor for whoever only watches."""
 PEOPLE = "monitor"
 """The one for people, of a VM that is made as a whole."""
 # What this module makes out of options of its own.

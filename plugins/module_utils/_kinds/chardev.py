@@ -13,7 +13,7 @@ from .._core import coercion
 from .._core.errors import Refusal
 from .._core.option import Option, Want
 from .._core.step import Step
-from .._host.command_line import EVENTS
+from .._core.vm import EVENTS
 from .._qmp.address import PORT_HIGHEST, is_port_too_high
 from . import host_path, qemu_texts, references
 from .kind import Kind, State, flatten

@@ -20,6 +20,7 @@ from .._core.option import Option
 from .._core.plan import Plan
 from .._core.process import Process
 from .._core.step import Step
+from .._core.vm import EVENTS
 from .._engine.apply import apply, execute_step
 from .._host import command_line, process
 from .._host.shutdown import NOT_BEGUN, Ended, stop_steps
@@ -113,7 +114,7 @@ class Instance:
             check_written("arguments: logfile", os.path.join("/", path))
         own = [*command_line.monitor(self.address), "-pidfile", self.pidfile]
         if self.events is not None:
-            own += command_line.monitor(self.events, command_line.EVENTS)
+            own += command_line.monitor(self.events, EVENTS)
         if params.get("user"):
             check_user(params["user"])
             own += self._user_option(binary, params["user"])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, List, Sequence, Tuple
 from .._core.errors import OperationFailed
 from .._core.plan import Draft
 from .._core.step import Descriptor, Step, pass_descriptors
-from .._host.command_line import EVENTS
+from .._core.vm import EVENTS
 from .._host.process import is_free
 from .._kinds import host_path
 from .._kinds.chardev import CHARDEV, chardevs
