@@ -154,8 +154,8 @@ def test_paused_and_running_again(vm: VM) -> None:
     step(vm, "job-resume", state="running")
     assert jobs(vm)["j0"]["status"] == "running"
     same(vm, state="running")
-    step(vm, "block-job-set-speed", "job-pause", state="paused", speed=0)
-    step(vm, "job-resume", "job-dismiss")
+    step(vm, "block-job-set-speed", "job-pause", state="paused", speed="32k")
+    step(vm, "block-job-set-speed", "job-resume", "job-dismiss", speed=0)
     assert jobs(vm) == {} and path.read_bytes() == (vm.directory / "source.raw").read_bytes()
 
 

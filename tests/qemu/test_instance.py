@@ -30,6 +30,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._provision.instance impor
 from ansible_collections.vmm.qemu.plugins.module_utils._provision.instance import Instance as Process
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.deadline import Deadline
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
+from support.architectures import HOST
 from support.modules import ModuleFailed, run_module
 from support.observer import Observer
 from support.timing import no_hang
@@ -239,7 +240,7 @@ def test_changed_arguments_are_reported_and_not_applied(instance: Instance) -> N
 def test_another_binary_is_a_changed_argument(instance: Instance, qemu_version: str) -> None:
     instance.run()
     other = "/usr/bin/qemu-system-x86_64"
-    assert instance.run(binary=other)["restart_required"] == (qemu_version != "7.2")
+    assert instance.run(binary=other)["restart_required"] == (qemu_version != HOST)
 
 
 def test_suboptions_arrive_as_they_were_written(instance: Instance) -> None:

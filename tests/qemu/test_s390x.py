@@ -92,7 +92,8 @@ def test_a_failed_recreation_gives_the_old_disk_back(vm: VM) -> None:
 def test_cpus_come_and_stay(vm: VM) -> None:
     life = Lifecycle(vm, "qemu_cpu_hotplug")
     added = life.step(slot={"core-id": 2})
-    assert added["commands"][0]["arguments"] == {"driver": "qemu-s390x-cpu", "id": "cpu2", "core-id": 2}
+    arguments = added["commands"][0]["arguments"]  # since 8.2 with the places above the core's
+    assert {"driver": "qemu-s390x-cpu", "id": "cpu2", "core-id": 2}.items() <= arguments.items()
     assert vm.observer.look("query-cpus-fast")[1]["qom-path"] == "/machine/peripheral/cpu2"
     life.step(vcpus=4)
     taken = [slot["props"]["core-id"] for slot in vm.observer.look("query-hotpluggable-cpus") if "qom-path" in slot]

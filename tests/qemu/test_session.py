@@ -21,6 +21,7 @@ from ansible_collections.vmm.qemu.plugins.module_utils._qmp.events import EventF
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.schema import Schema
 from ansible_collections.vmm.qemu.plugins.module_utils._qmp.session import QMPSession
 from support.timing import no_hang
+from support.vm import wait_stopped
 
 
 class Machine:
@@ -116,6 +117,7 @@ def test_a_serial_port_is_not_taken_for_a_busy_monitor(machine: Machine) -> None
 
 def test_a_qemu_that_stands_still_is_not_taken_for_something_else(machine: Machine) -> None:
     os.kill(machine.process.pid, signal.SIGSTOP)
+    wait_stopped(machine.process.pid)
     with no_hang(0.3), pytest.raises(errors.MonitorBusy, match="or QEMU does not answer") as caught:
         machine.connect(timeout=0.3)
     assert "not a QMP monitor" not in str(caught.value)
@@ -160,6 +162,7 @@ def test_stopped_process_is_a_timeout(machine: Machine) -> None:
 
     with machine.connect() as session:
         machine.process.send_signal(signal.SIGSTOP)
+        wait_stopped(machine.process.pid)
         with pytest.raises(errors.CommandTimeout) as caught:
             session.execute("query-status", timeout=0.1)
         assert caught.value.phase == "reply"

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 _BED = Path(__file__).resolve().parents[2] / ".bed"
-_HOST = "10.0" if (_BED / "bin" / "qemu-10.0-s390x").exists() else "7.2"  # Debian 13's, Debian 12's
-AARCH64, PPC64, S390X = (f"{_HOST}-{name}" for name in ("aarch64", "ppc64", "s390x"))
+HOST = "10.0" if (_BED / "bin" / "qemu-10.0-s390x").exists() else "7.2"  # Debian 13's, Debian 12's
+"""The QEMU of this host."""
+AARCH64, PPC64, S390X = (f"{HOST}-{name}" for name in ("aarch64", "ppc64", "s390x"))
 OTHERS = (AARCH64, PPC64, S390X)
 """The QEMUs for other processors than x86."""
 

@@ -54,6 +54,13 @@ def qemu_binary(version: str) -> Path:
     return path
 
 
+def wait_stopped(pid: int) -> None:
+    """Wait until a SIGSTOP has reached every thread of a process."""
+    tasks = Path(f"/proc/{pid}/task")
+    while any("\nState:\tT" not in (task / "status").read_text() for task in tasks.iterdir()):
+        time.sleep(0.01)
+
+
 def expand(names: str) -> set[str]:
     """`0-1,3` -> {"0", "1", "3"}, as the kernel writes CPU lists."""
     found: set[str] = set()
@@ -158,9 +165,7 @@ class VM:
 
     def wait_stopped(self) -> None:
         """Wait until a SIGSTOP has reached every thread of QEMU."""
-        tasks = Path(f"/proc/{self.pid}/task")
-        while any("\nState:\tT" not in (task / "status").read_text() for task in tasks.iterdir()):
-            time.sleep(0.01)
+        wait_stopped(self.pid)
 
     def kill(self) -> None:
         """SIGKILL, as the power cord would; the files stay until close()."""
