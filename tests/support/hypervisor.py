@@ -102,7 +102,7 @@ class Hypervisor:
             "ControlMaster": "auto",
             "ControlPersist": 60,
             # its network has no way out: the process id of its init leads there
-            "ProxyCommand": f"nsenter -t $(cat {self.directory}/pid) -n socat - TCP:127.0.0.1:22",
+            "ProxyCommand": f"nsenter -t $(cat {self.directory}/pid) -n socat - TCP4:127.0.0.1:22",
         }
         host = {
             "ansible_user": "root",
