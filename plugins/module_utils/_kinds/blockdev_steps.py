@@ -51,7 +51,7 @@ def complete(vm: VM, want: Want, have: State) -> Want:
     try:
         was = as_it_is(vm, want["node_name"])
     except Untold as exc:
-        raise Refusal(f"{exc}: remove it (state=absent) in a task of its own, and add it in another") from exc
+        raise Refusal(f"{exc}: remove it (state=absent) in a task of its own, and add it in another") from None
     if want.get("driver", was["driver"]) != was["driver"]:
         was["options"] = {}
         if not _takes_image(vm, want["driver"]):
