@@ -187,7 +187,7 @@ class Connection(ConnectionBase):
         command = ["ssh", "-T", *options, *shlex.split(self.get_option("ssh_args")), "--", hypervisor, relay]
         ours, theirs = socket.socketpair()
         # not a pipe, which the connection that is kept for others would keep open
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the connection
         with theirs:
             end = theirs.fileno()
             self._ssh = subprocess.Popen(command, stdin=end, stdout=end, stderr=self._complaints)

@@ -92,4 +92,4 @@ if __name__ == "__main__":
             """Print an event."""
             print(event)
 
-    asyncio.run(main(Printed(), {"sockets": sys.argv[1:]} if sys.argv[1:] else {}))  # type: ignore[arg-type]
+    asyncio.run(main(Printed(), {"sockets": sys.argv[1:]} if sys.argv[1:] else {}))  # type: ignore[arg-type]  # put() is all it needs
