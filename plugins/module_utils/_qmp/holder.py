@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-"""Why a monitor does not answer, and who holds it: best effort, for an error message; silent on any failure.
+"""Who listens at a socket, why a monitor there does not answer, and who holds it: best effort, silent on any failure.
 
 Linux only. For a UNIX socket the kernel's socket diagnostics (NETLINK_SOCK_DIAG) give the peers of the sockets that
 QEMU accepted; for TCP, ``/proc/net/tcp`` has both ends if the client is on this host. ``/proc`` tells whose they are.
