@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support import playbook_server
 from support.collection import COMPILED, REPO, collection_root
 
 
@@ -127,19 +128,23 @@ def run_playbook(
         json.dumps(given),
     ]
     command += ["--check"] * check + ["--diff"] * diff + [*arguments, str(path)]
-    done = subprocess.run(
-        command,
-        check=False,
-        env={**ansible_environment(home), **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-        cwd=home,
-    )
+    whole, output = {**ansible_environment(home), **(environment or {})}, home / "output.txt"
+    if prefix:
+        with output.open("wb") as to:
+            status = subprocess.run(
+                command,
+                check=False,
+                env=whole,
+                stdin=subprocess.DEVNULL,
+                stdout=to,
+                stderr=to,
+                timeout=timeout,
+                cwd=home,
+            ).returncode
+    else:
+        status = playbook_server.run(command, whole, home, output, timeout)
     lines = results.read_text().splitlines() if results.exists() else []
-    return PlayRun(done.returncode, done.stdout, [TaskResult(**json.loads(line)) for line in lines])
+    return PlayRun(status, output.read_text(), [TaskResult(**json.loads(line)) for line in lines])
 
 
 def another_python(home: Path) -> Path:

@@ -1,7 +1,8 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keep in .bed/compiled what Ansible makes and throws away: the code of collections and modules, and the zip files of these.
+"""Keep in .bed/compiled what Ansible makes and throws away: the code of collections and modules, the zip files of these, and
+what YAML files of its own have in them.
 
 Python imports this file by its name where its directory is in PYTHONPATH: in ansible-playbook and in the modules' processes.
 What is kept is found by a hash of the text that it was made of, as some of Python's own `.pyc` files are: another text is
@@ -24,13 +25,14 @@ from typing import Any
 
 REPO = Path(__file__).resolve().parents[3]
 DIRECTORY = REPO / ".bed" / "compiled"
+LONG = 10000
 
 
-def kept(source: bytes, name: str, compiled: Callable[[], CodeType]) -> CodeType:
-    """Return what `compiled()` does, unless it is there already."""
+def kept(source: bytes, name: str, compiled: Callable[[], Any]) -> Any:
+    """Return what `compiled()` does of the source, unless it is there already: code, or what JSON has."""
     path = DIRECTORY / f"{source_hash(source).hex()}-{source_hash(name.encode()).hex()}.{sys.implementation.cache_tag}"
     try:
-        code: CodeType = marshal.loads(path.read_bytes())
+        code = marshal.loads(path.read_bytes())
     except (OSError, EOFError, ValueError, TypeError):
         code = compiled()
         part = path.with_suffix(f".{os.getpid()}")
@@ -38,7 +40,7 @@ def kept(source: bytes, name: str, compiled: Callable[[], CodeType]) -> CodeType
             DIRECTORY.mkdir(exist_ok=True)
             part.write_bytes(marshal.dumps(code))
             part.rename(path)
-        except OSError:  # this user may not write there
+        except (OSError, ValueError):  # this user may not write there, or it has a date in it
             pass
     return code
 
@@ -47,7 +49,7 @@ def keep_zipped() -> None:
     """Keep what is imported from zip files; where they lie does not count, for they lie elsewhere each time."""
     compile_source: Callable[..., CodeType] = zipimport._compile_source  # type: ignore[attr-defined]
 
-    def compile_or_load(path: str, source: bytes, *further: str) -> CodeType:  # Python 3.15 names the module, too
+    def compile_or_load(path: str, source: bytes, *further: str) -> Any:  # Python 3.15 names the module, too
         return kept(source, path.rpartition(".zip")[2], lambda: compile_source(path, source, *further))
 
     zipimport._compile_source = compile_or_load  # type: ignore[attr-defined]
@@ -91,7 +93,23 @@ def keep_payloads(module_common: ModuleType) -> None:
         module_common.C = Constants()  # type: ignore[attr-defined]
 
 
+def keep_documents(yaml: ModuleType) -> None:
+    """Keep what is in YAML files that are as long as Ansible's settings and its routing: each run reads them."""
+    load = yaml.load
+    plain = [getattr(yaml, name, None) for name in ("CBaseLoader", "CSafeLoader")]
+
+    def load_or_kept(stream: Any, Loader: type) -> Any:
+        text = stream if isinstance(stream, (str, bytes)) else stream.read()
+        if len(text) < LONG or Loader not in plain:
+            return load(text, Loader)
+        source = text if isinstance(text, bytes) else os.fsencode(text)
+        return kept(source, Loader.__name__, lambda: load(text, Loader))
+
+    yaml.load = load_or_kept  # type: ignore[attr-defined]
+
+
 HOOKS = {
+    "yaml": keep_documents,
     "ansible.utils.collection_loader._collection_finder": keep_collections,
     "ansible.executor.module_common": keep_payloads,
 }
