@@ -55,6 +55,7 @@ def play(
             "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
             "ANSIBLE_CALLBACKS_ENABLED": "bench_times",
             "BENCH_TIMES": str(times),
+            "PYTHONPATH": "",  # nothing is kept that each task of a user's would compile
             **(environment or {}),
         },
         here=here,

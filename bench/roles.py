@@ -101,5 +101,5 @@ def measure() -> Iterator[Row | Curve]:
             ],
         }
         yield from _life(home, "whole", WHOLE, "disk, seed and data disk", whole, {"here": True})
-        with Sshd() as sshd:
+        with Sshd(python_path="") as sshd:
             yield from _life(home, "far", WHOLE, "over SSH, bare", {}, {"variables": over(sshd, True)})

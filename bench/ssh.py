@@ -51,7 +51,7 @@ def _rounds(
 
 def _one_host(home: Path, vm: VM) -> Iterator[Row]:
     disk, machine = disk_task(vm), machine_task(vm)
-    with Sshd() as sshd:
+    with Sshd(python_path="") as sshd:
         for way, runner in (("by the code that the host keeps", True), ("as a module", False)):
             took = _rounds(home, [disk, machine, RAW, PYTHON], ROUNDS, variables=over(sshd, runner))
             for task in (disk, machine, *([RAW, PYTHON] if runner else [])):
@@ -65,7 +65,7 @@ def _one_host(home: Path, vm: VM) -> Iterator[Row]:
 
 def _many_hosts(home: Path, vm: VM) -> Iterator[Row]:
     disk = disk_task(vm)
-    with Sshd() as sshd:
+    with Sshd(python_path="") as sshd:
         inventory = home / "hosts.json"
         inventory.write_text(json.dumps({"fleet": {"hosts": {f"host{number}": {} for number in range(HOSTS)}}}))
         arguments = ("-i", str(inventory), "-f", "10")

@@ -30,20 +30,23 @@ PermitRootLogin prohibit-password
 MaxSessions 100
 MaxStartups 100
 # or bash would read the user's own .bashrc, whatever that does
-SetEnv SHLVL=2 PYTHONPATH={compiled}
+SetEnv SHLVL=2 PYTHONPATH={python_path}
 """
 
 
 class Sshd:
-    """Runs while it is entered. `variables` are those of its host, whose connection stays open."""
+    """Runs while it is entered. `variables` are those of its host, whose connection stays open.
 
-    def __init__(self) -> None:
+    `python_path`: the PYTHONPATH there, by which what Ansible compiles is kept.
+    """
+
+    def __init__(self, python_path: Path | str = COMPILED) -> None:
         self._here = Path(tempfile.mkdtemp(prefix="sshd-", dir="/tmp"))
         for name in ("host", "user"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._here / name)], check=True)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        (self._here / "config").write_text(CONFIG.format(here=self._here, port=self.port, compiled=COMPILED))
+        (self._here / "config").write_text(CONFIG.format(here=self._here, port=self.port, python_path=python_path))
         self.variables: dict[str, Any] = {
             "ansible_connection": "ssh",
             "ansible_host": "127.0.0.1",
