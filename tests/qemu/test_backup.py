@@ -15,7 +15,6 @@ import socket
 import struct
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from support.killed import forked, kill, killed_before
 from support.lifecycle import Lifecycle
 from support.modules import ModuleFailed, run_module
 from support.observer import ObserverError
+from support.timing import until
 from support.vm import VERSIONS, VM
 
 SIZE = 8 << 20
@@ -358,8 +358,7 @@ def test_killed_while_it_copies(vm: VM) -> None:
 
 
 def going(vm: VM) -> None:
-    while len(vm.observer.execute("query-jobs")) < 2:
-        time.sleep(0.01)
+    until(lambda: len(vm.observer.execute("query-jobs")) >= 2)
 
 
 def in_the_middle(vm: VM, do: Callable[[], None], **options: Any) -> dict[str, Any]:
@@ -468,8 +467,7 @@ def migrate_away(vm: VM) -> None:
         client = server.accept()[0]
         while client.recv(1 << 20):
             pass
-    while vm.observer.status() != "postmigrate":
-        time.sleep(0.01)
+    until(lambda: vm.observer.status() == "postmigrate")
 
 
 def lay_over(vm: VM) -> None:
@@ -504,8 +502,7 @@ def test_another_tool_before_the_copy_begins(
         target=lambda: told.append(result(vm, qemu_img=str(tool), **({"fleece": str(tmp_path)} if fleece else {})))
     )
     task.start()
-    while not (tmp_path / "in").exists():
-        time.sleep(0.01)
+    until(lambda: (tmp_path / "in").exists())
     meddle(vm)
     (tmp_path / "on").touch()
     task.join()
@@ -802,6 +799,8 @@ def test_a_guest_that_writes(guest: VM, tmp_path: Path) -> None:
         assert guest.observer.status() == "running"
     print("numbers on both disks:", pairs)
     assert all(one - other in (0, 1) for one, other in pairs) and len(set(pairs)) > 1, pairs
+    # so that the backup takes its time
+    guest.run_in_guest("for disk in sda sdb; do head -c 1048576 /dev/zero | tr '\\0' x > /dev/$disk; done; sync")
     guest.observer.execute("stop")
     truths = {disk: f"{tmp_path}/{disk}.raw" for disk in "ab"}
     done = in_the_middle_of_copying(guest, truths)["backup"]

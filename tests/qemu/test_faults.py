@@ -15,7 +15,7 @@ import pytest
 
 from support.modules import ModuleFailed, run_module
 from support.proxy import Proxy
-from support.timing import no_hang
+from support.timing import no_hang, until
 from support.vm import VM
 
 
@@ -171,12 +171,10 @@ def test_killed_in_the_middle(start_vm: Any) -> None:
 def test_killed_in_the_middle_as_ansible_sees_it(start_vm: Any, ansible_task: Any) -> None:
     vm = start_vm(guest=False)
     run_module(vm, "qemu_disk", id="d0", bus="rp0", filename=vm.image("a.img"))
-    while vm.attended():  # by what plugged the disk
-        time.sleep(0.02)
+    until(lambda: not vm.attended())  # by what plugged the disk
 
     def kill() -> None:
-        while not vm.attended():
-            time.sleep(0.05)
+        until(lambda: vm.attended())
         time.sleep(1)
         vm.kill()
 

@@ -26,6 +26,7 @@ from support.modules import run_module
 from support.observer import Observer
 from support.plays import PlayRun
 from support.roles import RUN, Machines, image, kill, nothing_is_there
+from support.timing import until
 from support.vm import BED, VERSIONS, qemu_binary
 
 MIB = 1 << 20
@@ -438,8 +439,7 @@ def test_a_guest_that_may_run_elsewhere_is_not_started_anew(vms: Machines, how: 
     if how == "has left":
         with vms.observer() as observer:
             observer.execute("migrate", uri="exec:cat >/dev/null")
-            while observer.execute("query-status")["status"] != "postmigrate":
-                time.sleep(0.02)
+            until(lambda: observer.execute("query-status")["status"] == "postmigrate")
     else:
         moving.touch()
     for check in (True, False):

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from support.modules import ModuleFailed, run_module
-from support.timing import no_hang
+from support.timing import no_hang, until
 from support.vm import VM
 
 Later = Callable[[Callable[[], Any]], None]
@@ -30,15 +30,13 @@ def later(paused_vm: VM) -> Iterator[Later]:
 
     def start(work: Callable[[], Any]) -> None:
         def wait_and_work() -> None:
-            while not paused_vm.attended():
-                time.sleep(0.02)
+            until(lambda: paused_vm.attended())
             time.sleep(0.4)
             work()
 
         for thread in threads:
             thread.join(20)
-        while paused_vm.attended():  # by the module before it, which has gone: QEMU has yet to notice
-            time.sleep(0.02)
+        until(lambda: not paused_vm.attended())  # by the module before it, which has gone: QEMU has yet to notice
         threads.append(threading.Thread(target=wait_and_work, daemon=True))
         threads[-1].start()
 
