@@ -27,6 +27,12 @@ MODULES = "ansible_collections.vmm.qemu.plugins.modules."
 SOCKET = "QEMU_QMP_SOCKET"
 
 
+def imported(module: str) -> None:
+    """Import what the tasks of a module need. Raise ImportError."""
+    if module:
+        import_module(MODULES + module)
+
+
 def prepare(task: Dict[str, Any]) -> Callable[[], Dict[str, Any]]:
     """Return the task as a function that gives its result, with all imported that it needs. Nothing is begun."""
     if "monitors" in task:

@@ -1,64 +1,46 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # BSD-2-Clause License (see LICENSES/BSD-2-Clause.txt)
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a host is sent with each task, as text on stdin: it finds the pack with the collection's code, and runs the task.
+"""What a host is sent with each task, as text on stdin: it finds the collection's code that is kept there, and runs the task.
 
-A pack is one file, which ``_runner_install.py`` makes: a marshalled dictionary ``{module: (is it a package, where its code
-begins, its length)}``, and then the code of all, marshalled, too. Of that a task reads what it imports.
-It is used only where it and its directory are this user's and nobody else has any rights there.
+After this text there come: a line ``MARK PACK IDLE MODULE LENGTH REMOTE_TMP``; the text of ``_runner_pack.py``, which has that
+``LENGTH``; the task, a line of JSON; and the bundle of which a pack is made, where the controller was told that there is none.
+
+Where a process waits that an earlier task has left, that one runs the task: see ``_runner_process.py``. Else this process does, and
+leaves one that waits ``IDLE`` seconds for further tasks, or none if that is 0.
+
+A pack is used only where it and its directory are this user's and nobody else has any rights there.
 """
 # Private to the collection: may change without notice. Python 3.6 can read it, so that an old one can say what it is.
+# Each task pays for what is imported here.
 
+import _socket
+import binascii
 import gc
-import json
-import marshal
 import os
 import stat
 import sys
-import time
-from _frozen_importlib import ModuleSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
-    from typing import Any, Callable, Dict, NoReturn, Tuple
+    from typing import Any, Callable, NoReturn
 
-_DAY = 86400
+_LOST = 137
+"""The exit status where the process that waited has gone in the middle of the task."""
+_PATIENCE = 1.0
+"""Seconds within which a process that waits has to answer."""
+_MOST = 1 << 20
+"""Bytes of a task: with more, asking costs more than it saves."""
+_INHERITED = tuple(
+    b"Umask Uid Gid Groups SigBlk SigIgn Cap NoNewPrivs Seccomp THP_enabled Cpus_allowed_list Mems_allowed_list".split()
+)
+_READ_ONCE = (b"GLIBC_", b"LANG=", b"LC_", b"LD_", b"MALLOC_", b"OPENSSL_", b"PATH=", b"SSL_", b"TZ=")
+"""Variables that a program reads when it starts, and no later."""
 _PLACE = "ansible_collections.vmm.qemu.plugins.module_utils."
 
 
 class Odd(Exception):
     """Why the task can't be run this way, though perhaps as a module. Nothing of it was begun."""
-
-
-class Pack:
-    """Imports the modules of a pack."""
-
-    def __init__(self, index: "Dict[str, Tuple[bool, int, int]]", read: "Callable[[int, int], bytes]") -> None:
-        """``index``: the file's dictionary. ``read`` gives so many bytes of what follows, from a place on."""
-        self._index = index
-        self._read = read
-
-    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
-        """Return how to import a module, or None where the pack lacks it."""
-        if name in self._index:
-            return ModuleSpec(name, self, origin=name, is_package=self._index[name][0])  # type: ignore[arg-type]
-        return None
-
-    def create_module(self, spec: "Any") -> None:
-        """Leave it to Python to make the module."""
-
-    def exec_module(self, module: "ModuleType") -> None:
-        """Run a module's code."""
-        module.__file__ = module.__name__.replace(".", "/") + ("/__init__.py" if hasattr(module, "__path__") else ".py")
-        exec(marshal.loads(self._read(*self._index[module.__name__][1:])), module.__dict__)
-
-    def sources(self) -> "Dict[str, Tuple[bool, str]]":
-        """Return what the pack was made of: {module: (is it a package, its text)}."""
-        import zlib
-
-        found = json.loads(zlib.decompress(self._read(*self._index[""][1:])).decode())  # type: Dict[str, Tuple[bool, str]]
-        return found
 
 
 def directory(remote_tmp: str) -> str:
@@ -81,84 +63,169 @@ def open_own(path: str, flags: int, is_type: "Callable[[int], bool]", dir_fd: "A
     return descriptor
 
 
-def load(name: str, folder: int) -> "Any":
-    """Return a pack, whose file stays open, or None for one that is broken. Raise Odd and OSError."""
-    descriptor = open_own(name, 0, stat.S_ISREG, folder)
-    found = os.fstat(descriptor)
-    if time.time() - found.st_mtime > _DAY:
+def context(process: int) -> bytes:
+    """Return what a process has of the one that began it, besides its environment, its directory and its open files.
+
+    Processes that have the same may do each other's work. It begins with the boot's id: other hosts may share the directory.
+    Empty where that can't be told.
+    """
+    proc = f"/proc/{process}/"
+    try:
+        told = [read("/proc/sys/kernel/random/boot_id")]
+        for name in ("limits", "cgroup", "personality", "cmdline"):
+            told.append(read(proc + name))
+        told[-1] = told[-1].split(b"\0")[0]  # by which name Python was called
+        inherited = [line for line in read(proc + "status").splitlines() if line.startswith(_INHERITED)]
+        if not inherited[0].startswith(b"Umask"):
+            return b""  # before Linux 4.7
+        told += inherited
+        told += [item for item in read(proc + "environ").split(b"\0") if item.startswith(_READ_ONCE)]
+        links = ["exe"] + ["ns/" + name for name in sorted(os.listdir(proc + "ns"))]
+        told += [os.fsencode(os.readlink(proc + name)) for name in links]
+        root, priority = os.stat(proc + "root"), os.sched_getparam(process).sched_priority
+        others = (root.st_dev, root.st_ino, os.getpriority(0, process), os.sched_getscheduler(process), priority)
+        told.append(repr(others).encode())
+    except (OSError, AttributeError):
+        return b""
+    for name in ("loginuid", "sessionid", "oom_score_adj", "coredump_filter", "attr/current"):
         try:
-            os.utime(descriptor)  # it is in use: see sweep()
+            told.append(read(proc + name))
         except OSError:
-            pass
-    with open(descriptor, "rb", closefd=False) as file:
+            told.append(b"")  # this kernel has none
+    return b"\0".join(told)
+
+
+def read(path: str) -> bytes:
+    """Return what is in a file. Raise OSError."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def ask_waiting(name: str, module: str, mark: str, task: bytes) -> None:
+    """Let a process that waits run the task, and end as it does. Return where none does: nothing of the task is begun then.
+
+    ``name``: that of its socket.
+    """
+    environment = b"\0".join(key + b"=" + value for key, value in os.environb.items() if key)
+    request = b"\n".join([mark.encode(), task.rstrip(b"\n"), environment])
+    client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    client.settimeout(_PATIENCE)
+    try:
+        client.connect(name)
+        client.sendall(len(module).to_bytes(8, "big") + module.encode())
+        number = client.recv(8)  # of the process that has come into being for this task
+        if len(number) != 8:
+            raise OSError("it has ended, or is not for processes like this one")
+        rights = b"".join(descriptor.to_bytes(4, sys.byteorder) for descriptor in (1, 2, open_here()))
+        # it begins when it has all of it
+        client.sendmsg([len(request).to_bytes(8, "big")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+        client.sendall(request)
+        client.settimeout(None)
+        begins = client.recv(1)
+    except OSError:
+        begins = b""
+    if begins:
+        end_with(client, int.from_bytes(number, "big"))
+    client.close()
+
+
+def open_here() -> int:
+    """Return a descriptor of the working directory, or of where a task goes that can't be there."""
+    for place in (".", os.path.expanduser("~")):
         try:
-            index = marshal.load(file)
-            begin = file.tell()
-            whole = found.st_size - begin == max(place + length for _package, place, length in index.values())
-        except (EOFError, ValueError, TypeError, AttributeError):
-            whole = False
-    return Pack(index, lambda place, length: os.pread(descriptor, length, begin + place)) if whole else None
+            return os.open(place, os.O_PATH)
+        except OSError:
+            pass  # somebody else's home, of whom this user has become another
+    return os.open("/", os.O_PATH)
 
 
-def find(path: str, pack: str, bundle: bytes) -> "Any":
-    """Return a pack, made of the bundle if there is one, else None where it is not there."""
-    name = f"{pack}.{sys.implementation.cache_tag}-{sys.hexversion:x}"
-    sources = {}  # type: Dict[str, Any]
+def end_with(client: "_socket.socket", process: int) -> "NoReturn":
+    """Wait for a process that runs the task, and end as it does. It gets the signals that this one gets."""
+    import _signal  # type: ignore[import-not-found]  # of signal, what needs no enumerations
+
+    def pass_on(signal: int, _frame: "Any") -> None:
+        try:
+            os.kill(process, signal)
+        except OSError:
+            pass  # it has ended
+
+    for signal in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM):
+        if _signal.getsignal(signal) != _signal.SIG_IGN:
+            _signal.signal(signal, pass_on)
+    try:
+        status = client.recv(1)
+    except OSError:
+        status = b""
+    os._exit(status[0] if status else _LOST)
+
+
+def find(path: str, name: str, code: bytes, bundle: bytes, ask: "Callable[[int], None]") -> "Any":
+    """Return the pack of that name, made of the bundle if there is one, or None where there is none.
+
+    Where there is a directory, a process that waits is asked first, at the socket that is in there. Raise Odd and OSError.
+    """
+    packs = {}  # type: Any
     if bundle:
-        import zlib
-
-        sources = json.loads(zlib.decompress(bundle).decode())
-        umask = os.umask(0o077)  # the directories above it, too, are nobody else's to change
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        os.umask(umask)
-        try:
-            os.mkdir(path, 0o700)
-        except FileExistsError:
-            pass  # open_own() looks at what it is
+        exec(code, packs)
+        packs["make"](path, name, bundle, lambda: open_own(path, os.O_DIRECTORY, stat.S_ISDIR))
     try:
         folder = open_own(path, os.O_DIRECTORY, stat.S_ISDIR)
-        if bundle:
-            namespace = {}  # type: Dict[str, Any]
-            exec(sources[_PLACE + "_runner_install"][1], namespace)
-            namespace["install"](folder, name, sources, bundle, Pack)
-        return load(name, folder)
+        descriptor = open_own(name, 0, stat.S_ISREG, folder)
+        ask(folder)
+        exec(code, packs)
+        return packs["load"](descriptor)
     except FileNotFoundError:
         return None
 
 
+def say(mark: str, word: str, value: "Any" = None) -> "NoReturn":
+    """Say why nothing is begun, and end."""
+    import json
+
+    sys.stdout.write(f"\n{mark} {word} {json.dumps(value)}\n")
+    sys.stdout.flush()
+    os._exit(0)
+
+
 def main() -> "NoReturn":
     """Say one of: absent, old or odd (and why), begun and then the result. The controller knows them by the mark."""
-    request = json.loads(sys.stdin.buffer.readline().decode())
-
-    def say(word: str, value: "Any" = None) -> None:
-        sys.stdout.write(f"\n{request['mark']} {word} {json.dumps(value)}\n")
-        sys.stdout.flush()
+    stdin = sys.stdin.buffer
+    mark, pack_name, idle, module, length, remote_tmp = stdin.readline().decode()[:-1].split(" ", 5)
+    code, task, bundle = stdin.read(int(length)), stdin.readline(), stdin.read()
+    if not task.endswith(b"\n"):
+        raise EOFError("the request was cut off")
 
     if sys.hexversion < 0x3080000:
         version = sys.version.split()[0]
-        say("old", f"vmm.qemu needs Python 3.8 or later on the managed host, and {sys.executable} there is {version}")
-        os._exit(0)
+        say(
+            mark,
+            "old",
+            f"vmm.qemu needs Python 3.8 or later on the managed host, and {sys.executable} there is {version}",
+        )
     gc.disable()  # nothing that is imported is garbage
+    name = f"{pack_name}.{sys.implementation.cache_tag}-{sys.hexversion:x}"
+    told = context(os.getpid()) if idle != "0" and len(task) < _MOST else b""
+    waiting = ""
+
+    def ask(folder: int) -> None:
+        nonlocal waiting
+        waiting = f"/proc/self/fd/{folder}/.{binascii.crc32(told[:36]):x}-{binascii.crc32(told):x}-{name}"
+        if told and not bundle:
+            ask_waiting(waiting, module, mark, task)
+
     try:
-        pack = find(directory(request["remote_tmp"]), request["pack"], sys.stdin.buffer.read())
-        task = None
+        pack = find(directory(remote_tmp), name, code, bundle, ask)
         if pack is not None:
             sys.meta_path.insert(0, pack)
-            task = __import__(_PLACE + "_runner", fromlist=["prepare"]).prepare(request["task"])
+            process = __import__(_PLACE + "_runner_process", fromlist=["run"])
+            process.imported(module)
     except Exception as exc:
-        say("odd", f"{type(exc).__name__}: {exc}")
-        os._exit(0)
-    if task is None:
-        say("absent")
-        os._exit(0)
-    gc.enable()
-    say("begun")
-    try:
-        say("result", task())
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        os._exit(130)  # above 127, as a signal would: never what a shell or sudo ends with that did not begin it
-    os._exit(0)
+        say(mark, "odd", f"{type(exc).__name__}: {exc}")
+    if pack is None:
+        say(mark, "absent")
+    if told:
+        process.wait(waiting, context, int(idle), pack.descriptor)
+    os._exit(process.run(mark, task))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@
 # Private to the collection: may change without notice.
 """A task on another host by the code that is kept there: one command, with JSON on its stdin.
 
-The first task of a host puts the code there, byte-compiled: see ``module_utils/_runner_stub.py``. A task that was begun, or
-may have been, is not run again by this. What the connection itself does again, as ssh does with ``ansible_ssh_retries``, is
-run again here as with every module.
+The first task of a host puts the code there, byte-compiled: see ``module_utils/_runner_stub.py``. It leaves a process there for
+a minute, which runs further tasks without importing anything again: see ``module_utils/_runner_process.py``.
+
+A task that was begun, or may have been, is not run again by this. What the connection itself does again, as ssh does with
+``ansible_ssh_retries``, is run again here as with every module.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ansible import constants
+from ansible.errors import AnsibleActionFail
 from ansible.executor.interpreter_discovery import discover_interpreter
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.utils.display import Display
@@ -28,6 +31,8 @@ from ansible_collections.vmm.qemu.plugins.plugin_utils import _runner_bundle
 if TYPE_CHECKING:
     from ansible.plugins.action import ActionBase
 
+_IDLE = 60
+_DAY = 86400
 _DISCOVERED = "discovered_interpreter_python"
 _NEVER_BEGUN = range(1, 128)
 """Exit statuses of a shell, of sudo, or of a Python that can't start: not the runner's, which ends with 0 or above."""
@@ -51,29 +56,34 @@ def ask(
     remote_tmp: str,
     task: dict[str, Any],
     bundle: Callable[[], bytes] = _runner_bundle.bundle,
+    idle: int = 0,
 ) -> Answer:
     """Return what a host says to a task. Where it lacks the code, it is asked again with that.
 
-    ``execute(command, stdin)`` runs a command there, and returns its ``rc``, ``stdout`` and ``stderr``.
+    ``execute(command, stdin)`` runs a command there, and returns its ``rc``, ``stdout`` and ``stderr``. ``idle``: the seconds for
+    which a process waits there for further tasks.
     """
-    answer = _ask_once(execute, python, remote_tmp, task, b"")
-    return _ask_once(execute, python, remote_tmp, task, bundle()) if answer.word == "absent" else answer
+    answer = _ask_once(execute, python, remote_tmp, task, b"", idle)
+    return _ask_once(execute, python, remote_tmp, task, bundle(), idle) if answer.word == "absent" else answer
 
 
 def _ask_once(
-    execute: Callable[[str, bytes], dict[str, Any]], python: str, remote_tmp: str, task: dict[str, Any], bundle: bytes
+    execute: Callable[[str, bytes], dict[str, Any]],
+    python: str,
+    remote_tmp: str,
+    task: dict[str, Any],
+    bundle: bytes,
+    idle: int,
 ) -> Answer:
     mark = f"vmm.qemu-{secrets.token_hex(8)}"
-    request = {
-        "mark": mark,
-        # a bundle never gets the name of an older one, be it that this run has updated the collection
-        "pack": _runner_bundle.name(anew=bool(bundle)),
-        "remote_tmp": remote_tmp,
-        "task": task,
-    }
-    stub = _runner_bundle.STUB
-    code = f"import sys;exec(sys.stdin.buffer.read({len(stub)}))"
-    done = execute(f"{python} -I -S -c {shlex.quote(code)}", stub + json.dumps(request).encode() + b"\n" + bundle)
+    # a bundle never gets the name of an older one, be it that this run has updated the collection
+    pack = _runner_bundle.name(anew=bool(bundle))
+    module = task.get("module", "").rpartition(".")[2]
+    stub, code = _runner_bundle.STUB, _runner_bundle.PACK
+    head = f"{mark} {pack} {idle} {module} {len(code)} {remote_tmp}\n".encode()
+    command = f"import sys;exec(sys.stdin.buffer.read({len(stub)}))"
+    sent = stub + head + code + json.dumps(task).encode() + b"\n" + bundle
+    done = execute(f"{python} -I -S -c {shlex.quote(command)}", sent)
     word, value = "", None
     for line in done["stdout"].splitlines():
         if line.startswith(f"{mark} "):
@@ -128,7 +138,7 @@ class Runner:
         def execute(command: str, data: bytes) -> dict[str, Any]:
             return dict(action._low_level_execute_command(command, in_data=data))
 
-        answer = ask(execute, python, remote_tmp, task)
+        answer = ask(execute, python, remote_tmp, task, idle=self._idle())
         if answer.word == "result" and isinstance(answer.value, dict):
             return self._result(answer.value)
         if answer.word == "old":
@@ -147,6 +157,16 @@ class Runner:
                 "module_stderr": answer.said,
             }
         )
+
+    def _idle(self) -> int:
+        value = self._action._templar.template(self._host_vars.get("vmm_qemu_runner_idle", _IDLE))
+        try:
+            seconds = int(value)
+        except (TypeError, ValueError):
+            seconds = -1
+        if not 0 <= seconds <= _DAY:
+            raise AnsibleActionFail(f"vmm_qemu_runner_idle: {value!r} is not a number of seconds between 0 and {_DAY}")
+        return seconds
 
     def _python(self) -> str:
         """Return the host's interpreter by Ansible's rules, which it looks for at most once."""

@@ -26,6 +26,7 @@ _VALIDATION = f"{_ANSIBLE}.common.arg_spec"
 _DOCUMENTATION = re.compile(r'^(DOCUMENTATION|EXAMPLES|RETURN) = r?""".*?"""', re.MULTILINE | re.DOTALL)
 
 STUB = (_PLUGINS / "module_utils" / "_runner_stub.py").read_bytes()
+PACK = (_PLUGINS / "module_utils" / "_runner_pack.py").read_bytes()
 
 
 def _own() -> Iterator[Path]:

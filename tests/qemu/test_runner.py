@@ -53,8 +53,8 @@ def play(*tasks: dict[str, Any], **keywords: Any) -> list[dict[str, Any]]:
 
 
 def kept(home: Path, user: int | None = None) -> list[Path]:
-    """What the host keeps for a user."""
-    return list(home.glob(f"remote/vmm.qemu-{os.geteuid() if user is None else user}/*"))
+    """What the host keeps for a user, besides the sockets of those that wait."""
+    return list(home.glob(f"remote/vmm.qemu-{os.geteuid() if user is None else user}/[!.]*"))
 
 
 def test_the_same_result_three_ways(vm: VM, playbook: Playbook, sshd: Sshd, tmp_path: Path) -> None:
@@ -94,6 +94,19 @@ def test_the_same_result_three_ways(vm: VM, playbook: Playbook, sshd: Sshd, tmp_
     assert "hunter22" not in runs["runner"].output
     (pack,) = kept(tmp_path)
     assert b"hunter22" not in pack.read_bytes()
+    assert [path.is_socket() for path in pack.parent.glob(".*")] == [
+        True
+    ]  # of the process that ran all tasks but the first
+
+
+def test_no_process_stays_where_none_shall(vm: VM, playbook: Playbook, sshd: Sshd, tmp_path: Path) -> None:
+    tasks = [{"vmm.qemu.qemu_qom": {"socket": vm.qmp, "path": "/machine", "property": "type"}}] * 2
+    run = playbook(play(*tasks), variables={**sshd.variables, "vmm_qemu_runner": True, "vmm_qemu_runner_idle": 0})
+    assert [task.status for task in run.tasks] == ["ok"] * 2
+    (pack,) = kept(tmp_path)
+    assert list(pack.parent.iterdir()) == [pack]
+    run = playbook(play(*tasks), variables={**sshd.variables, "vmm_qemu_runner": True, "vmm_qemu_runner_idle": "soon"})
+    assert run["task 0"].failed and "vmm_qemu_runner_idle: 'soon'" in run["task 0"].result["msg"]
 
 
 def test_the_interpreter_is_looked_for_once(vm: VM, playbook: Playbook, sshd: Sshd) -> None:

@@ -5,25 +5,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
+import resource
+import select
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.plugin_utils._runner_bundle import STUB
+from ansible_collections.vmm.qemu.plugins.plugin_utils._runner_bundle import PACK, STUB
+from support.timing import until
 
 PLUGINS = Path(__file__).resolve().parents[4] / "plugins"
 OURS = "ansible_collections.vmm.qemu.plugins.module_utils."
 # A task that says what it was given, or leaves that as a file, or ends in its middle.
 RUNNER = """
 import os
+begun = []
+def imported(module):
+    pass
 def prepare(task):
     if task == "unprepared":
         raise ImportError("no such module")
@@ -32,6 +42,19 @@ def prepare(task):
             os.kill(os.getpid(), 9)
         if task == "broken":
             raise RuntimeError("a bug")
+        begun.append(task)
+        if task == "process":
+            umask = os.umask(0)
+            return {"parent": os.getppid(), "begun": len(begun), "umask": umask, "directory": os.getcwd(), "X": os.environ.get("X")}
+        if isinstance(task, list) and task[0] == "file":
+            with open(task[1], "a") as file:
+                print("once", file=file)
+        if isinstance(task, list) and task[0] == "until":
+            import signal, time
+            signal.signal(signal.SIGTERM, lambda number, frame: os._exit(143))
+            with open(task[1], "w") as file:
+                file.write(str(os.getpid()))
+            time.sleep(60)
         if task == "sources":
             return {name: text[:9] for name, (_package, text) in __loader__.sources().items() if name.endswith("_runner")}
         return {"task": task}
@@ -43,7 +66,10 @@ def bundle(runner: str = RUNNER) -> bytes:
     """A bundle of the installer and a runner of the test's own."""
     sources = {
         f"{OURS}_runner": (False, runner),
-        f"{OURS}_runner_install": (False, (PLUGINS / "module_utils" / "_runner_install.py").read_text()),
+        **{
+            f"{OURS}{name}": (False, (PLUGINS / "module_utils" / f"{name}.py").read_text())
+            for name in ("_runner_install", "_runner_process")
+        },
         "ansible.module_utils.common.arg_spec": (False, ""),
     }
     for name in list(sources):
@@ -59,19 +85,34 @@ class Host:
         self.tmp = tmp / "remote"
         self.kept = self.tmp / f"vmm.qemu-{os.geteuid()}"
 
-    def ask(self, task: Any = "t", sent: bytes = b"", cut: int = 0, pack: str = "p") -> tuple[list[str], int]:
-        """What it says after the mark, and its exit status. ``cut``: so many bytes of the request are lost."""
-        request = json.dumps({"mark": "M", "pack": pack, "remote_tmp": str(self.tmp), "task": task}).encode() + b"\n"
-        request = (request + sent)[: -cut or None]
+    def request(self, task: Any, pack: str = "p", idle: int = 0) -> bytes:
+        """What comes after the stub, but for a bundle."""
+        line = f"M {pack} {idle}  {len(PACK)} {self.tmp}\n".encode()
+        return line + PACK + json.dumps(task).encode() + b"\n"
+
+    def begin(self, sent: bytes, python: str = sys.executable, **how: Any) -> subprocess.Popen[bytes]:
+        """The process that Ansible begins. It has what is sent, and no more."""
         code = f"import sys;exec(sys.stdin.buffer.read({len(STUB)}))"
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", code], input=STUB + request, capture_output=True, check=False
-        )
-        said = [line[2:] for line in done.stdout.decode().splitlines() if line.startswith("M ")]
-        return said, done.returncode
+        process = subprocess.Popen([python, "-I", "-S", "-c", code], stdin=-1, stdout=-1, stderr=-1, **how)
+        assert process.stdin is not None
+        process.stdin.write(STUB + sent)
+        process.stdin.flush()
+        return process
+
+    def ask(
+        self, task: Any = "t", sent: bytes = b"", cut: int = 0, pack: str = "p", idle: int = 0, **how: Any
+    ) -> tuple[list[str], int]:
+        """What it says after the mark, and its exit status. ``cut``: so many bytes of the request are lost."""
+        process = self.begin((self.request(task, pack, idle) + sent)[: -cut or None], **how)
+        output, _errors = process.communicate()
+        return [line[2:] for line in output.decode().splitlines() if line.startswith("M ")], process.returncode
 
     def packs(self) -> list[Path]:
         return sorted(self.kept.iterdir())
+
+    def sockets(self) -> list[Path]:
+        """Those of the processes that wait."""
+        return [path for path in self.packs() if path.is_socket()]
 
 
 @pytest.fixture
@@ -235,13 +276,255 @@ def test_old_packs_are_swept(host: Host) -> None:
 
 
 def test_two_at_once(host: Host) -> None:
-    code = f"import sys;exec(sys.stdin.buffer.read({len(STUB)}))"
-    request = json.dumps({"mark": "M", "pack": "p", "remote_tmp": str(host.tmp), "task": "t"}).encode() + b"\n"
-    command = [sys.executable, "-I", "-S", "-c", code]
-    running = [subprocess.Popen(command, stdin=-1, stdout=-1) for _number in range(4)]
-    for process in running:
-        assert process.stdin is not None
-        process.stdin.write(STUB + request + bundle())
-        process.stdin.flush()
+    running = [host.begin(host.request("t") + bundle()) for _number in range(4)]
     assert all(b"M result " in process.communicate()[0] for process in running)
     assert len(host.packs()) == 1
+
+
+def result(said: tuple[list[str], int]) -> dict[str, Any]:
+    """That of a task that ran."""
+    (begun, text), status = said
+    assert begun == "begun null" and text.startswith("result ") and status == 0
+    found: dict[str, Any] = json.loads(text.partition(" ")[2])
+    return found
+
+
+def who_runs(host: Host, **how: Any) -> int:
+    """Wait until a process that waits runs a task, and return its number."""
+    found: list[int] = []
+
+    def is_there() -> bool:
+        found.append(result(host.ask("process", idle=60, **how))["parent"])
+        return found[-1] != os.getpid()
+
+    until(is_there)
+    return found[-1]
+
+
+@pytest.fixture
+def waiting(host: Host) -> Iterator[int]:
+    """The number of a process that waits, which the first task has left."""
+    host.ask(sent=bundle(), idle=300)
+    until(lambda: bool(host.sockets()))
+    number = result(host.ask("process", idle=300))["parent"]
+    assert number != os.getpid()
+    yield number
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(number, signal.SIGKILL)
+
+
+def test_a_process_that_waits_runs_tasks(host: Host, waiting: int, tmp_path: Path) -> None:
+    """Each in a process that has run no other, with what the one has that Ansible began."""
+    for number in range(2):
+        how: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "X": f"\udcff{number}\n"}}
+        found = result(host.ask("process", idle=300, **how))
+        umask = os.umask(0)
+        os.umask(umask)
+        told = {"begun": 1, "umask": umask, "directory": str(tmp_path), "X": f"\udcff{number}\n"}
+        assert found == {"parent": waiting, **told}
+    assert result(host.ask(["x" * 2_000_000], idle=300)) == {"task": ["x" * 2_000_000]}
+    assert host.ask("unprepared", idle=300) == (['odd "ImportError: no such module"'], 0)
+    assert host.ask("broken", idle=300) == (["begun null"], 130)
+    assert host.ask("killed", idle=300) == (["begun null"], 137)
+    assert result(host.ask("process", idle=300))["parent"] == waiting
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"umask": 0o027},
+        {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0))},
+        {"preexec_fn": lambda: os.nice(1)},
+        {"preexec_fn": lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN)},
+        {"env": {**os.environ, "TZ": "Asia/Tokyo"}},
+        {"preexec_fn": lambda: ctypes.CDLL(None).personality(0x0040000)},
+        {"preexec_fn": lambda: ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)},
+        {"python": os.path.realpath(sys.executable)},
+    ],
+    ids=["umask", "limit", "nice", "signal", "zone", "personality", "huge pages", "python"],
+)
+def test_it_serves_those_alone_that_are_as_it_is(host: Host, waiting: int, how: dict[str, Any]) -> None:
+    assert result(host.ask("process", **how))["parent"] == os.getpid()
+    other = who_runs(host, **how)
+    assert other != waiting
+    os.kill(other, signal.SIGKILL)
+    assert result(host.ask("process", idle=300))["parent"] == waiting
+
+
+def test_another_version_of_the_code_has_its_own(host: Host, waiting: int) -> None:
+    host.ask(sent=bundle(RUNNER.replace('"X"', '"Y"')), pack="q", idle=60)
+    wait_for(host, 2)
+    found = result(host.ask("process", pack="q", idle=60))
+    assert "Y" in found and found["parent"] not in (waiting, os.getpid())
+    assert "X" in result(host.ask("process", idle=300))
+
+
+def test_it_ends_when_none_has_come_for_so_long(host: Host) -> None:
+    host.ask(sent=bundle(), idle=1)
+    until(lambda: bool(host.sockets()))
+    until(lambda: not host.sockets())
+    assert result(host.ask("process"))["parent"] == os.getpid()
+    assert not host.sockets()  # with 0, none is left
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_one_that_does_not_answer(host: Host, waiting: int, tmp_path: Path, how: signal.Signals) -> None:
+    """The task is run all the same, once, and what it leaves waits in the other's place."""
+    os.kill(waiting, how)
+    ran = tmp_path / "ran"
+    assert result(host.ask(["file", str(ran)], idle=60))
+    if how == signal.SIGSTOP:
+        os.kill(waiting, signal.SIGCONT)
+        time.sleep(0.5)
+    assert ran.read_text() == "once\n"
+    assert who_runs(host) != waiting
+
+
+# Asks as the stub does, as far as it is told, and ends.
+ASKS = """
+import os, socket, sys
+os.chdir(sys.argv[1])
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect(sys.argv[2])  # a whole path is too long
+    far, request = int(sys.argv[3]), sys.argv[4].encode()
+    if far > 0:
+        client.sendall(bytes(8))
+        assert len(client.recv(8)) == 8
+    if far > 1:
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, b"".join(fd.to_bytes(4, sys.byteorder) for fd in (1, 2, 0)))
+        client.sendmsg([(len(request) + 1).to_bytes(8, "big")], [rights])
+    if far > 2:
+        client.sendall(request)
+"""
+
+
+@pytest.mark.parametrize("far", range(4))
+def test_one_that_asks_and_goes_away(host: Host, waiting: int, tmp_path: Path, far: int) -> None:
+    """Nothing is begun that has not come whole."""
+    (path,) = host.sockets()
+    ran = tmp_path / "ran"
+    request = f"M\n{json.dumps(['file', str(ran)])}\nX=1"
+    command = [sys.executable, "-I", "-S", "-c", ASKS, str(path.parent), path.name, str(far), request]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    assert result(host.ask("process", idle=300))["parent"] == waiting
+    assert not ran.exists()
+
+
+def test_one_that_may_not_what_it_may(host: Host, waiting: int) -> None:
+    """What others say of themselves does not count."""
+    (path,) = host.sockets()
+    command = [sys.executable, "-I", "-S", "-c", ASKS, str(path.parent), path.name, "1", ""]
+    for how in ({"umask": 0o026}, {"env": {"LD_LIBRARY_PATH": "/x"}}):
+        assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL, **how).returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGQUIT])
+def test_a_task_ends_with_what_ansible_began(host: Host, waiting: int, tmp_path: Path, number: signal.Signals) -> None:
+    begun = tmp_path / "begun"
+    process = host.begin(host.request(["until", str(begun)], idle=300))
+    assert process.stdin is not None
+    process.stdin.close()
+    until(lambda: begun.exists() and bool(begun.read_text()))
+    process.send_signal(number)
+    assert process.wait() == (137 if number == signal.SIGTERM else -number)
+    until(lambda: not Path(f"/proc/{begun.read_text()}/cmdline").exists() or not is_alive(int(begun.read_text())))
+    assert result(host.ask("process", idle=300))["parent"] == waiting
+
+
+def is_alive(number: int) -> bool:
+    """Whether there is such a process, which has not ended."""
+    try:
+        return ") Z " not in Path(f"/proc/{number}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_it_keeps_nothing_open_that_others_wait_for(host: Host) -> None:
+    heard, told = os.pipe()
+    host.ask(sent=bundle(), idle=300, pass_fds=[told])
+    os.close(told)
+    assert select.select([heard], [], [], 20)[0] and os.read(heard, 1) == b""
+    assert result(host.ask("process", idle=1))["parent"] != os.getpid()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_directory_where_this_user_can_not_be(host: Host, tmp_path: Path) -> None:
+    """As root's home is for the user that a task becomes."""
+    private = tmp_path / "private"
+    private.mkdir(0o700)
+    python = "/usr/bin/python3"  # others can't use one in a home
+    how: dict[str, Any] = {
+        "cwd": private,
+        "user": 65534,
+        "group": 65534,
+        "extra_groups": [],
+        "idle": 5,
+        "python": python,
+    }
+    with tempfile.TemporaryDirectory(prefix="bed-", dir="/tmp") as directory:
+        os.chown(directory, 65534, 65534)
+        host.tmp, host.kept = Path(directory), Path(directory) / "vmm.qemu-65534"
+        host.ask(sent=bundle(), **how)
+        until(lambda: bool(host.sockets()))
+        found = [result(host.ask("process", **how, env={**os.environ, "HOME": home})) for home in (directory, "/none")]
+        assert len({one["parent"] for one in found}) == 1 and os.getpid() != found[0]["parent"]
+        assert [one["directory"] for one in found] == [directory, "/"]
+
+
+def test_one_that_could_not_do_as_the_other_is_no_loss(host: Host) -> None:
+    """Here for want of descriptors, which the fork finds out before it begins."""
+    how: dict[str, Any] = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (9, 9)), "idle": 5}
+    host.ask(sent=bundle())
+    assert [host.ask(**how) for _turn in range(3)] == [RAN] * 3
+
+
+def test_it_ends_when_another_is_in_its_place(host: Host, waiting: int) -> None:
+    (path,) = host.sockets()
+    path.unlink()
+    assert result(host.ask("process", idle=60))["parent"] == os.getpid()
+    until(lambda: not is_alive(waiting))
+    assert who_runs(host) != waiting
+
+
+def test_it_is_not_what_it_was(host: Host, waiting: int) -> None:
+    os.setpriority(os.PRIO_PROCESS, waiting, os.getpriority(os.PRIO_PROCESS, waiting) + 1)
+    assert result(host.ask("process", idle=300))["parent"] == os.getpid()
+
+
+def wait_for(host: Host, number: int) -> None:
+    """Wait until so many wait."""
+    until(lambda: len(host.sockets()) == number)
+
+
+def test_how_many_wait_and_what_others_have_left(host: Host, waiting: int) -> None:
+    def asked(number: int) -> int:
+        def change() -> None:
+            resource.setrlimit(resource.RLIMIT_CORE, (number, number))
+
+        parent: int = result(host.ask("process", idle=300, preexec_fn=change))["parent"]
+        return parent
+
+    for number in range(9):
+        asked(number)
+        wait_for(host, min(2 + number, 8))
+    ours = {asked(number) for number in range(9)} - {os.getpid()}
+    assert len(ours) == 7
+    for process in ours:
+        os.kill(process, signal.SIGKILL)
+    until(lambda: not any(map(is_alive, ours)))
+    assert len(host.sockets()) == 8
+    asked(99)
+    wait_for(host, 2)
+    os.kill(asked(99), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("put", [Path.touch, Path.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_something_else_in_its_place(host: Host, waiting: int, put: Callable[[Path], object]) -> None:
+    (path,) = host.sockets()
+    path.unlink()
+    put(path)
+    assert result(host.ask("process", idle=60))["parent"] == os.getpid()
+    if path.is_dir():
+        assert result(host.ask("process"))["parent"] == os.getpid()
+    else:
+        assert who_runs(host) != waiting

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from ansible import constants
+from ansible.errors import AnsibleActionFail
 
 from ansible_collections.vmm.qemu.plugins.action.qemu_info import host_spec, validate
 from ansible_collections.vmm.qemu.plugins.module_utils._runner import _log, expand
@@ -23,6 +24,11 @@ from ansible_collections.vmm.qemu.plugins.modules import qemu_disk, qemu_image, 
 from ansible_collections.vmm.qemu.plugins.plugin_utils import _runner, _runner_bundle
 
 TASK = {"module": "vmm.qemu.qemu_disk"}
+
+
+def words_of(sent: bytes) -> list[str]:
+    """The line after the stub."""
+    return sent[len(_runner_bundle.STUB) :].split(b"\n")[0].decode().split(" ")
 
 
 class Action:
@@ -47,7 +53,7 @@ class Action:
     def _low_level_execute_command(self, _command: str, in_data: bytes) -> dict[str, Any]:
         self.sent.append(in_data)
         lines, rc = self.answers.pop(0)
-        mark = json.loads(in_data[len(_runner_bundle.STUB) :].split(b"\n")[0])["mark"]
+        mark = words_of(in_data)[0]
         text = "".join(f"{mark} {line[1:]}\n" if line.startswith("*") else f"{line}\n" for line in lines)
         return {"rc": rc, "stdout": f"Welcome!\n{text}", "stderr": "from the host"}
 
@@ -71,7 +77,7 @@ def test_a_result(answers: list[tuple[list[str], int]]) -> None:
     action = Action(*answers)
     assert run(action) == {"changed": True}
     assert not action.answers
-    assert len(action.sent[-1]) > 100_000 if len(answers) == 2 else len(action.sent[0]) < 10_000
+    assert len(action.sent[-1]) > 100_000 if len(answers) == 2 else len(action.sent[0]) < 15_000
 
 
 def test_a_bundle_has_its_own_name_after_the_run_has_updated_the_collection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +85,8 @@ def test_a_bundle_has_its_own_name_after_the_run_has_updated_the_collection(monk
     monkeypatch.setattr(_runner_bundle, "_digest", lambda: "new")
     action = Action((["*absent null"], 0), (["*begun null", RESULT], 0))
     run(action)
-    requests = [json.loads(sent[len(_runner_bundle.STUB) :].split(b"\n")[0]) for sent in action.sent]
-    assert requests[0]["pack"] != "new" and requests[1]["pack"] == "new"
+    packs = [words_of(sent)[1] for sent in action.sent]
+    assert packs[0] != "new" and packs[1] == "new"
 
 
 @pytest.mark.parametrize(
@@ -153,6 +159,19 @@ def test_which_connections_it_can_use() -> None:
 @pytest.mark.parametrize(("value", "wanted"), [("false", False), (False, False), ("yes", True), (True, True)])
 def test_it_can_be_switched_off(value: Any, wanted: bool) -> None:
     assert _runner.Runner(Action(), {"vmm_qemu_runner": value}).usable() == wanted
+
+
+@pytest.mark.parametrize("seconds", [0, "7", 86400])
+def test_how_long_a_process_waits_there(seconds: Any) -> None:
+    action = Action((["*begun null", RESULT], 0))
+    run(action, vmm_qemu_runner_idle=seconds)
+    assert words_of(action.sent[0])[2:4] == [str(seconds), "qemu_disk"]
+
+
+@pytest.mark.parametrize("seconds", [-1, "soon", None, 86401])
+def test_how_long_no_process_can_wait(seconds: Any) -> None:
+    with pytest.raises(AnsibleActionFail, match=f"{seconds!r} is not a number of seconds between 0 and 86400"):
+        run(Action(), vmm_qemu_runner_idle=seconds)
 
 
 def test_files_of_a_task_are_kept_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
