@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
 import zlib
@@ -60,6 +61,13 @@ def shares_something(path: Path) -> bool:
     """Whether the tests of a file have a guest or anything else in common that is made only once."""
     text = path.read_text()
     return "live_vm" in text or 'scope="module"' in text
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """All that is there now stays: it is not searched for garbage time and again, and forks share it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

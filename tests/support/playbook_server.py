@@ -9,6 +9,7 @@ program is the server, which has one run at a time and ends with its stdin.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -112,5 +113,6 @@ def _serve() -> None:
 if __name__ == "__main__":
     sys.path[0] = str(Path(sys.executable).parent)  # where ansible-playbook is, and not the tests
     _import_what_no_setting_changes()
+    gc.freeze()  # what is not searched for garbage stays shared
     _serve()
     sys.exit(import_module("ansible.cli.playbook").main())

@@ -11,6 +11,7 @@ compiled anew. The zip files are found by the times of all files that could be i
 
 from __future__ import annotations
 
+import gc
 import marshal
 import os
 import shutil
@@ -133,6 +134,7 @@ class Finder:
         return spec
 
 
+gc.set_threshold(50_000, 20, 100)  # these processes are short: what they would find is not worth the search
 if hasattr(zipimport, "_compile_source"):  # Python 3.7 has it in C
     keep_zipped()
 sys.meta_path.insert(0, Finder)
