@@ -33,7 +33,7 @@ _PATIENCE = 5.0
 _LOOK = 5.0
 """Seconds after which one that waits looks whether another one has come in its place."""
 _MOST = 8
-"""Of a user's: where each task is in a namespace of its own, say, none of them would be of use."""
+"""How many may wait for one user. Where each task has a context of its own, none of them is of use."""
 _DAY = 86400
 
 

@@ -29,8 +29,8 @@ _LOST = 137
 """The exit status where the process that waited has gone in the middle of the task."""
 _PATIENCE = 1.0
 """Seconds within which a process that waits has to answer."""
-_MOST = 1 << 20
-"""Bytes of a task: with more, asking costs more than it saves."""
+_LONGEST = 1 << 20
+"""Bytes of a task that a process that waits is asked for: a long one would use up its patience."""
 _INHERITED = tuple(
     b"Umask Uid Gid Groups SigBlk SigIgn Cap NoNewPrivs Seccomp THP_enabled Cpus_allowed_list Mems_allowed_list".split()
 )
@@ -194,17 +194,13 @@ def main() -> "NoReturn":
     code, task, bundle = stdin.read(int(length)), stdin.readline(), stdin.read()
     if not task.endswith(b"\n"):
         raise EOFError("the request was cut off")
-
     if sys.hexversion < 0x3080000:
         version = sys.version.split()[0]
-        say(
-            mark,
-            "old",
-            f"vmm.qemu needs Python 3.8 or later on the managed host, and {sys.executable} there is {version}",
-        )
+        needed = f"vmm.qemu needs Python 3.8 or later on the managed host, and {sys.executable} there is {version}"
+        say(mark, "old", needed)
     gc.disable()  # nothing that is imported is garbage
     name = f"{pack_name}.{sys.implementation.cache_tag}-{sys.hexversion:x}"
-    told = context(os.getpid()) if idle != "0" and len(task) < _MOST else b""
+    told = context(os.getpid()) if idle != "0" and len(task) <= _LONGEST else b""
     waiting = ""
 
     def ask(folder: int) -> None:
