@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run `ansible-playbook` in a fork of a Python that waits, and has imported already what no setting of Ansible's changes.
 
-It is the same program, in an environment of its own, and begins in a third of the time. `run()` is the client; this file as a
-program is the server, which has one run at a time and ends with its stdin.
+It is the same program, in an environment of its own, and begins in little more than half of the time. `run()` is the client; this
+file as a program is the server, which has one run at a time and ends with its stdin.
 """
 
 from __future__ import annotations
