@@ -502,7 +502,7 @@ def test_another_tool_before_the_copy_begins(
         target=lambda: told.append(result(vm, qemu_img=str(tool), **({"fleece": str(tmp_path)} if fleece else {})))
     )
     task.start()
-    until(lambda: (tmp_path / "in").exists())
+    until((tmp_path / "in").exists)
     meddle(vm)
     (tmp_path / "on").touch()
     task.join()

@@ -174,7 +174,7 @@ def test_killed_in_the_middle_as_ansible_sees_it(start_vm: Any, ansible_task: An
     until(lambda: not vm.attended())  # by what plugged the disk
 
     def kill() -> None:
-        until(lambda: vm.attended())
+        until(vm.attended)
         time.sleep(1)
         vm.kill()
 

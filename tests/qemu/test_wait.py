@@ -30,7 +30,7 @@ def later(paused_vm: VM) -> Iterator[Later]:
 
     def start(work: Callable[[], Any]) -> None:
         def wait_and_work() -> None:
-            until(lambda: paused_vm.attended())
+            until(paused_vm.attended)
             time.sleep(0.4)
             work()
 
