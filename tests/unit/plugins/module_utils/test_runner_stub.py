@@ -431,7 +431,7 @@ def test_a_task_ends_with_what_ansible_began(host: Host, waiting: int, tmp_path:
     process.stdin.close()
     until(lambda: begun.exists() and bool(begun.read_text()))
     process.send_signal(number)
-    assert process.wait() == (137 if number == signal.SIGTERM else -number)
+    assert process.wait() in {-number, 137}  # one that it waits for ends it by itself
     until(lambda: not is_alive(int(begun.read_text())))
     assert result(host.ask("process", idle=300))["parent"] == waiting
 
