@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import subprocess
 import time
@@ -12,22 +14,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from support.vm import VM
+from support.vm import BED, VM
 
 
 def encrypted(vm: VM, name: str, driver: str = "qcow2") -> str:
-    """A qcow2 or luks image, with `pw` as its key; gives its path."""
-    path = f"{vm.directory}/{name}"
-    prefix = "encrypt." if driver == "qcow2" else ""
-    options = [f"{prefix}key-secret=s", f"{prefix}iter-time=10", *(["encrypt.format=luks"] if prefix else [])]
-    secret = ["--object", "secret,id=s,data=pw"]
-    command = ["qemu-img", "create", "-q", "-f", driver, *secret, "-o", ",".join(options), path, "8M"]
-    for _attempt in range(20):
-        done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
-        if "accurate CPU usage" not in done.stderr:  # on a busy machine it can't measure how often to hash a key
-            break
-    assert done.returncode == 0, done.stderr
-    return path
+    """A qcow2 or luks image, with `pw` as its key; gives its path.
+
+    It is a copy of one in the bed: to make one takes seconds, for which qemu-img measures how often it can hash a key.
+    """
+    made, path = BED / f"encrypted.{driver}", vm.directory / name
+    if not made.exists():
+        part = made.with_name(f"{made.name}-{os.getpid()}")
+        prefix = "encrypt." if driver == "qcow2" else ""
+        options = [f"{prefix}key-secret=s", f"{prefix}iter-time=10", *(["encrypt.format=luks"] if prefix else [])]
+        secret = ["--object", "secret,id=s,data=pw"]
+        command = ["qemu-img", "create", "-q", "-f", driver, *secret, "-o", ",".join(options), str(part), "8M"]
+        for _attempt in range(20):
+            done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+            if "accurate CPU usage" not in done.stderr:  # on a busy machine it can't measure that
+                break
+        assert done.returncode == 0, done.stderr
+        part.rename(made)
+    shutil.copyfile(made, path)
+    return str(path)
 
 
 def long_chain(vm: VM, length: int = 24) -> str:
