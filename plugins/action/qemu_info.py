@@ -29,9 +29,11 @@ from ansible.utils.display import Display
 from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import mask
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.module_utils._runner import MODULES, SOCKET, call, finish
+from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import DESCRIBING, FOR_ROLES
 from ansible_collections.vmm.qemu.plugins.plugin_utils._image import with_images
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
 from ansible_collections.vmm.qemu.plugins.plugin_utils._runner import Runner
+from ansible_collections.vmm.qemu.plugins.plugin_utils._variables import with_variables
 
 
 class ActionModule(ActionBase):
@@ -45,10 +47,14 @@ class ActionModule(ActionBase):
         """Return the task's result."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
-        result = self._run(task_vars)
         if self._task.action.rpartition(".")[2] != "qemu_vm":
-            return result
-        return with_images(self, result, task_vars, lambda: self._run(task_vars))
+            return self._run(task_vars)
+        args = self._task.args
+        self._task.args = with_variables(args, DESCRIBING, FOR_ROLES, task_vars, self._templar.template)
+        try:
+            return with_images(self, self._run(task_vars), task_vars, lambda: self._run(task_vars))
+        finally:
+            self._task.args = args  # `until` runs the same task once more
 
     def _run(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         if self._here(task_vars):

@@ -403,6 +403,14 @@ options:
   timeout:
     description: Seconds that all of it may take. If not set, what the other limits come to, and ten minutes for images.
     type: float
+  variables_prefix:
+    description:
+      - Takes each option that neither the task nor C(module_defaults) gives from the variable that has its name after this prefix, if there
+        is one. V(vm_) takes the variables of the role C(vmm.qemu.vm). If there is none for any option, it is an error.
+      - O(machines), O(timeout), O(upgrade), O(copied_disks) and O(copied_chain) are not taken so.
+      - The roles C(vmm.qemu.migrate) and C(vmm.qemu.upgrade) say O(state), O(remove_data) and the last three of these in variables with two
+        underscores before the prefix, which count before the others.
+    type: str
 notes:
   - What the virtual machine has is kept in C(vm.json) in O(directory), where only root can read it. There is no secret in it, so that a secret
     object of O(objects) has to be given as a file.
@@ -444,6 +452,12 @@ EXAMPLES = r"""
       web1: {memory: 4G}
       web2:
       web3:
+
+- name: Each host of the inventory is a virtual machine, and its variables (vm_memory, vm_disks) say what it has
+  vmm.qemu.qemu_vm:
+    name: "{{ inventory_hostname }}"
+    variables_prefix: vm_
+  delegate_to: hypervisor1
 
 - name: Its guest moves to the QEMU that is installed by now
   vmm.qemu.qemu_vm:

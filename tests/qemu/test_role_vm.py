@@ -49,6 +49,48 @@ def test_its_life(roles: Roles) -> None:
     nothing_is_there(roles)
 
 
+def test_its_module_takes_the_same_variables_of_a_host(roles: Roles) -> None:
+    """Templates in them, too, and nothing for what is omitted. What the task itself says counts."""
+    disk = {"id": "data", "filename": "{{ vm_directory }}/data", "size": "1M", "bus": "rp0", "serial": "{{ omit }}"}
+    has: dict[str, Any] = {"memory": "{{ 2 * 40 }}M", "cpu": "{{ omit }}", "machine": "pc", "disks": [disk]}
+    (role,) = [task.result for task in roles.run(check=True, **has).tasks if "commands" in task.result]
+    variables = {f"vm_{key}": value for key, value in has.items()}
+    own = {"vm_directory": f"{roles.base}/vm1", "vm_user": "", "vm_binary": str(qemu_binary("7.2")), "vm_machine": "x"}
+    task = {"vmm.qemu.qemu_vm": {"variables_prefix": "vm_", "name": "vm1", "machine": "pc"}, "register": "ran"}
+    play = {"hosts": "all", "gather_facts": False, "vars": {**SMALL, **variables, **own}, "tasks": [task]}
+    for here in (True, False):
+        run = run_playbook([play], roles.home, check=True, here=here)
+        assert run.rc == 0, run.output
+        assert run.tasks[-1].result["commands"] == role["commands"]
+    assert "80M" in json.dumps(role["commands"]) and '"serial"' not in json.dumps(role["commands"])
+    nothing_is_there(roles)
+
+
+def test_what_else_the_play_says_does_not_count(roles: Roles) -> None:
+    """Neither defaults of the module nor variables by the names that are for roles: a disk would go with them."""
+    roles.done(True, disk_size="1M")
+    gone = {"state": "absent", "remove_data": True}
+    own = {"vm_name": "vm1", "vm_directory": f"{roles.base}/vm1", "vm_user": "", "vm_binary": str(qemu_binary("7.2"))}
+    play = {
+        "hosts": "all",
+        "gather_facts": False,
+        "vars": {
+            **SMALL,
+            **own,
+            "vm_disk_size": "1M",
+            "__vm_memory": "1G",
+            **{f"__vm_{key}": gone[key] for key in gone},
+        },
+        "module_defaults": {"vmm.qemu.qemu_vm": {**gone, "memory": "1G"}, "group/vmm.qemu.qemu": {"name": "vm2"}},
+        "roles": ["vmm.qemu.vm"],
+    }
+    run = run_playbook([play], roles.home, here=True)
+    assert run.rc == 0 and not any(task.changed for task in run.tasks), run.output
+    assert set(roles.processes()) == {"vm1"} and "disk.qcow2" in roles.files()
+    late = run_playbook([play], roles.home, "--start-at-task", "Tell whether it should be restarted", here=True)
+    assert late.rc == 0, late.output
+
+
 def test_a_restart_is_told_and_done_when_allowed(roles: Roles) -> None:
     roles.done(True)
     pid = roles.processes()["vm1"]

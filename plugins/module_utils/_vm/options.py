@@ -89,8 +89,14 @@ OPTIONS = {
     "upgrade": Option("str", choices=["auto", "cpr", "migrate"]),
     "upgradable": Option("bool", default=False),
     "timeout": Option("float"),
+    "variables_prefix": Option("str"),
     **UNUSED,
 }
+_DEEDS = ("copied_disks", "copied_chain", "upgrade")
+FOR_ROLES = ("state", "remove_data", *_DEEDS)
+"""The options that roles say in variables of their own."""
+DESCRIBING = tuple(name for name in OPTIONS if name not in (*_DEEDS, "timeout", "variables_prefix", *UNUSED))
+"""The options that say what the VM is, be it in variables."""
 
 
 class Place:
@@ -122,6 +128,10 @@ class Place:
 def checked(params: Dict[str, Any]) -> Dict[str, Any]:
     """Return the options with the defaults that depend on others; what is empty is not there. Raise Refusal."""
     params = {key: None if value in ("", {}, []) and key not in _EMPTY else value for key, value in params.items()}
+    if params["variables_prefix"]:
+        raise Refusal(
+            f"variables_prefix: {params['variables_prefix']!r} is for a task: only Ansible itself knows variables"
+        )
     params["user"] = _user(params["user"])
     name = params["name"] or ""
     params["directory"] = directory = params["directory"] or f"{_ROOT}/{name}"
