@@ -126,8 +126,8 @@ def _the_same(vm: VM, playbook: Playbook) -> None:
     assert vm.fingerprint() == before
     compare(here, there)
     assert {task.status for task in here.tasks[len(foretold) :]} == {"failed"}
-    # what one way has made is there for the other
-    done = [task for task in tasks if not task["check_mode"]]
+    # what one way has made is there for the other. Each is a process, and what the action makes of a result is one code
+    done = [task for task in tasks if not task["check_mode"]][::3]
     playbook(play(vm, *done), here=True)
     here, there = both(playbook, play(vm, *done))
     compare(here, there)
