@@ -180,12 +180,11 @@ def _run_for(client: socket.socket) -> None:
     os.fchdir(directory)
     for descriptor in descriptors:
         os.close(descriptor)
-    for key in filter(None, list(os.environb)):
+    wanted = dict(item.split(b"=", 1) for item in environment.split(b"\0") if item)
+    for key in os.environb.keys() - wanted.keys() - {b""}:
         del os.environb[key]
-    for item in environment.split(b"\0"):
-        key, _equals, value = item.partition(b"=")
-        if key:
-            os.environb[key] = value
+    for key, value in wanted.items() - os.environb.items():  # most are the same
+        os.environb[key] = value
     client.settimeout(None)
     _end_without(client)
     client.sendall(b"b")  # from here on it may have been begun
