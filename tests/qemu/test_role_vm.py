@@ -54,10 +54,9 @@ def test_its_module_takes_the_same_variables_of_a_host(roles: Roles) -> None:
     disk = {"id": "data", "filename": "{{ vm_directory }}/data", "size": "1M", "bus": "rp0", "serial": "{{ omit }}"}
     has: dict[str, Any] = {"memory": "{{ 2 * 40 }}M", "cpu": "{{ omit }}", "machine": "pc", "disks": [disk]}
     (role,) = [task.result for task in roles.run(check=True, **has).tasks if "commands" in task.result]
-    variables = {f"vm_{key}": value for key, value in has.items()}
-    own = {"vm_directory": f"{roles.base}/vm1", "vm_user": "", "vm_binary": str(qemu_binary("7.2")), "vm_machine": "x"}
-    task = {"vmm.qemu.qemu_vm": {"variables_prefix": "vm_", "name": "vm1", "machine": "pc"}, "register": "ran"}
-    play = {"hosts": "all", "gather_facts": False, "vars": {**SMALL, **variables, **own}, "tasks": [task]}
+    variables = {**roles.small(), **{f"vm_{key}": value for key, value in has.items()}, "vm_machine": "x"}
+    task = {"vmm.qemu.qemu_vm": {"variables_prefix": "vm_", "machine": "pc"}}
+    play = {"hosts": "all", "gather_facts": False, "vars": variables, "tasks": [task]}
     for here in (True, False):
         run = run_playbook([play], roles.home, check=True, here=here)
         assert run.rc == 0, run.output
@@ -70,22 +69,17 @@ def test_what_else_the_play_says_does_not_count(roles: Roles) -> None:
     """Neither defaults of the module nor variables by the names that are for roles: a disk would go with them."""
     roles.done(True, disk_size="1M")
     gone = {"state": "absent", "remove_data": True}
-    own = {"vm_name": "vm1", "vm_directory": f"{roles.base}/vm1", "vm_user": "", "vm_binary": str(qemu_binary("7.2"))}
+    private = {f"__vm_{key}": value for key, value in {**gone, "memory": "1G"}.items()}
     play = {
         "hosts": "all",
         "gather_facts": False,
-        "vars": {
-            **SMALL,
-            **own,
-            "vm_disk_size": "1M",
-            "__vm_memory": "1G",
-            **{f"__vm_{key}": gone[key] for key in gone},
-        },
+        "vars": {**roles.small(), "vm_disk_size": "1M", **private},
         "module_defaults": {"vmm.qemu.qemu_vm": {**gone, "memory": "1G"}, "group/vmm.qemu.qemu": {"name": "vm2"}},
         "roles": ["vmm.qemu.vm"],
     }
     run = run_playbook([play], roles.home, here=True)
     assert run.rc == 0 and not any(task.changed for task in run.tasks), run.output
+    assert run.tasks[-1].result["ansible_facts"] == {"vm_restart_required": False}
     assert set(roles.processes()) == {"vm1"} and "disk.qcow2" in roles.files()
     late = run_playbook([play], roles.home, "--start-at-task", "Tell whether it should be restarted", here=True)
     assert late.rc == 0, late.output

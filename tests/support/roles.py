@@ -61,17 +61,20 @@ class Roles:
         self.before = ""  # Python that the module's process runs first
         self.environment: dict[str, str] = {}
 
-    def run(self, check: bool = False, diff: bool = False, **variables: Any) -> PlayRun:
-        """The role with these variables (`name=` is `vm_name`), for the small machine vm1 unless they say otherwise."""
-        given = {f"vm_{key}" if not key.startswith("_") else key: value for key, value in variables.items()}
-        name = given.get("vm_name", "vm1")
+    def small(self, name: str = "vm1") -> dict[str, Any]:
+        """Those of a small machine."""
         own = {
             "vm_name": name,
             "vm_directory": str(self.base / name),
             "vm_user": "",
             "vm_binary": str(qemu_binary("7.2")),
         }
-        role = {"role": "vmm.qemu.vm", "vars": {**SMALL, **own, **given}}
+        return {**SMALL, **own}
+
+    def run(self, check: bool = False, diff: bool = False, **variables: Any) -> PlayRun:
+        """The role with these variables (`name=` is `vm_name`), for the small machine vm1 unless they say otherwise."""
+        given = {f"vm_{key}" if not key.startswith("_") else key: value for key, value in variables.items()}
+        role = {"role": "vmm.qemu.vm", "vars": {**self.small(given.get("vm_name", "vm1")), **given}}
         play = [{"hosts": "all", "gather_facts": False, "roles": [role]}]
         return run_playbook(
             play, self.home, check=check, diff=diff, here=True, prefix=self.prefix, environment=self.environment
