@@ -29,7 +29,7 @@ from ansible.utils.display import Display
 from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import mask
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.module_utils._runner import MODULES, SOCKET, call, finish
-from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import DESCRIBING, FOR_ROLES
+from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import FROM_ROLES, FROM_VARIABLES
 from ansible_collections.vmm.qemu.plugins.plugin_utils._image import with_images
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
 from ansible_collections.vmm.qemu.plugins.plugin_utils._runner import Runner
@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
         if self._task.action.rpartition(".")[2] != "qemu_vm":
             return self._run(task_vars)
         args = self._task.args
-        self._task.args = with_variables(args, DESCRIBING, FOR_ROLES, task_vars, self._templar.template)
+        self._task.args = with_variables(args, FROM_VARIABLES, FROM_ROLES, task_vars, self._templar.template)
         try:
             return with_images(self, self._run(task_vars), task_vars, lambda: self._run(task_vars))
         finally:

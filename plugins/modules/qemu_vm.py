@@ -405,11 +405,12 @@ options:
     type: float
   variables_prefix:
     description:
-      - Takes each option that neither the task nor C(module_defaults) gives from the variable that has its name after this prefix, if there
-        is one. V(vm_) takes the variables of the role C(vmm.qemu.vm). If there is none for any option, it is an error.
-      - O(machines), O(timeout), O(upgrade), O(copied_disks) and O(copied_chain) are not taken so.
-      - The roles C(vmm.qemu.migrate) and C(vmm.qemu.upgrade) say O(state), O(remove_data) and the last three of these in variables with two
-        underscores before the prefix, which count before the others.
+      - Take each option that the task does not give from the variable whose name is this prefix and the option's name, if there is one. With
+        V(vm_), O(memory) is the variable C(vm_memory), as for the role C(vmm.qemu.vm). An option in C(module_defaults) counts as given.
+      - If there is no such variable for any option, the task fails.
+      - O(machines), O(timeout), O(upgrade), O(copied_disks) and O(copied_chain) are not taken from variables.
+      - A role can set O(state), O(remove_data), O(upgrade), O(copied_disks) and O(copied_chain) in variables with two underscores before the
+        prefix, such as C(__vm_state). They count before the others. The roles C(vmm.qemu.migrate) and C(vmm.qemu.upgrade) do that.
     type: str
 notes:
   - What the virtual machine has is kept in C(vm.json) in O(directory), where only root can read it. There is no secret in it, so that a secret

@@ -92,11 +92,11 @@ OPTIONS = {
     "variables_prefix": Option("str"),
     **UNUSED,
 }
-_DEEDS = ("copied_disks", "copied_chain", "upgrade")
-FOR_ROLES = ("state", "remove_data", *_DEEDS)
-"""The options that roles say in variables of their own."""
-DESCRIBING = tuple(name for name in OPTIONS if name not in (*_DEEDS, "timeout", "variables_prefix", *UNUSED))
-"""The options that say what the VM is, be it in variables."""
+_OF_ROLES = ("copied_disks", "copied_chain", "upgrade")
+FROM_VARIABLES = tuple(name for name in OPTIONS if name not in (*_OF_ROLES, "timeout", "variables_prefix", *UNUSED))
+"""The options that ``variables_prefix`` takes from variables."""
+FROM_ROLES = ("state", "remove_data", *_OF_ROLES)
+"""The options that it takes from a role's own variables, with two underscores before the prefix."""
 
 
 class Place:
@@ -129,9 +129,7 @@ def checked(params: Dict[str, Any]) -> Dict[str, Any]:
     """Return the options with the defaults that depend on others; what is empty is not there. Raise Refusal."""
     params = {key: None if value in ("", {}, []) and key not in _EMPTY else value for key, value in params.items()}
     if params["variables_prefix"]:
-        raise Refusal(
-            f"variables_prefix: {params['variables_prefix']!r} is for a task: only Ansible itself knows variables"
-        )
+        raise Refusal(f"variables_prefix: {params['variables_prefix']!r} is in machines: give it to the task itself")
     params["user"] = _user(params["user"])
     name = params["name"] or ""
     params["directory"] = directory = params["directory"] or f"{_ROOT}/{name}"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import DESCRIBING
+from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import FROM_VARIABLES
 from ansible_collections.vmm.qemu.plugins.plugin_utils._variables import with_variables
 from support.collection import REPO
 
@@ -54,7 +54,7 @@ def test_nothing_is_taken_unasked() -> None:
 def test_a_prefix_of_nothing_is_an_error(prefix: Any) -> None:
     variables: dict[str, Any] = {"vm_memory": "1G", "Truememory": 1, "5memory": 1, "1memory": 1, "memory": 1}
     with pytest.raises(
-        AnsibleActionFail, match=r"variables_prefix: no variable of this host is .* followed by the name"
+        AnsibleActionFail, match=r"variables_prefix: this host has no variable that is named .* and an option"
     ):
         taken({"variables_prefix": prefix, "name": "web1", "memory": "2G"}, **variables)
 
@@ -80,4 +80,4 @@ def test_what_is_omitted_is_left_out() -> None:
 def test_the_role_has_a_variable_for_each_option() -> None:
     specs = yaml.safe_load((REPO / "roles" / "vm" / "meta" / "argument_specs.yml").read_text())
     described = {name.removeprefix("vm_") for name in specs["argument_specs"]["main"]["options"]}
-    assert described == set(DESCRIBING)
+    assert described == set(FROM_VARIABLES)

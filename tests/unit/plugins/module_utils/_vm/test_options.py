@@ -47,7 +47,7 @@ def options(**given: Any) -> dict[str, Any]:
         ({"image": "/debian.qcow2", "image_checksum": "0123"}, "write it as sha256:HEX"),
         ({"image": "/debian.qcow2", "image_checksum": "sha256:https://x/SUMS"}, "write it as sha256:HEX"),
         ({"start_timeout": 0}, "not a positive number"),
-        ({"variables_prefix": "vm_"}, "only Ansible itself knows variables"),
+        ({"variables_prefix": "vm_"}, "give it to the task itself"),
         ({"shutdown_timeout": -1}, "not a number of seconds"),
         ({"arguments": {"object": {"qom-type": "secret", "id": "s", "data": "hush"}}}, "in plain words"),
         ({"vnc": ":1,password=hush"}, "in plain words"),
