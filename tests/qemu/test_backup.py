@@ -30,6 +30,7 @@ from support.killed import forked, kill, killed_before
 from support.lifecycle import Lifecycle
 from support.modules import ModuleFailed, run_module
 from support.observer import ObserverError
+from support.proxy import Proxy
 from support.timing import until
 from support.vm import VERSIONS, VM
 
@@ -514,6 +515,38 @@ def test_another_tool_before_the_copy_begins(
         assert told[0]["changed"] and "msg" not in told[0]
 
 
+def only_bitmaps_stay(told: dict[str, Any]) -> None:
+    """QEMU has made the image below the overlay read-only."""
+    left = told.get("not_rolled_back", [])
+    assert all(re.search("readonly and cannot be modified|no write access", one) for one in left), left
+
+
+@pytest.mark.parametrize("at", ["qom-set", "blockdev-backup"])
+def test_an_overlay_comes_while_the_filters_are_put_in(vm: VM, tmp_path: Path, at: str) -> None:
+    """What was written to it before they were in is in no bitmap; later it is, or the filter has kept what was there."""
+    vm.observer.execute("cont")
+    write(vm, 1)
+    backup(vm)
+    there = vm.observer.nodes()
+    options: dict[str, Any] = {"name": "daily", "path": str(place(vm)), "fleece": str(tmp_path)}
+    with Proxy(vm.qmp, partial(lay_over, vm), at) as proxy:
+        if at == "qom-set":
+            with pytest.raises(
+                ModuleFailed, match="a was on a-node, and is not any more: run the task again"
+            ) as failed:
+                run_module(proxy.address, "qemu_backup", **options)
+            only_bitmaps_stay(failed.value.result)
+            assert len(listed(vm)) == 1
+        else:
+            assert run_module(proxy.address, "qemu_backup", **options)["backup"]["level"] == "incremental"
+            is_good(vm, 2)  # as the disks were before the overlay
+    assert proxy.struck and os.listdir(tmp_path) == [] and vm.observer.execute("query-jobs") == []
+    left = [node for node in vm.observer.nodes() if node not in there and not node.startswith("#")]
+    assert sorted(left) == ["a-over", "b-over"]
+    assert backup(vm)["backup"]["level"] == "full"
+    assert vm.observer.status() == "running"
+
+
 def result(vm: VM, **options: Any) -> dict[str, Any]:
     try:
         return backup(vm, **options)
@@ -641,9 +674,7 @@ def test_an_overlay_comes_below_the_filter(vm: VM, tmp_path: Path, cancelled: bo
 
     told = in_the_middle(vm, meddle, fleece=str(tmp_path))
     assert ("msg" in told) == cancelled and os.listdir(tmp_path) == []
-    # QEMU has made the image below the overlay read-only
-    left = told.get("not_rolled_back", [])
-    assert all(re.search("readonly and cannot be modified|no write access", one) for one in left), left
+    only_bitmaps_stay(told)
     over = {"a-over", "b-over"}
     assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"a-node", "b-node"} | over
     assert {drive["inserted"]["node-name"] for drive in vm.observer.look("query-block") if "inserted" in drive} == over

@@ -19,6 +19,7 @@ from support.killed import killed_before
 from support.lifecycle import Lifecycle
 from support.modules import ModuleFailed, run_module
 from support.nbd import Client, listed
+from support.proxy import Proxy
 from support.vm import VM
 
 SIZE = 8 << 20
@@ -88,6 +89,23 @@ def test_exported(vm: VM, tmp_path: Path) -> None:
     life.step(**given(vm, state="absent"))
     tidy(vm)
     assert vm.fingerprint() == before
+
+
+def test_an_overlay_comes_while_the_filters_are_put_in(vm: VM) -> None:
+    """What the guest has written to it is in the view, and in no bitmap that is exported with it."""
+    for disk in "ab":
+        run_module(vm, "qemu_bitmap", node=disk, name="last")
+
+    def lay_over() -> None:
+        overlay = {"snapshot-file": f"{vm.directory}/b.over", "snapshot-node-name": "b-over"}
+        vm.observer.execute("blockdev-snapshot-sync", **{"node-name": "b-node"}, **overlay)
+
+    changed = pytest.raises(ModuleFailed, match="b was on b-node, and is not any more: run the task again")
+    with Proxy(vm.qmp, lay_over, "qom-set") as proxy, changed as failed:
+        run_module(proxy.address, "qemu_backup", **given(vm, bitmaps=["last"]))
+    assert "not_rolled_back" not in failed.value.result
+    assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"a-node", "b-node", "b-over"}
+    assert os.listdir(vm.directory / "scratch") == [] and vm.observer.status() == "running"
 
 
 def test_a_snapshot_while_disks_are_exported(vm: VM) -> None:

@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 import threading
+from collections.abc import Callable
 from typing import Any
 
 
@@ -20,10 +21,13 @@ class Proxy:
 
     `fault`, at the first command named `at`: `lose` closes both sides before QEMU gets it, `cut` closes the client's side
     when QEMU has answered it, `after` when the client has that answer and asks on, `stall` keeps QEMU's answer and all
-    after it back. Later clients are served faithfully, or, with `gone`, not at all. So many as `spare` says come through.
+    after it back; a function is called before QEMU gets it, and harms nothing here. Later clients are served faithfully, or,
+    with `gone`, not at all. So many as `spare` says come through.
     """
 
-    def __init__(self, target: str, fault: str, at: str, gone: bool = False, spare: int = 0) -> None:
+    def __init__(
+        self, target: str, fault: str | Callable[[], None], at: str, gone: bool = False, spare: int = 0
+    ) -> None:
         self.target, self.fault, self.at, self.gone = target, fault, f'"{at}"'.encode(), gone
         self.spare = spare
         self.struck = False
@@ -63,7 +67,10 @@ class Proxy:
         if self.struck or self.at not in data:
             return False
         self.spare -= 1
-        return self.spare < 0
+        self.struck = self.spare < 0
+        if self.struck and callable(self.fault):
+            self.fault()
+        return self.struck
 
     def _pass_on(self, client: socket.socket, qemu: socket.socket) -> None:
         withheld = asked = False
@@ -79,10 +86,10 @@ class Proxy:
                 if self.struck and self.fault == "after":
                     return
                 if self._strikes(data):
-                    self.struck = asked = True
+                    asked = True
                     if self.fault == "lose":
                         return
-                    withheld = self.fault != "after"
+                    withheld = self.fault in ("cut", "stall")
                 qemu.sendall(data)
             if qemu in ready:
                 data = qemu.recv(1 << 16)

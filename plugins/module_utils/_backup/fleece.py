@@ -100,8 +100,12 @@ def put_in(vm: VM, name: str, sources: Sequence[Source], at_once: Sequence[Step]
         # somebody may have stopped it, or migrated it away, since it was looked at: then it is not to run afterwards
         marked = Step("blockdev-add", made, undo=[delete_node(mark(name))], condition=lambda vm: vm.status == "running")
         steps += [marked, Step("stop", undo=[go_on], condition=lambda vm: mark(name) in nodes(vm))]
-    steps += [Step(do=lambda deadline: check_same(vm, sources), hidden=True), *at_once]
+    same = Step(do=lambda deadline: check_same(vm, sources), hidden=True)
+    steps += [same, *at_once]
     steps += [_switch(source.disk, names(name, source.name).view_filter, source.under) for source in sources]
+    steps.append(
+        same
+    )  # what an overlay took before this moment is in no bitmap; one that comes from now on does no harm
     if stands:
         nothing = Step("stop", removes=True, still_needed=lambda vm: False)
         steps += [
