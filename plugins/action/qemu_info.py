@@ -26,6 +26,7 @@ from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.vmm.qemu.plugins.module_utils import _operation, _resource
 from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import mask
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.module_utils._runner import MODULES, SOCKET, call, finish
@@ -34,6 +35,9 @@ from ansible_collections.vmm.qemu.plugins.plugin_utils._image import with_images
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
 from ansible_collections.vmm.qemu.plugins.plugin_utils._runner import Runner
 from ansible_collections.vmm.qemu.plugins.plugin_utils._variables import with_variables
+
+_SHARED = (_operation, _resource)
+"""What most modules are made of: compiled here once in a run of Ansible, and not by the worker of each task."""
 
 
 class ActionModule(ActionBase):
