@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any, Callable, Dict, Tuple
 
 _OURS = "ansible_collections.vmm.qemu."
+_ASK = _OURS + "plugins.module_utils._runner_ask"
 _VALIDATION = "ansible.module_utils.common.arg_spec"
 _MONTH = 30 * 86400
 _HOUR = 3600
@@ -42,6 +43,8 @@ def install(
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
     try:
         with open(descriptor, "wb") as file:
+            _package, begin, length = index[_ASK]
+            file.write(codes[begin : begin + length])
             marshal.dump(index, file)
             file.write(codes)
             file.flush()

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A pack: the collection's code on the managed host, in one file. This text is sent with each task, beside ``_runner_stub.py``.
 
-``_runner_install.py`` makes it: a marshalled dictionary ``{module: (is it a package, where its code begins, its length)}``, and
-then the code of all, marshalled, too. Of that a task reads what it imports.
+``_runner_install.py`` makes it, of what is marshalled: the code of ``_runner_ask.py``; a dictionary ``{module: (is it a package,
+where its code begins, its length)}``; and the code of all. Of that a task reads what it imports.
 """
 # Private to the collection: may change without notice.
 
@@ -64,8 +64,10 @@ def load(descriptor: int) -> "Any":
             os.utime(descriptor)  # it is in use: see sweep()
         except OSError:
             pass
+    os.lseek(descriptor, 0, os.SEEK_SET)
     with open(descriptor, "rb", closefd=False) as file:
         try:
+            marshal.load(file)  # what asks
             index = marshal.load(file)
             begin = file.tell()
             whole = found.st_size - begin == max(place + length for _package, place, length in index.values())

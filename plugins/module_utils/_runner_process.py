@@ -4,9 +4,9 @@
 """A process on the managed host: it runs the controller's task, and leaves one behind that waits for further tasks.
 
 That one has imported what they need, which is most of what a task costs. It runs none itself: for each there is a fork of it, with
-the environment, the directory and the outputs of the process that Ansible has begun (``_runner_stub.py``), which ends as the task
-does. It serves those alone that have come into being just as it has: see ``context()`` there. Its socket is in the
-directory of the packs, which is this user's alone.
+the environment, the directory and the outputs of the process that Ansible has begun (``_runner_ask.py``), which ends as the task
+does. The fork for the next task is made ahead. It serves those alone that have come into being just as it has: see ``context()``
+there. Its socket is in the directory of the packs, which is this user's alone.
 """
 # Private to the collection: may change without notice.
 
@@ -17,6 +17,7 @@ import fcntl
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -62,7 +63,7 @@ def run(mark: str, task: bytes) -> int:
 def wait(name: str, context: Callable[[int], bytes], seconds: int, pack: int) -> None:
     """Leave a process behind that waits for tasks at the socket of that name, till none has come for so many seconds.
 
-    ``context``: the stub's function. ``pack``: the descriptor from which modules are imported.
+    ``context``: that of ``_runner_ask.py``. ``pack``: the descriptor from which modules are imported.
     """
     try:
         child = os.fork()
@@ -102,20 +103,18 @@ def _serve(name: str, context: Callable[[int], bytes], seconds: int) -> None:
         mine = os.stat(part)
         os.rename(part, name)  # in the place of one that has ended, or does not answer
         gc.freeze()
-        end = time.monotonic() + seconds
+        end, fork = time.monotonic() + seconds, None
         while time.monotonic() < end and _is(name, mine):
-            listener.settimeout(max(0.01, min(_LOOK, end - time.monotonic())))
+            fork = fork or _fork(listener, context)
+            fork.settimeout(max(0.01, min(_LOOK, end - time.monotonic())))
             with suppress(socket.timeout):
-                client = listener.accept()[0]
-                if _is_taken(client, context):
-                    if os.fork() == 0:
-                        listener.close()
-                        try:
-                            _run_for(client)
-                        finally:
-                            os._exit(1)
-                    end = time.monotonic() + seconds
-                client.close()
+                told = fork.recv(1 << 10)
+                if not told:
+                    break  # it has ended before it got a task, and another one may do so, too
+                fork.close()
+                fork, end = None, time.monotonic() + seconds
+                with suppress(Exception):
+                    imported(told[1:].decode())  # for those to come
             with suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
@@ -151,19 +150,45 @@ def _is(name: str, mine: os.stat_result) -> bool:
         return False
 
 
-def _is_taken(client: socket.socket, context: Callable[[int], bytes]) -> bool:
-    """Tell whether a process gets its task run, for which all is imported then."""
+def _fork(listener: socket.socket, context: Callable[[int], bytes]) -> socket.socket:
+    """Have a fork of this process wait for a task, and return the socket by which it says that it has one, and of which module.
+
+    It ends when that socket is closed before.
+    """
+    mine, its = socket.socketpair()
+    if os.fork():
+        its.close()
+        return mine
+    try:
+        mine.close()
+        context(os.getpid())  # so that what this changes in memory is this fork's own before somebody waits for it
+        while its not in select.select([listener, its], [], [])[0]:
+            client = listener.accept()[0]
+            module = _wanted(client, context)
+            if module is not None:
+                listener.close()
+                its.sendall(b"+" + module.encode())
+                its.close()
+                _run_for(client)
+            client.close()
+    finally:
+        os._exit(1)
+
+
+def _wanted(client: socket.socket, context: Callable[[int], bytes]) -> str | None:
+    """Return the module that a process needs, which is imported then, or None where it does not get its task run."""
     client.settimeout(_PATIENCE)
     try:
         # the kernel says who asks. Of this process, too, something may have been changed since it began
         process = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         told = context(process)
         if not told or told != context(os.getpid()):
-            return False
-        imported(_exactly(client, int.from_bytes(_exactly(client, 8), "big")).decode())
+            return None
+        module = _exactly(client, int.from_bytes(_exactly(client, 8), "big")).decode()
+        imported(module)
     except Exception:
-        return False  # it asks no longer, or finds out by itself
-    return True
+        return None  # it asks no longer, or finds out by itself
+    return module
 
 
 def _run_for(client: socket.socket) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import json
 import os
+import pwd
 import resource
 import select
 import signal
@@ -23,14 +24,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.vmm.qemu.plugins.plugin_utils._runner_bundle import PACK
-from ansible_collections.vmm.qemu.plugins.plugin_utils._runner_bundle import STUB as SENT
+from ansible_collections.vmm.qemu.plugins.plugin_utils._runner_bundle import PACK, STUB
 from support.timing import until
 
 PLUGINS = Path(__file__).resolve().parents[4] / "plugins"
-# a busy machine may take its time
-STUB = SENT.replace(b"_PATIENCE = 1.0", b"_PATIENCE = 60.0")
-assert STUB != SENT
 OURS = "ansible_collections.vmm.qemu.plugins.module_utils."
 # A task that says what it was given, or leaves that as a file, or ends in its middle.
 RUNNER = """
@@ -66,14 +63,14 @@ def prepare(task):
 """
 
 
-def bundle(runner: str = RUNNER) -> bytes:
-    """A bundle of the installer and a runner of the test's own."""
+def bundle(runner: str = RUNNER, patience: float = 60.0) -> bytes:
+    """A bundle of the installer and a runner of the test's own. A busy machine may take its time: ``patience`` is in seconds."""
+    names = ("_runner_ask", "_runner_install", "_runner_process")
+    ours = {name: (PLUGINS / "module_utils" / f"{name}.py").read_text() for name in names}
+    assert "_PATIENCE = 1.0" in ours["_runner_ask"]
+    ours["_runner_ask"] = ours["_runner_ask"].replace("_PATIENCE = 1.0", f"_PATIENCE = {patience}")
     sources = {
-        f"{OURS}_runner": (False, runner),
-        **{
-            f"{OURS}{name}": (False, (PLUGINS / "module_utils" / f"{name}.py").read_text())
-            for name in ("_runner_install", "_runner_process")
-        },
+        **{f"{OURS}{name}": (False, text) for name, text in {**ours, "_runner": runner}.items()},
         "ansible.module_utils.common.arg_spec": (False, ""),
     }
     for name in list(sources):
@@ -125,6 +122,34 @@ def host(tmp_path: Path) -> Host:
 
 
 RAN = (["begun null", 'result {"task": "t"}'], 0)
+
+
+@pytest.mark.parametrize(
+    ("remote_tmp", "home", "place"),
+    [
+        ("~/.ansible/tmp", "{}", "{}/.ansible/tmp"),
+        ("~/.ansible/tmp", "{}/", "{}/.ansible/tmp"),
+        ("~/.ansible/tmp", "{}/\udcff", "{}/\udcff/.ansible/tmp"),
+        *[("~/.ansible/tmp", root, "/.ansible/tmp" if os.geteuid() == 0 else "~/.ansible/tmp") for root in ("", "/")],
+        ("~/.ansible/tmp", None, "~/.ansible/tmp"),
+        ("~", "{}", "{}"),
+        ("~root/x", "{}", "/root/x"),
+        ("/var/x y", None, "/var/x y"),
+        ("$HOME/x", "{}", "{}/x"),
+        ("${HOME}/~", "{}", "{}/~"),
+        ("x/~", "{}", "x/~"),
+    ],
+)
+def test_where_packs_are(tmp_path: Path, remote_tmp: str, home: str | None, place: str) -> None:
+    """As Ansible's own shell would have it; but never in the home of another user, as HOME is after some changes of user."""
+    os.mkdir(f"{tmp_path}/\udcff")
+    own = pwd.getpwuid(os.geteuid()).pw_dir
+    wanted = place.format(tmp_path).replace("~", own) if place.startswith("~") else place.format(tmp_path)
+    code = f"import sys;exec(sys.stdin.buffer.read().replace(b'__main__',b''));print(ascii(directory({remote_tmp!r})))"
+    environment = {} if home is None else {"HOME": home.format(tmp_path)}
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, input=STUB, check=True, stdout=subprocess.PIPE, env=environment)
+    assert done.stdout.decode().strip() == ascii(f"{wanted}/vmm.qemu-{os.geteuid()}")
 
 
 def test_a_first_task_and_the_next(host: Host) -> None:
@@ -370,19 +395,31 @@ def test_it_ends_when_none_has_come_for_so_long(host: Host) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_one_that_does_not_answer(
-    host: Host, waiting: int, tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The task is run all the same, once, and what it leaves waits in the other's place."""
-    monkeypatch.setattr(sys.modules[__name__], "STUB", SENT)
-    os.kill(waiting, how)
+@pytest.mark.parametrize("whole", [True, False])
+def test_one_that_does_not_answer(host: Host, tmp_path: Path, how: signal.Signals, whole: bool) -> None:
+    """The task is run all the same, once, and what it leaves waits in the other's place. ``whole``: its fork does not, either."""
+    host.ask(sent=bundle(patience=1.0), idle=300)
+    waiting = who_runs(host, idle=300)
+    until(lambda: bool(forks(waiting)))
+    them = [waiting, *(forks(waiting) if whole else [])]
+    for process in them:
+        os.kill(process, how)
     ran = tmp_path / "ran"
-    assert result(host.ask(["file", str(ran)], idle=60))
+    for turn in range(1, 3):
+        assert result(host.ask(["file", str(ran)], idle=60))
+        assert ran.read_text() == "once\n" * turn
     if how == signal.SIGSTOP:
-        os.kill(waiting, signal.SIGCONT)
+        for process in them:
+            os.kill(process, signal.SIGCONT)
         time.sleep(0.5)
-    assert ran.read_text() == "once\n"
+    assert ran.read_text() == "once\n" * 2
     assert who_runs(host) != waiting
+    until(lambda: not any(map(is_alive, them)))
+
+
+def forks(waiting: int) -> list[int]:
+    """Those of a process that waits."""
+    return [int(one) for one in Path(f"/proc/{waiting}/task/{waiting}/children").read_text().split()]
 
 
 # Asks as the stub does, as far as it is told, and ends.
@@ -493,7 +530,8 @@ def test_it_ends_when_another_is_in_its_place(host: Host, waiting: int) -> None:
 
 
 def test_it_is_not_what_it_was(host: Host, waiting: int) -> None:
-    os.setpriority(os.PRIO_PROCESS, waiting, os.getpriority(os.PRIO_PROCESS, waiting) + 1)
+    for process in (waiting, *forks(waiting)):
+        os.setpriority(os.PRIO_PROCESS, process, os.getpriority(os.PRIO_PROCESS, process) + 1)
     assert result(host.ask("process", idle=300))["parent"] == os.getpid()
 
 
