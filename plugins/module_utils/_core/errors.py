@@ -15,11 +15,13 @@ Below these are the session's errors (``_qmp/errors.py``): QEMU's own refusals, 
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Dict
 
-from . import _python
+from . import _python, _zip
 
 _python.check()
+_zip.compile_once(__spec__.loader, sys.meta_path)
 
 
 class TaskError(Exception):
