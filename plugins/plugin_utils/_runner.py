@@ -122,7 +122,8 @@ class Runner:
             and not connection.always_pipeline_modules
             and not getattr(connection, "_remote_is_local", False)
             and connection._shell.SHELL_FAMILY == "sh"
-            and (not become or (become.pipelining and not become.require_tty))
+            # cores before 2.19 say it of no plugin, and know one that can't
+            and (not become or (getattr(become, "pipelining", become.name != "su") and not become.require_tty))
         )
 
     def run(self, task: dict[str, Any]) -> dict[str, Any] | None:

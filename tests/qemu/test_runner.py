@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,9 +21,6 @@ from support.vm import VM
 
 Playbook = Callable[..., PlayRun]
 SUPPORT = REPO / "tests" / "support"
-# nobody keeps its code in a directory of its own
-NOBODY = 65534
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +35,14 @@ def vm() -> Iterator[VM]:
         yield machine
 
 
-@pytest.fixture
-def shared() -> Iterator[Path]:
-    """A directory that everybody can reach and write to."""
-    with TemporaryDirectory(prefix="bed-", dir="/tmp") as directory:
-        os.chmod(directory, 0o777)
-        yield Path(directory)
-
-
 def play(*tasks: dict[str, Any], **keywords: Any) -> list[dict[str, Any]]:
     named = [{"name": f"task {number}", **task} for number, task in enumerate(tasks)]
     return [{"hosts": "all", "gather_facts": False, "ignore_errors": True, "tasks": named, **keywords}]
 
 
-def kept(home: Path, user: int | None = None) -> list[Path]:
-    """What the host keeps for a user, besides the sockets of those that wait."""
-    return list(home.glob(f"remote/vmm.qemu-{os.geteuid() if user is None else user}/[!.]*"))
+def kept(home: Path) -> list[Path]:
+    """What the host keeps for this user, besides the sockets of those that wait."""
+    return list(home.glob(f"remote/vmm.qemu-{os.geteuid()}/[!.]*"))
 
 
 def test_the_same_result_three_ways(vm: VM, playbook: Playbook, sshd: Sshd, tmp_path: Path) -> None:
@@ -116,35 +104,6 @@ def test_the_interpreter_is_looked_for_once(vm: VM, playbook: Playbook, sshd: Ss
     assert [task.status for task in run.tasks] == ["ok"] * 3
     assert run.output.count("interpreter discovery") == 1 and run.output.count("AnsiballZ_ping") > 0
     assert "AnsiballZ_qemu" not in run.output
-
-
-@root_only
-def test_the_code_is_that_of_the_user_that_the_task_becomes(playbook: Playbook, shared: Path) -> None:
-    task = {"vmm.qemu.qemu_image": {"path": f"{shared}/i.raw", "format": "raw", "size": "1M"}, "become": True}
-    how: dict[str, Any] = {
-        "variables": {
-            "vmm_qemu_runner": True,
-            "ansible_remote_tmp": f"{shared}/remote",
-            "ansible_become_method": "bed_nobody",
-            "ansible_pipelining": True,
-            "ansible_python_interpreter": "/usr/bin/python3",
-        },
-        "environment": {"ANSIBLE_BECOME_PLUGINS": str(SUPPORT / "become")},
-    }
-    run = playbook(play(task), "-v", **how)
-    assert run["task 0"].changed, run.output
-    assert (shared / "i.raw").stat().st_uid == NOBODY
-    (pack,) = kept(shared, NOBODY)
-    assert pack.stat().st_uid == pack.parent.stat().st_uid == NOBODY
-    assert "ordinary modules" not in run.output
-
-    # what is another's is not run: the module's process is, and that is said
-    pack.write_bytes(b"")
-    os.chown(pack, 0, 0)
-    pack.chmod(0o644)
-    run = playbook(play(task, task), "-v", **how)
-    assert [task.status for task in run.tasks] == ["ok", "ok"] and not run["task 0"].changed
-    assert run.output.count("run as ordinary modules: Odd: ") == 1 and "somebody else's" in run.output
 
 
 def test_a_line_that_is_cut(vm: VM, playbook: Playbook) -> None:
