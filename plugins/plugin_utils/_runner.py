@@ -37,6 +37,7 @@ _DISCOVERED = "discovered_interpreter_python"
 _NEVER_BEGUN = range(1, 128)
 """Exit statuses of a shell, of sudo, or of a Python that can't start: not the runner's, which ends with 0 or above."""
 
+_BEGUN = ("begun", "result")
 _ANSIBLES = ("ansible_facts", "add_host", "add_group")
 """What no module of the collection returns, and Ansible would act on."""
 
@@ -88,10 +89,11 @@ def _ask_once(
     for line in done["stdout"].splitlines():
         if line.startswith(f"{mark} "):
             try:
-                value = json.loads(line.split(" ", 2)[2])
+                said, told = line.split(" ", 2)[1], json.loads(line.split(" ", 2)[2])
             except (IndexError, ValueError, RecursionError):
                 continue  # cut off, or of a host in other hands
-            word = line.split(" ", 2)[1]
+            if word not in _BEGUN or said in _BEGUN:  # what has begun is not run again, whatever is said then
+                word, value = said, told
     lines = (done["stderr"] or done["stdout"]).splitlines()
     told = [line for line in lines if not line.startswith(("debug", "OpenSSH_"))]  # what ssh adds at -v
     return Answer(word, value, done["rc"], "\n".join(told).strip())

@@ -72,7 +72,12 @@ RESULT = '*result {"changed": true}'
 
 
 @pytest.mark.parametrize(
-    "answers", [[(["*begun null", RESULT], 0)], [(["*absent null"], 0), (["*begun null", RESULT], 0)]]
+    "answers",
+    [
+        [(["*begun null", RESULT], 0)],
+        [(["*absent null"], 0), (["*begun null", RESULT], 0)],
+        [(["*begun null", RESULT, '*odd "it broke afterwards"'], 0)],
+    ],
 )
 def test_a_result(answers: list[tuple[list[str], int]]) -> None:
     action = Action(*answers)
@@ -113,6 +118,7 @@ def test_what_was_not_begun_is_left_to_the_module(answers: list[tuple[list[str],
     [
         (["*begun null"], 0),
         (["*begun null"], 1),
+        (["*begun null", '*odd "it broke then"'], 0),
         (["*begun null", RESULT[:-4]], 255),
         (["*begun null", '*result "text"'], 0),
         ([], 0),
