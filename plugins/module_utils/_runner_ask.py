@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 _LOST = 137
 """The exit status where the process that waited has gone in the middle of the task."""
 _PATIENCE = 1.0
-"""Seconds within which a process that waits has to answer."""
+"""Seconds within which a process that waits has to say that it takes the task. From then on it may begin, and is waited for."""
 _LONGEST = 1 << 20
 """Bytes of a task that a process that waits is asked for: a long one would use up its patience."""
 _INHERITED = tuple(
     b"Umask Uid Gid Groups SigBlk SigIgn Cap NoNewPrivs Seccomp THP_enabled Cpus_allowed_list Mems_allowed_list".split()
 )
-_READ_ONCE = (b"GLIBC_", b"LANG=", b"LC_", b"LD_", b"MALLOC_", b"OPENSSL_", b"PATH=", b"SSL_", b"TZ=")
+_READ_ONCE = tuple(b"GLIBC_ LANG= LC_ LD_ LOCPATH= MALLOC_ OPENSSL_ PATH= SSL_ TZ= TZDIR=".split())
 """Variables that a program reads when it starts, and no later."""
 
 
@@ -46,6 +46,7 @@ def ask(folder: int, pack: str, module: str, mark: str, task: bytes, new: bool) 
 def context(process: int) -> bytes:
     """Return what a process has of the one that began it, besides its environment, its directory and its open files.
 
+    Not all can be told from here: it lacks the I/O priority, the timer slack, the memory policy and the session keyring.
     Processes that have the same may do each other's work. It begins with the boot's id: other hosts may share the directory.
     Empty where that can't be told.
     """
@@ -100,7 +101,10 @@ def _ask(name: str, module: str, mark: str, task: bytes) -> None:
     except OSError:
         begins = b""
     if begins:
-        _end_with(client, int.from_bytes(number, "big"))
+        try:
+            _end_with(client, int.from_bytes(number, "big"))
+        finally:
+            posix._exit(_LOST)
     client.close()
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+import binascii
 import marshal
 import os
 import sys
@@ -29,12 +30,12 @@ def install(
 
     First all that a task may import is, by the ``importer`` of a pack: what this Python lacks shows before a task is begun.
     """
-    index: Dict[str, Tuple[bool, int, int]] = {}
+    index: Dict[str, Tuple[bool, int, int, int]] = {}
     codes = b""
     for module, (package, text) in {**sources, "": (False, "")}.items():
         made = compile(shortened(text, module), module, "exec", dont_inherit=True)
         code = marshal.dumps(made) if module else bundle  # for what is installed on the host for good
-        index[module] = package, len(codes), len(code)
+        index[module] = package, len(codes), len(code), binascii.crc32(code)
         codes += code
     sys.meta_path.insert(0, importer(index, lambda place, length: codes[place : place + length]))
     for module in [_VALIDATION, *(module for module in index if module.startswith(_OURS))]:
@@ -43,9 +44,9 @@ def install(
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
     try:
         with open(descriptor, "wb") as file:
-            _package, begin, length = index[_ASK]
-            file.write(codes[begin : begin + length])
-            marshal.dump(index, file)
+            _package, begin, length, _checksum = index[_ASK]
+            for data in (codes[begin : begin + length], marshal.dumps(index)):
+                file.write(binascii.crc32(data).to_bytes(4, "big") + len(data).to_bytes(4, "big") + data)
             file.write(codes)
             file.flush()
             os.fsync(descriptor)

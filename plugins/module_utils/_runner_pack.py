@@ -4,10 +4,11 @@
 """A pack: the collection's code on the managed host, in one file. This text is sent with each task, beside ``_runner_stub.py``.
 
 ``_runner_install.py`` makes it, of what is marshalled: the code of ``_runner_ask.py``; a dictionary ``{module: (is it a package,
-where its code begins, its length)}``; and the code of all. Of that a task reads what it imports.
+where its code begins, its length, its checksum)}``; and the code of all. Of that a task reads what it imports.
 """
 # Private to the collection: may change without notice.
 
+import binascii
 import marshal
 import os
 import time
@@ -26,7 +27,7 @@ class Pack:
     """Imports the modules of a pack."""
 
     def __init__(
-        self, index: "Dict[str, Tuple[bool, int, int]]", read: "Callable[[int, int], bytes]", descriptor: int = -1
+        self, index: "Dict[str, Tuple[bool, int, int, int]]", read: "Callable[[int, int], bytes]", descriptor: int = -1
     ) -> None:
         """``index``: the file's dictionary. ``read`` gives so many bytes of what follows, from a place on."""
         self.descriptor = descriptor
@@ -45,35 +46,37 @@ class Pack:
     def exec_module(self, module: "ModuleType") -> None:
         """Run a module's code."""
         module.__file__ = module.__name__.replace(".", "/") + ("/__init__.py" if hasattr(module, "__path__") else ".py")
-        exec(marshal.loads(self._read(*self._index[module.__name__][1:])), module.__dict__)
+        exec(marshal.loads(self._content(module.__name__)), module.__dict__)
 
     def sources(self) -> "Dict[str, Tuple[bool, str]]":
         """Return what the pack was made of: {module: (is it a package, its text)}."""
         import json
         import zlib
 
-        found = json.loads(zlib.decompress(self._read(*self._index[""][1:])).decode())  # type: Dict[str, Tuple[bool, str]]
+        found = json.loads(zlib.decompress(self._content("")).decode())  # type: Dict[str, Tuple[bool, str]]
         return found
 
+    def _content(self, name: str) -> bytes:
+        """Return what is kept under a name. Raise EOFError where that is broken."""
+        _package, place, length, checksum = self._index[name]
+        data = self._read(place, length)
+        if binascii.crc32(data) != checksum:
+            raise EOFError("the pack is broken")
+        return data
 
-def load(descriptor: int) -> "Any":
-    """Return the pack in a file, which stays open, or None for one that is broken. Raise OSError."""
+
+def load(descriptor: int, index: "bytes | None") -> "Any":
+    """Return the pack in a file, which stays open and has been read as far as its index, or None where that is broken."""
+    if not index:
+        return None
     found = os.fstat(descriptor)
     if time.time() - found.st_mtime > _DAY:
         try:
             os.utime(descriptor)  # it is in use: see sweep()
         except OSError:
             pass
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    with open(descriptor, "rb", closefd=False) as file:
-        try:
-            marshal.load(file)  # what asks
-            index = marshal.load(file)
-            begin = file.tell()
-            whole = found.st_size - begin == max(place + length for _package, place, length in index.values())
-        except (EOFError, ValueError, TypeError, AttributeError):
-            whole = False
-    return Pack(index, lambda place, length: os.pread(descriptor, length, begin + place), descriptor) if whole else None
+    begin = os.lseek(descriptor, 0, os.SEEK_CUR)
+    return Pack(marshal.loads(index), lambda place, length: os.pread(descriptor, length, begin + place), descriptor)
 
 
 def make(path: str, name: str, bundle: bytes, open_directory: "Callable[[], int]") -> None:

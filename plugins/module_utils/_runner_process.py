@@ -105,7 +105,10 @@ def _serve(name: str, context: Callable[[int], bytes], seconds: int) -> None:
         gc.freeze()
         end, fork = time.monotonic() + seconds, None
         while time.monotonic() < end and _is(name, mine):
-            fork = fork or _fork(listener, context)
+            try:
+                fork = fork or _fork(listener, context)
+            except OSError:
+                break
             fork.settimeout(max(0.01, min(_LOOK, end - time.monotonic())))
             with suppress(socket.timeout):
                 told = fork.recv(1 << 10)
@@ -132,9 +135,12 @@ def _waiting(name: str) -> int:
             found = os.lstat(path)
             if other == mine or not stat.S_ISSOCK(found.st_mode):
                 continue
+            client.setblocking(False)
             try:
                 client.connect(path)
                 count += 1
+            except BlockingIOError:
+                count += 1  # so many ask it that it can't take one more
             except ConnectionRefusedError:
                 # one of another boot may be another host's
                 if other.split("-")[0] == mine.split("-")[0] or time.time() - found.st_mtime > _DAY:

@@ -14,6 +14,7 @@ A pack is used only where it and its directory are this user's and nobody else h
 # Private to the collection: may change without notice. Python 3.6 can read it, so that an old one can say what it is.
 # Each task pays for what is imported here: Python starts without os.
 
+import binascii
 import gc
 import marshal
 import posix
@@ -24,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, NoReturn
 
+_LONGEST = 1 << 20
 _PLACE = "ansible_collections.vmm.qemu.plugins.module_utils."
 
 
@@ -45,7 +47,9 @@ def directory(remote_tmp: str) -> str:
         import pwd
 
         path = pwd.getpwuid(posix.geteuid()).pw_dir + remote_tmp[1:]
-    return f"{path}/vmm.qemu-{posix.geteuid()}"
+    if not path:
+        raise Odd("remote_tmp is empty")
+    return f"{path.rstrip('/')}/vmm.qemu-{posix.geteuid()}"
 
 
 def open_own(path: str, flags: int, is_type: "Callable[[int], bool]", dir_fd: "Any" = None) -> int:
@@ -58,15 +62,11 @@ def open_own(path: str, flags: int, is_type: "Callable[[int], bool]", dir_fd: "A
     return descriptor
 
 
-def asking(descriptor: int) -> "Any":
-    """Return what is in ``_runner_ask.py``, with which a pack begins, or None where that can't be read."""
-    asks = {}  # type: Any
-    with open(descriptor, "rb", closefd=False) as file:
-        try:
-            exec(marshal.load(file), asks)
-        except (EOFError, ValueError, TypeError):
-            return None  # what is broken is made anew
-    return asks
+def part(descriptor: int) -> "Any":
+    """Return the next part of a pack, which its checksum and its length come before, or None where it is broken."""
+    head = posix.read(descriptor, 8)
+    data = posix.read(descriptor, min(int.from_bytes(head[4:], "big"), _LONGEST))
+    return data if head == binascii.crc32(data).to_bytes(4, "big") + len(data).to_bytes(4, "big") else None
 
 
 def say(mark: str, word: str, value: "Any" = None) -> "NoReturn":
@@ -91,7 +91,7 @@ def main() -> "NoReturn":
         say(mark, "old", needed)
     gc.disable()  # nothing that is imported is garbage
     name = f"{pack_name}.{sys.implementation.cache_tag}-{sys.hexversion:x}"
-    packs, pack, waiting = {}, None, ""  # type: Any, Any, str
+    asks, packs, pack, waiting = {}, {}, None, ""  # type: Any, Any, Any, str
     try:
         path = directory(remote_tmp)
         if bundle:
@@ -102,15 +102,19 @@ def main() -> "NoReturn":
             descriptor = open_own(name, 0, S_ISREG, folder)
         except FileNotFoundError:
             say(mark, "absent")
-        asks = asking(descriptor)
-        if asks and idle != "0":
-            waiting = asks["ask"](folder, name, module, mark, task, bool(bundle))
-        exec(code, packs)
-        pack = packs["load"](descriptor)
+        code_of_ask = part(descriptor)
+        if code_of_ask:
+            exec(marshal.loads(code_of_ask), asks)
+            if idle != "0":
+                waiting = asks["ask"](folder, name, module, mark, task, bool(bundle))
+            exec(code, packs)
+            pack = packs["load"](descriptor, part(descriptor))
         if pack is not None:
             sys.meta_path.insert(0, pack)
             process = __import__(_PLACE + "_runner_process", fromlist=["run"])
             process.imported(module)
+    except EOFError:
+        pack = None  # a part is broken: it is made anew
     except Exception as exc:
         say(mark, "odd", f"{type(exc).__name__}: {exc}")
     if pack is None:

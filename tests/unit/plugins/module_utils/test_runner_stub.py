@@ -13,6 +13,7 @@ import pwd
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -135,6 +136,7 @@ RAN = (["begun null", 'result {"task": "t"}'], 0)
         ("~", "{}", "{}"),
         ("~root/x", "{}", "/root/x"),
         ("/var/x y", None, "/var/x y"),
+        ("/", None, ""),
         ("$HOME/x", "{}", "{}/x"),
         ("${HOME}/~", "{}", "{}/~"),
         ("x/~", "{}", "x/~"),
@@ -226,12 +228,34 @@ def test_what_is_odd_is_not_run(host: Host, change: Callable[[Host], object]) ->
     assert said.startswith("odd ") and status == 0
 
 
-@pytest.mark.parametrize("text", [b"", b"x", b"\xe3garbage"])
-def test_a_broken_pack_is_made_anew(host: Host, text: bytes) -> None:
+def altered(data: bytes, place: int) -> bytes:
+    """With one bit that is another one."""
+    return data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
+
+
+BROKEN: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "one byte": lambda data: b"x",
+    "zeros": lambda data: bytes(len(data)),
+    "what asks": lambda data: altered(data, 8 + len_of(data) // 2),
+    "its length": lambda data: altered(data, 4),
+    "the index": lambda data: altered(data, 8 + len_of(data) + 8 + 40),
+    "what runs": lambda data: altered(data, data.rindex(b"_run_for") + 2),
+    "its end": lambda data: data[: data.rindex(b"_run_for")],
+}
+
+
+def len_of(data: bytes) -> int:
+    """The length of a pack's first part."""
+    return int.from_bytes(data[4:8], "big")
+
+
+@pytest.mark.parametrize("spoil", BROKEN.values(), ids=BROKEN)
+def test_a_broken_pack_is_made_anew(host: Host, spoil: Callable[[bytes], bytes]) -> None:
     host.ask(sent=bundle())
     (pack,) = host.packs()
-    pack.write_bytes(text)
-    assert host.ask() == (["absent null"], 0)
+    pack.write_bytes(spoil(pack.read_bytes()))
+    assert host.ask(idle=1) == (["absent null"], 0)
     assert host.ask(sent=bundle()) == RAN
     assert host.ask() == RAN
 
@@ -402,16 +426,18 @@ def test_one_that_does_not_answer(host: Host, tmp_path: Path, how: signal.Signal
     waiting = who_runs(host, idle=300)
     until(lambda: bool(forks(waiting)))
     them = [waiting, *(forks(waiting) if whole else [])]
-    for process in them:
-        os.kill(process, how)
-    ran = tmp_path / "ran"
-    for turn in range(1, 3):
-        assert result(host.ask(["file", str(ran)], idle=60))
-        assert ran.read_text() == "once\n" * turn
-    if how == signal.SIGSTOP:
+    try:
         for process in them:
-            os.kill(process, signal.SIGCONT)
-        time.sleep(0.5)
+            os.kill(process, how)
+        ran = tmp_path / "ran"
+        for turn in range(1, 3):
+            assert result(host.ask(["file", str(ran)], idle=60))
+            assert ran.read_text() == "once\n" * turn
+    finally:
+        for process in them:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+    time.sleep(0.5)
     assert ran.read_text() == "once\n" * 2
     assert who_runs(host) != waiting
     until(lambda: not any(map(is_alive, them)))
@@ -560,6 +586,33 @@ def test_how_many_wait_and_what_others_have_left(host: Host, waiting: int) -> No
     asked(99)
     wait_for(host, 2)
     os.kill(asked(99), signal.SIGKILL)
+
+
+def test_one_that_is_asked_by_many_and_stands_still(host: Host, waiting: int) -> None:
+    """It is not waited for by those that count who waits, when it can't take one more."""
+    (path,) = host.sockets()
+    them = [waiting, *forks(waiting)]
+    for process in them:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        with contextlib.ExitStack() as stack, contextlib.chdir(path.parent):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    client.setblocking(False)
+                    client.connect(path.name)
+            other = who_runs(host, umask=0o026)
+            os.kill(other, signal.SIGKILL)
+    finally:
+        for process in them:
+            os.kill(process, signal.SIGCONT)
+
+
+def test_nowhere(host: Host) -> None:
+    sent = host.request("t").replace(str(host.tmp).encode(), b"$NONE")
+    process = host.begin(sent, env={"NONE": ""})
+    output, _errors = process.communicate()
+    assert output.decode().strip() == 'M odd "Odd: remote_tmp is empty"'
 
 
 @pytest.mark.parametrize("put", [Path.touch, Path.mkdir, lambda path: path.symlink_to("/dev/null")])
