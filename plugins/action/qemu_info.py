@@ -78,7 +78,10 @@ class ActionModule(ActionBase):
         python = where.get("ansible_python_interpreter", "auto")
         if hasattr(python, "__ansible_template__") or "{{" in str(python):
             python = self._templar.template(python)
-        return str(python).startswith("auto") or os.path.realpath(str(python)) == os.path.realpath(sys.executable)
+        python = str(python)
+        if python.startswith("auto") or python == sys.executable:
+            return True
+        return os.path.realpath(python) == os.path.realpath(sys.executable)
 
     def _run_here(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         name = self._task.action  # as the user wrote it, which is also how the module's process is told
@@ -130,6 +133,9 @@ class ActionModule(ActionBase):
         """Yield the task's ``environment``, for as long as it runs: this process has other tasks' to come."""
         wanted: dict[str, Any] = {}
         self._compute_environment_string(wanted)
+        if not wanted:
+            yield
+            return
         before = dict(os.environ)
         os.environ.update({key: str(value) for key, value in wanted.items()})
         try:
