@@ -84,11 +84,11 @@ def _over(path: str, disk: str) -> str:
     """Return the overlay that stands on an image; empty where there is none."""
     directory, own = os.path.split(path)
     with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(directory)):
-            if name.startswith(f"{disk}@") and name.endswith(".qcow2") and name != own:
-                over = os.path.join(directory, name)
-                if _stands_on(over, path):
-                    return over
+        begin = f"{disk}@"
+        for name in sorted([name for name in os.listdir(directory) if name.startswith(begin)]):
+            over = os.path.join(directory, name)
+            if name.endswith(".qcow2") and name != own and _stands_on(over, path):
+                return over
     return ""
 
 

@@ -252,14 +252,17 @@ def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Proper
 
 def _check_backend_conflicts(vm: VM, ident: str, arguments: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal for a backend that another device of the same plan has, and can't share."""
-    for (kind, rival), other in draft.adding.items():
+    wanted_ones = {name: arguments[name] for name in _BACKENDS if arguments.get(name)}
+    for (kind, rival), other in draft.adding.items() if wanted_ones else ():
         if kind != "device" or rival == ident:
             continue
-        theirs = {name.replace("_", "-"): value for name, value in other.get("options", {}).items()}
-        theirs["driver"] = other.get("driver", "")
-        for name in _BACKENDS:
-            wanted = arguments.get(name)
-            if wanted and theirs.get(name) == wanted and not _shared(vm, name, wanted, (arguments, theirs), draft):
+        options = other.get("options", {})
+        for name, wanted in wanted_ones.items():
+            if options.get(name) != wanted:
+                continue
+            theirs = {option.replace("_", "-"): value for option, value in options.items()}
+            theirs["driver"] = other.get("driver", "")
+            if not _shared(vm, name, wanted, (arguments, theirs), draft):
                 more = ": both need share-rw to share it" if name == "drive" else ""
                 raise Refusal(f"{name}: {wanted} is wanted by device {rival} too{more}")
 
