@@ -193,8 +193,8 @@ def joined(results: Dict[str, Result]) -> Result:
     """Return the task's result. It takes ``diff`` and ``warnings`` out of those of each VM."""
     diffs = {name: result.pop("diff") for name, result in results.items() if "diff" in result}
     diffs = {name: diff for name, diff in diffs.items() if diff["before"] != diff["after"]}
-    warnings = [f"{name}: {text}" for name, result in results.items() for text in result.pop("warnings", [])]
-    failed = [f"{name}: {result['msg']}" for name, result in results.items() if result.get("failed")]
+    warnings = [_named(name, text) for name, result in results.items() for text in result.pop("warnings", [])]
+    failed = [_named(name, result["msg"]) for name, result in results.items() if result.get("failed")]
     changed = [bool(result.get("changed")) for result in results.values() if not result.get("failed")]
     words = f"{sum(changed)} changed, {len(changed) - sum(changed)} unchanged"
     return {
@@ -205,6 +205,11 @@ def joined(results: Dict[str, Result]) -> Result:
         "msg": f"{words}, {len(failed)} failed: {_first_few(failed)}" if failed else words,
         **({"failed": True} if failed else {}),
     }
+
+
+def _named(name: str, text: str) -> str:
+    """Return a text that begins with the VM's name, as some do already."""
+    return text if text.startswith(f"{name}: ") else f"{name}: {text}"
 
 
 def _first_few(texts: Sequence[str]) -> str:

@@ -109,7 +109,7 @@ def run(work: Any, machines: dict[str, Any], **how: Any) -> dict[str, Any]:
 def test_one_fails_and_the_others_are_finished() -> None:
     def work(task: Task) -> dict[str, Any]:
         if task.params["state"] == "bad":
-            raise Refusal("it can't be done")
+            raise Refusal("vm1: it can't be done" if task.params["socket"] == "/1" else "it can't be done")
         if task.params["state"] == "worse":
             raise KeyError("x")
         changed = task.params["state"] == "changed"
@@ -127,7 +127,7 @@ def test_one_fails_and_the_others_are_finished() -> None:
     )
     assert result["failed"] and result["changed"]
     assert result["machines"]["vm0"] == {"changed": True, "commands": []}
-    assert result["machines"]["vm1"]["failed"] and result["machines"]["vm1"]["msg"] == "it can't be done"
+    assert result["machines"]["vm1"]["failed"] and result["machines"]["vm1"]["msg"] == "vm1: it can't be done"
     assert result["warnings"] == ["vm0: odd", "vm4: odd"]
     assert result["diff"] == {"before": {"vm0": {"a": 1}, "vm4": {"a": 1}}, "after": {"vm0": {"a": 2}, "vm4": {"a": 2}}}
 
