@@ -17,6 +17,7 @@ import json
 import os
 import sys
 from contextlib import contextmanager
+from datetime import date, time
 from typing import Any, Iterator
 
 from ansible import constants
@@ -211,6 +212,8 @@ def plain(value: Any) -> Any:
     for kind in (int, float):
         if isinstance(value, kind):
             return kind(value)
+    if isinstance(value, (date, time)):  # what YAML reads a timestamp as
+        return value.isoformat()
     return str.__str__(value) if isinstance(value, str) else str(value)
 
 

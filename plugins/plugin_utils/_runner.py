@@ -126,7 +126,14 @@ class Runner:
             and connection._shell.SHELL_FAMILY == "sh"
             # cores before 2.19 say it of no plugin, and know one that can't
             and (not become or (getattr(become, "pipelining", become.name != "su") and not become.require_tty))
+            and not (become and self._gets_a_terminal())
         )
+
+    def _gets_a_terminal(self) -> bool:
+        """Tell whether a command gets a terminal for its stdin, as a local one does that may ask for a password."""
+        connection = self._connection
+        asks = connection.transport == "local" and not connection.get_option("pipelining")
+        return asks and bool(self._action.get_become_option("become_pass"))
 
     def run(self, task: dict[str, Any]) -> dict[str, Any] | None:
         """Return the result of a task as ``module_utils/_runner.py`` takes it, or None where the module has to be run."""
@@ -192,4 +199,7 @@ class Runner:
         result = {
             key: value for key, value in result.items() if key not in _ANSIBLES and not key.startswith("_ansible_")
         }
+        # cores before 2.19 leave these to whoever runs a module
+        warnings = [*result.get("warnings", []), *getattr(self._action, "_discovery_warnings", [])]
+        result = {**result, "warnings": warnings} if warnings else result
         return {**result, "ansible_facts": self.facts} if self.facts else result

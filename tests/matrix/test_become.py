@@ -15,8 +15,15 @@ import pytest
 
 from support.collection import REPO
 from support.plays import PlayRun
+from support.sshd import Sshd
 
 NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def sshd() -> Iterator[Sshd]:
+    with Sshd() as server:
+        yield server
 
 
 @pytest.fixture
@@ -59,3 +66,32 @@ def test_the_code_is_that_of_the_user_that_the_task_becomes(playbook: Callable[.
     run = playbook([{**play, "tasks": [task, task]}], "-v", **how)
     assert [task.status for task in run.tasks] == ["ok", "ok"] and not run["image"].changed
     assert run.output.count("run as ordinary modules: Odd: ") == 1 and "somebody else's" in run.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("connection", ["local", "ssh"])
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_a_password(
+    playbook: Callable[..., PlayRun], sshd: Sshd, shared: Path, connection: str, pipelining: bool
+) -> None:
+    """A local command that may ask for one has a terminal for its stdin, where nothing of a task would come."""
+    task = {"name": "image", "vmm.qemu.qemu_image": {"path": f"{shared}/i.raw", "format": "raw", "size": "1M"}}
+    run = playbook(
+        [{"hosts": "all", "gather_facts": False, "tasks": [{**task, "become": True, "timeout": 60}]}],
+        "-v",
+        variables={
+            **(sshd.variables if connection == "ssh" else {}),
+            "ansible_remote_tmp": f"{shared}/remote",
+            "ansible_become_method": "bed_asks",
+            "ansible_become_password": "open",
+            "ansible_pipelining": pipelining,
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "ansible_shell_allow_world_readable_temp": True,
+            "vmm_qemu_runner": True,
+        },
+        environment={"ANSIBLE_BECOME_PLUGINS": str(REPO / "tests" / "support" / "become")},
+    )
+    assert run["image"].changed, run.output
+    assert (shared / "i.raw").stat().st_uid == NOBODY
+    by_runner = bool(list((shared / "remote").glob(f"vmm.qemu-{NOBODY}/[!.]*")))
+    assert by_runner == (connection == "ssh" or pipelining)

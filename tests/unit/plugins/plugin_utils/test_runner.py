@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import zlib
+from datetime import date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,6 +85,20 @@ def test_a_result(answers: list[tuple[list[str], int]]) -> None:
     assert run(action) == {"changed": True}
     assert not action.answers
     assert len(action.sent[-1]) > 100_000 if len(answers) == 2 else len(action.sent[0]) < 15_000
+
+
+def test_what_was_found_out_about_the_interpreter_is_told() -> None:
+    """As core tells it of a module's process, before 2.19 by this list."""
+    action: Any = Action((["*begun null", '*result {"changed": true, "warnings": ["odd"]}'], 0))
+    action._discovery_warnings = ["it may be another one"]
+    assert run(action) == {"changed": True, "warnings": ["odd", "it may be another one"]}
+
+
+@pytest.mark.parametrize("value", [datetime(2024, 1, 2, 10, 0, 0), date(2024, 1, 2)])
+def test_a_timestamp_is_text_as_json_has_it(value: date) -> None:
+    given = {"path": value, "format": "raw", "size": "1M"}
+    params, error, _hidden = validate(qemu_image.MODULE, "qemu_image", given)
+    assert not error and params["path"] == value.isoformat()
 
 
 def test_a_bundle_has_its_own_name_after_the_run_has_updated_the_collection(monkeypatch: pytest.MonkeyPatch) -> None:
