@@ -20,6 +20,7 @@ from support.lifecycle import Lifecycle
 from support.modules import ModuleFailed, run_module
 from support.nbd import Client, listed
 from support.proxy import Proxy
+from support.timing import until
 from support.vm import VM
 
 SIZE = 8 << 20
@@ -28,8 +29,9 @@ DISKS = (("a", "scsi-hd", "raw", "scsi0.0"), ("b", "virtio-blk-pci", "qcow2", "r
 
 @pytest.fixture
 def vm(start_vm: Callable[..., VM], tmp_path: Path) -> VM:
-    """No guest, running. `a` is a raw scsi-hd, `b` a qcow2 virtio-blk."""
-    machine = start_vm(scsi=True)
+    """No guest, running, with another monitor. `a` is a raw scsi-hd, `b` a qcow2 virtio-blk."""
+    second = ["-chardev", "socket,id=second,path=second,server=on,wait=off", "-mon", "chardev=second,mode=control"]
+    machine = start_vm(scsi=True, args=second)
     for name, driver, fmt, bus in DISKS:
         path = machine.image(f"{name}.img", str(SIZE), fmt)
         run_module(machine, "qemu_disk", id=name, driver=driver, filename=path, format=fmt, bus=bus)
@@ -49,11 +51,11 @@ def given(vm: VM, **options: Any) -> dict[str, Any]:
     return {"name": "pull", "path": f"{vm.directory}/scratch", "state": "exported", **listen, **options}
 
 
-def tidy(vm: VM) -> None:
+def tidy(vm: VM, disks: str = "ab") -> None:
     assert vm.observer.execute("query-block-exports") == []
     # a task that was killed right after its start leaves the server, with nothing in it
     assert listed("-k", f"{vm.directory}/nbd") in ("", "exports available: 0\n")
-    assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"a-node", "b-node"}
+    assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {f"{disk}-node" for disk in disks}
     assert os.listdir(vm.directory / "scratch") == [] and vm.observer.status() == "running"
 
 
@@ -106,6 +108,31 @@ def test_an_overlay_comes_while_the_filters_are_put_in(vm: VM) -> None:
     assert "not_rolled_back" not in failed.value.result
     assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"a-node", "b-node", "b-over"}
     assert os.listdir(vm.directory / "scratch") == [] and vm.observer.status() == "running"
+
+
+@pytest.mark.parametrize("name", ["pull", "pull-it"])
+def test_a_disk_is_unplugged_while_it_is_exported(vm: VM, name: str) -> None:
+    """What was made for it goes all the same."""
+    run_module(vm, "qemu_backup", **given(vm, name=name))
+    vm.observer.execute("device_del", id="a")
+    until(lambda: all(drive.get("qdev", "").rpartition("/")[2] != "a" for drive in vm.observer.look("query-block")))
+    assert run_module(vm, "qemu_backup", **given(vm, name=name, state="absent"))["changed"]
+    assert not run_module(vm, "qemu_backup", **given(vm, name=name, state="absent"))["changed"]
+    tidy(vm)
+
+
+def test_two_tasks_that_export_at_once(vm: VM) -> None:
+    """The second one does not take what the first has made so far for what a killed one has left: QEMU would end of that."""
+
+    def at_once() -> None:
+        with pytest.raises(ModuleFailed, match=r"another task makes a backup in .*/scratch now"):
+            run_module(f"{vm.directory}/second", "qemu_backup", **given(vm))
+
+    with Proxy(vm.qmp, at_once, "qom-set") as proxy:
+        assert run_module(proxy.address, "qemu_backup", **given(vm))["changed"]
+    assert proxy.struck
+    run_module(vm, "qemu_backup", **given(vm, state="absent"))
+    tidy(vm)
 
 
 def test_a_snapshot_while_disks_are_exported(vm: VM) -> None:

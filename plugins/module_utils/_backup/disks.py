@@ -136,6 +136,12 @@ def job_id(name: str, disk: str) -> str:
     return f"{plain}-{_digest(name, disk)[:8]}" if "-" in name + disk else plain
 
 
+def disk_of(name: str, ident: str) -> str:
+    """Return the disk that has this id in the backups of that name, be it unplugged; empty where it is not one of theirs."""
+    rest = ident[len(_PREFIX + name) + 1 :]
+    return next((disk for disk in (rest, rest[:-9]) if disk and job_id(name, disk) == ident), "")
+
+
 def is_scratch(file: str) -> bool:
     """Tell whether a file is called as a scratch image."""
     return file.startswith(_PREFIX) and file.endswith((".qcow2", ".qcow2.part"))

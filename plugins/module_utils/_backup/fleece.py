@@ -24,7 +24,7 @@ from .._kinds.blockdev_steps import delete_node
 from .._kinds.qemu_texts import drive_hint
 from .._operations.disk_snapshot_disks import Disk, all_disks
 from . import place
-from .disks import Source, check_same, job_id, node_name, under
+from .disks import Source, check_same, disk_of, is_scratch, job_id, node_name, under
 
 if TYPE_CHECKING:
     from .._core.vm import VM
@@ -94,22 +94,32 @@ def put_in(vm: VM, name: str, sources: Sequence[Source], at_once: Sequence[Step]
     """
     steps: List[Step] = []
     stands = len(sources) > 1 and vm.ask("query-status")["running"]
+    begun = 0
+
+    def look_before(_deadline: Any) -> None:
+        nonlocal begun
+        begun = vm.session.event_count
+        check_same(vm, sources)
+
+    def look_after(_deadline: Any) -> None:
+        check_same(vm, sources)
+        if len(sources) > 1 and any(event.name == "RESUME" for event in vm.session.events_since(begun)):
+            raise Refusal("disks: the guest was let run while one after the other got its filter: run the task again")
+
     if stands:
         made = {"node-name": mark(name), "driver": "null-co", "read-only": True}
-        go_on = Step("cont", removes=True, still_needed=lambda vm: vm.status == "paused")
+        go_on = Step("cont", removes=True, still_needed=_stands)
         # somebody may have stopped it, or migrated it away, since it was looked at: then it is not to run afterwards
         marked = Step("blockdev-add", made, undo=[delete_node(mark(name))], condition=lambda vm: vm.status == "running")
         steps += [marked, Step("stop", undo=[go_on], condition=lambda vm: mark(name) in nodes(vm))]
-    same = Step(do=lambda deadline: check_same(vm, sources), hidden=True)
-    steps += [same, *at_once]
+    steps += [Step(do=look_before, hidden=True), *at_once]
     steps += [_switch(source.disk, names(name, source.name).view_filter, source.under) for source in sources]
-    steps.append(
-        same
-    )  # what an overlay took before this moment is in no bitmap; one that comes from now on does no harm
+    # what an overlay took before this moment is in no bitmap; one that comes from now on does no harm
+    steps.append(Step(do=look_after, hidden=True))
     if stands:
         nothing = Step("stop", removes=True, still_needed=lambda vm: False)
         steps += [
-            Step("cont", undo=[nothing], condition=lambda vm: mark(name) in nodes(vm) and vm.status == "paused"),
+            Step("cont", undo=[nothing], condition=lambda vm: mark(name) in nodes(vm) and _stands(vm)),
             delete_node(mark(name)).replace(undo=[nothing], condition=lambda vm: mark(name) in nodes(vm)),
         ]
     for source in sources:
@@ -119,10 +129,23 @@ def put_in(vm: VM, name: str, sources: Sequence[Source], at_once: Sequence[Step]
     return steps
 
 
+def _stands(vm: VM) -> bool:
+    """Tell whether a guest that was stopped here stands still for that alone: a reset makes it one that has not begun."""
+    return vm.status in ("paused", "prelaunch")
+
+
 def _switch(disk: Disk, view: str, without: str) -> Step:
     """Return the step that puts a filter in. Its undo takes it out, and does nothing where it is not in."""
     given = {"path": disk.qom, "property": "drive"}
-    return Step("qom-set", {**given, "value": view}, undo=[_take_out(disk, view, without)], hint=drive_hint)
+
+    def is_there(vm: VM) -> bool:
+        known = all_disks(vm).get(disk.name)
+        if known is None or known.top != without:  # QEMU crashes if it has none, or has the filter already
+            raise Refusal(f"disks: {disk.name} was on {without}, and is not any more: run the task again")
+        return True
+
+    undo = [_take_out(disk, view, without)]
+    return Step("qom-set", {**given, "value": view}, condition=is_there, undo=undo, hint=drive_hint)
 
 
 class _Below(Wait):
@@ -167,20 +190,32 @@ def take_out(vm: VM, name: str, disks: Sequence[Disk], there: Dict[str, Any] | N
     return steps
 
 
+def unplugged(vm: VM, name: str) -> List[str]:
+    """Return the disks that have gone while they were shown, by what is left of them: exports and scratch images."""
+    files = [os.path.basename(str(told.get("file", ""))) for told in nodes(vm).values()]
+    idents = [file.rpartition("-")[0] for file in files if is_scratch(file)]
+    idents += [export["id"] for export in vm.ask("query-block-exports")]
+    found = {disk_of(name, ident) for ident in idents} - {""} - set(all_disks(vm))
+    return sorted(disk for disk in found if set(names(name, disk)) & set(nodes(vm)))
+
+
 def clear(vm: VM, name: str, directories: Sequence[str | None]) -> List[Step]:
     """Return the steps that remove what a killed run has left, be it only a scratch image in one of the directories."""
     there, disks, paths = nodes(vm), list(all_disks(vm).values()), []
-    for disk in disks:
-        own = names(name, disk.name)
+    gone = [names(name, disk) for disk in unplugged(vm, name)]
+    for own in [*(names(name, disk.name) for disk in disks), *gone]:
         if own.scratch in there:
             file = there.get(children(vm, own.scratch).get("file", ""), {})
             paths.append(str(file.get("file", "")))
+    for disk in disks:
         own_paths = [scratch_path(vm, directory, name, disk) for directory in directories if directory]
         paths += [path for path in own_paths if os.path.lexists(path)]
     steps = take_out(vm, name, disks, there)
+    for own in gone:
+        steps += [delete_node(node) for node in (own.access, own.view_filter, own.scratch) if node in there]
     steps += [place.remove_file(vm, path) for path in dict.fromkeys(paths) if path]
     if mark(name) in there:
         # of a guest that runs it was left a moment before the stop, or after the end of it: who stops it now means that
-        goes_on = Step("cont", removes=True, still_needed=lambda vm: vm.status == "paused")
-        steps += [*([goes_on] if vm.status == "paused" else []), delete_node(mark(name))]
+        goes_on = Step("cont", removes=True, still_needed=_stands)
+        steps += [*([goes_on] if _stands(vm) else []), delete_node(mark(name))]
     return steps

@@ -141,11 +141,18 @@ def remove_bitmap(node: str, name: str) -> Step:
 def stray_bitmaps(vm: VM, name: str, kept: Sequence[str | None]) -> List[Step]:
     """Return the steps that remove the chain's bitmaps from all disks, but for those that are kept, or in use."""
     return [
-        remove_bitmap(disk.layers[0].node, bitmap)
+        _remove_stray(disk.layers[0].node, bitmap)
         for disk in all_disks(vm).values()
         for bitmap, told in bitmaps(vm, disk, name).items()
         if bitmap not in kept and not told["busy"] and not nodes(vm)[disk.layers[0].node]["ro"]
     ]
+
+
+def _remove_stray(node: str, bitmap: str) -> Step:
+    """Return the step that removes a bitmap, unless its image has become what an overlay stands on."""
+    step = remove_bitmap(node, bitmap)
+    there = step.still_needed
+    return step.replace(still_needed=lambda vm: there is not None and there(vm) and not nodes(vm)[node]["ro"])
 
 
 def clear_qemu(vm: VM, name: str, files: Sequence[str]) -> List[Step]:

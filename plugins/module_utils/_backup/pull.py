@@ -37,6 +37,7 @@ class Current(NamedTuple):
     clears: Sequence[Step]
     """What removes that which a killed run has left."""
     freezer: Freezer
+    lock: place.Lock
     binary: str = ""
     user: int = 0
     """The one that QEMU runs as."""
@@ -55,7 +56,7 @@ def exported(vm: VM, name: str) -> Set[str]:
 
 def end_exports(vm: VM, name: str, force: bool, stops: bool = True) -> List[Step]:
     """Return the steps that end the exports of this name, and the NBD server where it has no others and ``stops``."""
-    own = {job_id(name, disk): disk for disk in all_disks(vm)}
+    own = {job_id(name, disk): disk for disk in [*all_disks(vm), *fleece.unplugged(vm, name)]}
     there = [export["id"] for export in vm.ask("query-block-exports") if export["id"] in own]
     steps = [removing(ident, force) for ident in there]
     return [*steps, export_server.stop()] if stops and there and set(export_server.exports(vm)) == set(there) else steps
@@ -69,10 +70,12 @@ class Pull(Operation):
         name, path = params["name"], params["path"]
         fleece.check(vm, "path", path)
         place.read_chain(vm, path, name)
+        lock = place.Lock(path)
+        lock.check_free()
         found = sources(vm, params)
         wanted, there = {source.name for source in found}, exported(vm, name)
         if there == wanted:
-            return Current(vm, found, there, [], Freezer(None, vm.deadline))
+            return Current(vm, found, there, [], Freezer(None, vm.deadline), lock)
         left = fleece.clear(vm, name, [path])
         whole = {disk for disk in all_disks(vm) if fleece.names(name, disk).scratch in nodes(vm)} == there
         if there and whole:
@@ -88,7 +91,7 @@ class Pull(Operation):
         binary = QemuImg(params["qemu_img"], vm.deadline).binary
         clears = [*end_exports(vm, name, True, stops=False), *left]
         user = user_of(vm, [source.disk for source in found])
-        return Current(vm, found, set(), clears, Freezer(params["quiesce"], vm.deadline), binary, user)
+        return Current(vm, found, set(), clears, Freezer(params["quiesce"], vm.deadline), lock, binary, user)
 
     def plan(self, current: Current, params: Params) -> Plan:
         """Return what exports them; nothing where they are."""
@@ -120,9 +123,13 @@ class Pull(Operation):
         )
 
     def begin(self, run: Run, current: Current, params: Params) -> None:
-        """Clear up, and do all of it or nothing."""
-        place.send(run, run.plan.clears)
-        do_frozen(run, current.freezer)
+        """Clear up, and do all of it or nothing, under the lock of the directory."""
+        with current.lock.held(run.vm, params["name"], None):
+            place.send(run, run.plan.clears)
+            run.vm.forget()
+            if exported(run.vm, params["name"]) != current.there:
+                raise Refusal("name: another task has exported its disks meanwhile: run this one again")
+            do_frozen(run, current.freezer)
 
     def follow(self, run: Run, current: Current, params: Params) -> Any:
         """Do nothing more: all is done."""
