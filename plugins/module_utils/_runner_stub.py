@@ -23,7 +23,7 @@ from _stat import S_ISDIR, S_ISREG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, NoReturn
+    from typing import Any, Callable, NoReturn, Tuple
 
 _LONGEST = 1 << 20
 _PLACE = "ansible_collections.vmm.qemu.plugins.module_utils."
@@ -31,6 +31,10 @@ _PLACE = "ansible_collections.vmm.qemu.plugins.module_utils."
 
 class Odd(Exception):
     """Why the task can't be run this way, though perhaps as a module. Nothing of it was begun."""
+
+
+class Absent(Exception):
+    """There is no such pack."""
 
 
 def directory(remote_tmp: str) -> str:
@@ -60,6 +64,19 @@ def open_own(path: str, flags: int, is_type: "Callable[[int], bool]", dir_fd: "A
         posix.close(descriptor)
         raise Odd(f"{path} is somebody else's, or others have rights there")
     return descriptor
+
+
+def opened(path: str, name: str, code: bytes, bundle: bytes) -> "Tuple[int, int]":
+    """Return the descriptors of the packs' directory and of a pack, made of a bundle if there is one. Raise Absent and OSError."""
+    if bundle:
+        packs = {}  # type: Any
+        exec(code, packs)
+        packs["make"](path, name, bundle, lambda: open_own(path, posix.O_DIRECTORY, S_ISDIR))
+    try:
+        folder = open_own(path, posix.O_DIRECTORY, S_ISDIR)
+        return folder, open_own(name, 0, S_ISREG, folder)
+    except FileNotFoundError:
+        raise Absent from None
 
 
 def part(descriptor: int) -> "Any":
@@ -93,15 +110,7 @@ def main() -> "NoReturn":
     name = f"{pack_name}.{sys.implementation.cache_tag}-{sys.hexversion:x}"
     asks, packs, pack, waiting = {}, {}, None, ""  # type: Any, Any, Any, str
     try:
-        path = directory(remote_tmp)
-        if bundle:
-            exec(code, packs)
-            packs["make"](path, name, bundle, lambda: open_own(path, posix.O_DIRECTORY, S_ISDIR))
-        try:
-            folder = open_own(path, posix.O_DIRECTORY, S_ISDIR)
-            descriptor = open_own(name, 0, S_ISREG, folder)
-        except FileNotFoundError:
-            say(mark, "absent")
+        folder, descriptor = opened(directory(remote_tmp), name, code, bundle)
         code_of_ask = part(descriptor)
         if code_of_ask:
             exec(marshal.loads(code_of_ask), asks)
@@ -113,8 +122,8 @@ def main() -> "NoReturn":
             sys.meta_path.insert(0, pack)
             process = __import__(_PLACE + "_runner_process", fromlist=["run"])
             process.imported(module)
-    except EOFError:
-        pack = None  # a part is broken: it is made anew
+    except (EOFError, Absent):
+        pack = None  # a part that is broken is made anew, too
     except Exception as exc:
         say(mark, "odd", f"{type(exc).__name__}: {exc}")
     if pack is None:
