@@ -99,7 +99,7 @@ def test_a_guest_counts_on(start_vm: Callable[..., VM], tmp_path: Path, disk: st
     assert there.observer.look("query-fdsets") == []
     assert not any(entry["state"] for entry in there.observer.look("query-migrate-capabilities"))
     assert count(there) > before
-    assert there.run_in_guest("cat /tmp/memory; head -c 4 /dev/vda") == "4711\nmark"
+    assert there.run_in_guest("cat /tmp/memory; head -c 4 /dev/vda").startswith("4711\nmark")  # and it goes on counting
     same(there, path, state="running")
     step(there, path)
     assert deeds(save(there.qmp, path, state="absent", check=True)) == ["rm"] and path.exists()
