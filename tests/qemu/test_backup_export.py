@@ -51,11 +51,11 @@ def given(vm: VM, **options: Any) -> dict[str, Any]:
     return {"name": "pull", "path": f"{vm.directory}/scratch", "state": "exported", **listen, **options}
 
 
-def tidy(vm: VM, disks: str = "ab") -> None:
+def tidy(vm: VM) -> None:
     assert vm.observer.execute("query-block-exports") == []
     # a task that was killed right after its start leaves the server, with nothing in it
     assert listed("-k", f"{vm.directory}/nbd") in ("", "exports available: 0\n")
-    assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {f"{disk}-node" for disk in disks}
+    assert {node for node in vm.observer.nodes() if not node.startswith("#")} == {"a-node", "b-node"}
     assert os.listdir(vm.directory / "scratch") == [] and vm.observer.status() == "running"
 
 
@@ -119,6 +119,18 @@ def test_a_disk_is_unplugged_while_it_is_exported(vm: VM, name: str) -> None:
     assert run_module(vm, "qemu_backup", **given(vm, name=name, state="absent"))["changed"]
     assert not run_module(vm, "qemu_backup", **given(vm, name=name, state="absent"))["changed"]
     tidy(vm)
+
+
+def test_beside_the_backups_of_that_name(vm: VM) -> None:
+    """Scratch images lie in their directory for as long as the disks are exported."""
+    path = f"{vm.directory}/bk"
+    run_module(vm, "qemu_backup", name="daily", path=path)
+    there = sorted(os.listdir(path))
+    options = given(vm, name="daily", path=path)
+    assert run_module(vm, "qemu_backup", **options)["changed"]
+    assert not run_module(vm, "qemu_backup", **options)["changed"]
+    run_module(vm, "qemu_backup", **{**options, "state": "absent", "listen": None})
+    assert sorted(os.listdir(path)) == there and vm.observer.execute("query-block-exports") == []
 
 
 def test_two_tasks_that_export_at_once(vm: VM) -> None:

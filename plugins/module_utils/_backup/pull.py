@@ -25,6 +25,7 @@ from .disks import Source, check_jobs, job_id, sources
 if TYPE_CHECKING:
     from .._core.vm import VM
     from .._engine.operation import Params, Run
+    from .chain import Chain
 
 
 class Current(NamedTuple):
@@ -38,6 +39,8 @@ class Current(NamedTuple):
     """What removes that which a killed run has left."""
     freezer: Freezer
     lock: place.Lock
+    chain: Chain | None
+    """The one whose directory this is, if there is one: a backup of that name can be exported beside it."""
     binary: str = ""
     user: int = 0
     """The one that QEMU runs as."""
@@ -69,13 +72,13 @@ class Pull(Operation):
         """Return the disks, and those that are exported. Raise Refusal where others are."""
         name, path = params["name"], params["path"]
         fleece.check(vm, "path", path)
-        place.read_chain(vm, path, name)
+        chain = place.read_chain(vm, path, name)
         lock = place.Lock(path)
         lock.check_free()
         found = sources(vm, params)
         wanted, there = {source.name for source in found}, exported(vm, name)
         if there == wanted:
-            return Current(vm, found, there, [], Freezer(None, vm.deadline), lock)
+            return Current(vm, found, there, [], Freezer(None, vm.deadline), lock, chain)
         left = fleece.clear(vm, name, [path])
         whole = {disk for disk in all_disks(vm) if fleece.names(name, disk).scratch in nodes(vm)} == there
         if there and whole:
@@ -91,7 +94,7 @@ class Pull(Operation):
         binary = QemuImg(params["qemu_img"], vm.deadline).binary
         clears = [*end_exports(vm, name, True, stops=False), *left]
         user = user_of(vm, [source.disk for source in found])
-        return Current(vm, found, set(), clears, Freezer(params["quiesce"], vm.deadline), lock, binary, user)
+        return Current(vm, found, set(), clears, Freezer(params["quiesce"], vm.deadline), lock, chain, binary, user)
 
     def plan(self, current: Current, params: Params) -> Plan:
         """Return what exports them; nothing where they are."""
@@ -124,7 +127,7 @@ class Pull(Operation):
 
     def begin(self, run: Run, current: Current, params: Params) -> None:
         """Clear up, and do all of it or nothing, under the lock of the directory."""
-        with current.lock.held(run.vm, params["name"], None):
+        with current.lock.held(run.vm, params["name"], current.chain):
             place.send(run, run.plan.clears)
             run.vm.forget()
             if exported(run.vm, params["name"]) != current.there:
