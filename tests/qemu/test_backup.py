@@ -577,7 +577,7 @@ def test_another_tool_while_the_task_has_stopped_the_guest(vm: VM, tmp_path: Pat
         if reset:
             assert run_module(proxy.address, "qemu_backup", **options)["changed"]
         else:
-            with pytest.raises(ModuleFailed, match="the guest was let run while") as failed:
+            with pytest.raises(ModuleFailed, match="another tool let the guest run before") as failed:
                 run_module(proxy.address, "qemu_backup", **options)
             assert "not_rolled_back" not in failed.value.result and not place(vm).exists()
     assert proxy.struck and vm.observer.status() == "running" and os.listdir(tmp_path) == []

@@ -90,7 +90,12 @@ def check_same(vm: VM, found: Sequence[Source]) -> None:
     for source in found:
         check_active(vm, f"disks: a backup of {source.name}", source.node)
         if source.name not in known or known[source.name].layers[0].node != source.node:
-            raise Refusal(f"disks: {source.name} was on {source.node}, and is not any more: run the task again")
+            raise moved(source.name, source.node)
+
+
+def moved(disk: str, node: str) -> Refusal:
+    """Return the error for a disk that another tool has put on something else since it was looked at."""
+    return Refusal(f"disks: {disk} was on {node}, and is not any more: run the task again")
 
 
 def _source(vm: VM, disk: Disk, name: str) -> Source:

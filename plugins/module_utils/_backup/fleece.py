@@ -24,7 +24,7 @@ from .._kinds.blockdev_steps import delete_node
 from .._kinds.qemu_texts import drive_hint
 from .._operations.disk_snapshot_disks import Disk, all_disks
 from . import place
-from .disks import Source, check_same, disk_of, is_scratch, job_id, node_name, under
+from .disks import Source, check_same, disk_of, is_scratch, job_id, moved, node_name, under
 
 if TYPE_CHECKING:
     from .._core.vm import VM
@@ -104,11 +104,13 @@ def put_in(vm: VM, name: str, sources: Sequence[Source], at_once: Sequence[Step]
     def look_after(_deadline: Any) -> None:
         check_same(vm, sources)
         if len(sources) > 1 and any(event.name == "RESUME" for event in vm.session.events_since(begun)):
-            raise Refusal("disks: the guest was let run while one after the other got its filter: run the task again")
+            raise Refusal(
+                "disks: another tool let the guest run before all disks had their filters: run the task again"
+            )
 
     if stands:
         made = {"node-name": mark(name), "driver": "null-co", "read-only": True}
-        go_on = Step("cont", removes=True, still_needed=_stands)
+        go_on = Step("cont", removes=True, still_needed=_may_go_on)
         # somebody may have stopped it, or migrated it away, since it was looked at: then it is not to run afterwards
         marked = Step("blockdev-add", made, undo=[delete_node(mark(name))], condition=lambda vm: vm.status == "running")
         steps += [marked, Step("stop", undo=[go_on], condition=lambda vm: mark(name) in nodes(vm))]
@@ -119,7 +121,7 @@ def put_in(vm: VM, name: str, sources: Sequence[Source], at_once: Sequence[Step]
     if stands:
         nothing = Step("stop", removes=True, still_needed=lambda vm: False)
         steps += [
-            Step("cont", undo=[nothing], condition=lambda vm: mark(name) in nodes(vm) and _stands(vm)),
+            Step("cont", undo=[nothing], condition=lambda vm: mark(name) in nodes(vm) and _may_go_on(vm)),
             delete_node(mark(name)).replace(undo=[nothing], condition=lambda vm: mark(name) in nodes(vm)),
         ]
     for source in sources:
@@ -129,8 +131,8 @@ def put_in(vm: VM, name: str, sources: Sequence[Source], at_once: Sequence[Step]
     return steps
 
 
-def _stands(vm: VM) -> bool:
-    """Tell whether a guest that was stopped here stands still for that alone: a reset makes it one that has not begun."""
+def _may_go_on(vm: VM) -> bool:
+    """Tell whether a guest that was stopped here still is, for that alone. A reset turns ``paused`` into ``prelaunch``."""
     return vm.status in ("paused", "prelaunch")
 
 
@@ -141,7 +143,7 @@ def _switch(disk: Disk, view: str, without: str) -> Step:
     def is_there(vm: VM) -> bool:
         known = all_disks(vm).get(disk.name)
         if known is None or known.top != without:  # QEMU crashes if it has none, or has the filter already
-            raise Refusal(f"disks: {disk.name} was on {without}, and is not any more: run the task again")
+            raise moved(disk.name, without)
         return True
 
     undo = [_take_out(disk, view, without)]
@@ -216,6 +218,6 @@ def clear(vm: VM, name: str, directories: Sequence[str | None]) -> List[Step]:
     steps += [place.remove_file(vm, path) for path in dict.fromkeys(paths) if path]
     if mark(name) in there:
         # of a guest that runs it was left a moment before the stop, or after the end of it: who stops it now means that
-        goes_on = Step("cont", removes=True, still_needed=_stands)
-        steps += [*([goes_on] if _stands(vm) else []), delete_node(mark(name))]
+        goes_on = Step("cont", removes=True, still_needed=_may_go_on)
+        steps += [*([goes_on] if _may_go_on(vm) else []), delete_node(mark(name))]
     return steps

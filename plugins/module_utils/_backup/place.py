@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Sequence
 
 from .._core import safe_open
@@ -131,11 +132,12 @@ def send(run: Run, steps: Sequence[Step]) -> None:
 def remove_bitmap(node: str, name: str) -> Step:
     """Return the step that removes a bitmap, if it is there."""
     where = {"node": node, "name": name}
-
-    def there(vm: VM) -> bool:
-        return any(told.get("name") == name for told in nodes(vm).get(node, {}).get("dirty-bitmaps", []))
-
+    there = partial(_has_bitmap, node=node, name=name)
     return Step("block-dirty-bitmap-remove", where, removes=True, still_needed=there, retry=is_busy)
+
+
+def _has_bitmap(vm: VM, node: str, name: str) -> bool:
+    return any(told.get("name") == name for told in nodes(vm).get(node, {}).get("dirty-bitmaps", []))
 
 
 def stray_bitmaps(vm: VM, name: str, kept: Sequence[str | None]) -> List[Step]:
@@ -150,9 +152,9 @@ def stray_bitmaps(vm: VM, name: str, kept: Sequence[str | None]) -> List[Step]:
 
 def _remove_stray(node: str, bitmap: str) -> Step:
     """Return the step that removes a bitmap, unless its image has become what an overlay stands on."""
-    step = remove_bitmap(node, bitmap)
-    there = step.still_needed
-    return step.replace(still_needed=lambda vm: there is not None and there(vm) and not nodes(vm)[node]["ro"])
+    return remove_bitmap(node, bitmap).replace(
+        still_needed=lambda vm: _has_bitmap(vm, node, bitmap) and not nodes(vm)[node]["ro"]
+    )
 
 
 def clear_qemu(vm: VM, name: str, files: Sequence[str]) -> List[Step]:
