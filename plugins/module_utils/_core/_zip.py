@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Imports from the zip file in which Ansible sends a module, and compiles each file once.
 
-Python's zipimport compiles a file also to tell where it is (https://github.com/python/cpython/issues/141276): that was an eighth
+Python's zipimport compiles a file also to tell where it is (https://github.com/python/cpython/issues/141276): that was a tenth
 of what a module's process takes.
 """
 # Private to the collection: may change without notice.
