@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, NoReturn, Tuple
 
 _LONGEST = 1 << 20
+"""Bytes of a part of a pack: a broken length could name more than there is memory."""
 _PLACE = "ansible_collections.vmm.qemu.plugins.module_utils."
 
 

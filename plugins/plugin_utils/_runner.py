@@ -124,13 +124,13 @@ class Runner:
             and not connection.always_pipeline_modules
             and not getattr(connection, "_remote_is_local", False)
             and connection._shell.SHELL_FAMILY == "sh"
-            # cores before 2.19 say it of no plugin, and know one that can't
+            # before ansible-core 2.19 become plugins don't tell, and su can't
             and (not become or (getattr(become, "pipelining", become.name != "su") and not become.require_tty))
             and not (become and self._gets_a_terminal())
         )
 
     def _gets_a_terminal(self) -> bool:
-        """Tell whether a command gets a terminal for its stdin, as a local one does that may ask for a password."""
+        """Tell whether Ansible gives a command a terminal for its stdin: without pipelining, a local one with a password."""
         connection = self._connection
         asks = connection.transport == "local" and not connection.get_option("pipelining")
         return asks and bool(self._action.get_become_option("become_pass"))
@@ -199,7 +199,7 @@ class Runner:
         result = {
             key: value for key, value in result.items() if key not in _ANSIBLES and not key.startswith("_ansible_")
         }
-        # cores before 2.19 leave these to whoever runs a module
+        # before ansible-core 2.19 what runs a module has to add these
         warnings = [*result.get("warnings", []), *getattr(self._action, "_discovery_warnings", [])]
         result = {**result, "warnings": warnings} if warnings else result
         return {**result, "ansible_facts": self.facts} if self.facts else result
