@@ -82,7 +82,7 @@ def test_a_password(
         variables={
             **(sshd.variables if connection == "ssh" else {}),
             "ansible_remote_tmp": f"{shared}/remote",
-            "ansible_become_method": "bed_asks",
+            "ansible_become_method": "bed_nobody",
             "ansible_become_password": "open",
             "ansible_pipelining": pipelining,
             "ansible_python_interpreter": "/usr/bin/python3",
