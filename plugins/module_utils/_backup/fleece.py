@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from .._core.errors import Refusal
 from .._core.step import Step, Wait
@@ -94,30 +94,17 @@ def put_in(vm: VM, name: str, sources: Sequence[Source], at_once: Sequence[Step]
     """
     steps: List[Step] = []
     stands = len(sources) > 1 and vm.ask("query-status")["running"]
-    begun = 0
-
-    def look_before(_deadline: Any) -> None:
-        nonlocal begun
-        begun = vm.session.event_count
-        check_same(vm, sources)
-
-    def look_after(_deadline: Any) -> None:
-        check_same(vm, sources)
-        if len(sources) > 1 and any(event.name == "RESUME" for event in vm.session.events_since(begun)):
-            raise Refusal(
-                "disks: another tool let the guest run before all disks had their filters: run the task again"
-            )
-
+    look_before, look_after = _looks(vm, sources)
     if stands:
         made = {"node-name": mark(name), "driver": "null-co", "read-only": True}
         go_on = Step("cont", removes=True, still_needed=_may_go_on)
         # somebody may have stopped it, or migrated it away, since it was looked at: then it is not to run afterwards
         marked = Step("blockdev-add", made, undo=[delete_node(mark(name))], condition=lambda vm: vm.status == "running")
         steps += [marked, Step("stop", undo=[go_on], condition=lambda vm: mark(name) in nodes(vm))]
-    steps += [Step(do=look_before, hidden=True), *at_once]
+    steps += [look_before, *at_once]
     steps += [_switch(source.disk, names(name, source.name).view_filter, source.under) for source in sources]
     # what an overlay took before this moment is in no bitmap; one that comes from now on does no harm
-    steps.append(Step(do=look_after, hidden=True))
+    steps.append(look_after)
     if stands:
         nothing = Step("stop", removes=True, still_needed=lambda vm: False)
         steps += [
@@ -129,6 +116,25 @@ def put_in(vm: VM, name: str, sources: Sequence[Source], at_once: Sequence[Step]
         made = {"node-name": own.access, "driver": "snapshot-access", "file": own.view_filter}
         steps.append(Step("blockdev-add", made, undo=[delete_node(own.access)]))
     return steps
+
+
+def _looks(vm: VM, sources: Sequence[Source]) -> Tuple[Step, Step]:
+    """Return the steps before the first filter and after the last, which fail where another tool has come in between."""
+    begun = 0
+
+    def before(_deadline: Any) -> None:
+        nonlocal begun
+        begun = vm.session.event_count
+        check_same(vm, sources)
+
+    def after(_deadline: Any) -> None:
+        check_same(vm, sources)
+        if len(sources) > 1 and any(event.name == "RESUME" for event in vm.session.events_since(begun)):
+            raise Refusal(
+                "disks: another tool let the guest run before all disks had their filters: run the task again"
+            )
+
+    return Step(do=before, hidden=True), Step(do=after, hidden=True)
 
 
 def _may_go_on(vm: VM) -> bool:
