@@ -566,6 +566,16 @@ def wait_for(host: Host, number: int) -> None:
     until(lambda: len(host.sockets()) == number)
 
 
+def at_work(host: Host) -> set[int]:
+    """The processes that have the packs' directory open."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(host.kept) in map(os.readlink, (process / "fd").iterdir()):
+                found.add(int(process.name))
+    return found
+
+
 def test_how_many_wait_and_what_others_have_left(host: Host, waiting: int) -> None:
     def asked(number: int) -> int:
         def change() -> None:
@@ -579,7 +589,9 @@ def test_how_many_wait_and_what_others_have_left(host: Host, waiting: int) -> No
         wait_for(host, min(2 + number, 8))
     ours = {asked(number) for number in range(9)} - {os.getpid()}
     assert len(ours) == 7
-    them = [*ours, *(fork for process in ours for fork in forks(process))]  # a fork ends a moment after its server
+    # those that were too many have ended by then, and a fork ends a moment after its server
+    until(lambda: at_work(host) == {one for process in (waiting, *ours) for one in (process, *forks(process))})
+    them = [*ours, *(fork for process in ours for fork in forks(process))]
     for process in ours:
         os.kill(process, signal.SIGKILL)
     until(lambda: not any(map(is_alive, them)))
