@@ -410,7 +410,8 @@ options:
       - If there is no such variable for any option, the task fails.
       - O(machines), O(timeout), O(upgrade), O(copied_disks) and O(copied_chain) are not taken from variables.
       - A role can set O(state), O(remove_data), O(upgrade), O(copied_disks) and O(copied_chain) in variables with two underscores before the
-        prefix, such as C(__vm_state). They count before the others. The roles C(vmm.qemu.migrate) and C(vmm.qemu.upgrade) do that.
+        prefix, such as C(__vm_state). They count before the others, unless they are null. The roles C(vmm.qemu.migrate)
+        and C(vmm.qemu.upgrade) do that.
     type: str
 notes:
   - What the virtual machine has is kept in C(vm.json) in O(directory), where only root can read it. There is no secret in it, so that a secret

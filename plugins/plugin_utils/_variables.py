@@ -22,7 +22,8 @@ def with_variables(
 ) -> dict[str, Any]:
     """Return a task's arguments, and for each of the options that it does not give the variable of that name.
 
-    ``of_roles``: options for which a variable with two underscores before the prefix counts before the other one.
+    ``of_roles``: options for which a variable with two underscores before the prefix counts before the other one, unless it is
+    null.
     ``template``: Ansible's, for all of them at once: to compile a template for each takes longer than the rest of the task.
     Raise AnsibleActionFail where there is no such variable at all: the prefix is misspelt, and the task would make something else.
     """
@@ -33,7 +34,8 @@ def with_variables(
     names = {}
     if isinstance(prefix, str):
         names = {key: f"{prefix}{key}" for key in options}
-        names.update({key: f"__{prefix}{key}" for key in of_roles if f"__{prefix}{key}" in variables})
+        of_role = {key: f"__{prefix}{key}" for key in of_roles}
+        names.update({key: name for key, name in of_role.items() if variables.get(name) is not None})
     names = {key: name for key, name in names.items() if name in variables and name.isidentifier()}
     if not names:
         raise AnsibleActionFail(

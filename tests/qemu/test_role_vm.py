@@ -83,6 +83,7 @@ def test_what_else_the_play_says_does_not_count(roles: Roles) -> None:
     assert set(roles.processes()) == {"vm1"} and "disk.qcow2" in roles.files()
     late = run_playbook([play], roles.home, "--start-at-task", "Tell whether it should be restarted", here=True)
     assert late.rc == 0, late.output
+    assert late.tasks[-1].result["ansible_facts"] == {"vm_restart_required": None}  # nothing is known of it
 
 
 def test_a_restart_is_told_and_done_when_allowed(roles: Roles) -> None:

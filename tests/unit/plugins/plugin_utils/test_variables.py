@@ -42,6 +42,7 @@ def test_what_a_role_says_counts_before() -> None:
     assert taken({"variables_prefix": "vm_"}, **variables) == {"memory": "<2G>"}
     found = taken({"variables_prefix": "vm_", "memory": "3G"}, **variables, __vm_upgrade="auto")
     assert found == {"memory": "3G", "upgrade": "<auto>"}
+    assert taken({"variables_prefix": "vm_"}, vm_memory="1G", __vm_memory=None, __vm_upgrade=None) == {"memory": "<1G>"}
 
 
 def test_nothing_is_taken_unasked() -> None:
