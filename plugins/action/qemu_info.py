@@ -27,18 +27,40 @@ from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.vmm.qemu.plugins.module_utils import _operation, _resource
 from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import mask
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
 from ansible_collections.vmm.qemu.plugins.module_utils._runner import MODULES, SOCKET, call, finish
 from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import FROM_ROLES, FROM_VARIABLES
+from ansible_collections.vmm.qemu.plugins.modules import (
+    qemu_blockdev,
+    qemu_chardev,
+    qemu_device,
+    qemu_disk,
+    qemu_machine,
+    qemu_netdev,
+    qemu_nic,
+    qemu_object,
+    qemu_power,
+    qemu_vm,
+)
 from ansible_collections.vmm.qemu.plugins.plugin_utils._image import with_images
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
 from ansible_collections.vmm.qemu.plugins.plugin_utils._runner import Runner
 from ansible_collections.vmm.qemu.plugins.plugin_utils._variables import with_variables
 
-_SHARED = (_operation, _resource)
-"""What most modules are made of: compiled here once in a run of Ansible, and not by the worker of each task."""
+_FREQUENT = (
+    qemu_blockdev,
+    qemu_chardev,
+    qemu_device,
+    qemu_disk,
+    qemu_machine,
+    qemu_netdev,
+    qemu_nic,
+    qemu_object,
+    qemu_power,
+    qemu_vm,
+)
+"""With what they are made of, compiled here once in a run of Ansible, and not by the worker of each task."""
 
 
 class ActionModule(ActionBase):
