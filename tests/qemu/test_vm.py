@@ -97,7 +97,15 @@ def test_one_whose_monitors_are_objects(vms: Machines, mode: str) -> None:
     vms.done(True, state="stopped", **newest)
     vms.before = """
 from ansible_collections.vmm.qemu.plugins.module_utils._host import process
-process._in_its_words = lambda argv, deadline: argv
+
+def by_mon(argv, *others, launch=process.launch):
+    old, modes = list(argv), {"-qmp": "control", "-monitor": "readline"}
+    for at, text in enumerate(argv):
+        if argv[at - 1] in modes and text.startswith("chardev:"):
+            old[at - 1 : at + 1] = "-mon", f"chardev={text[8:]},mode={modes[argv[at - 1]]}"
+    return launch(old, *others)
+
+process.launch = by_mon
 """
     vms.done(True, **newest)
     vms.before = ""

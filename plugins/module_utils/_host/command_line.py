@@ -26,11 +26,12 @@ PEOPLE = "monitor"
 _OWN = {"daemonize": "", "name": "name", "pidfile": "pidfile"}
 _LAST = "-daemonize"
 _BEGINNING = ("-S", "--S", "-incoming", "--incoming")
-_MONITOR = ("-chardev", "-mon")
 _OURS = "|".join((CHARDEV, EVENTS, PEOPLE))
-_MON = re.compile(rf"chardev=({_OURS}),mode=(control|readline)\Z")
-_MON_OBJECT = re.compile(rf"monitor-(qmp|hmp),id=({_OURS}),chardev=\2\Z")
-_MODES = {"control": "qmp", "readline": "hmp"}
+_MADE_BY = {
+    "-mon": re.compile(rf"chardev=(?P<id>{_OURS}),mode=(?P<mode>control|readline)\Z"),
+    "-object": re.compile(rf"monitor-(?P<mode>qmp|hmp),id=(?P<id>{_OURS}),chardev=(?P=id)\Z"),
+}
+_MODES = {"control": "-qmp", "qmp": "-qmp", "readline": "-monitor", "hmp": "-monitor"}
 _MACHINE = ("-machine", "--machine", "-M", "--M")
 # type=q35 anywhere, or the first word alone
 _TYPE = re.compile(r"((?:^|,)type=|^(?=[^,=]+(?:,|$)))([^,=]+)")
@@ -97,12 +98,12 @@ def monitor(address: Address, ident: str = CHARDEV) -> List[str]:
         where = {"path": os.path.abspath(address.path)}
     chardev = {"id": ident, **where, "server": "on", "wait": "off"}
     text = ",".join(["socket", *(f"{key}={_escape(value)}" for key, value in chardev.items())])
-    return ["-chardev", text, "-mon", f"chardev={ident},mode=control"]
+    return ["-chardev", text, "-qmp", f"chardev:{ident}"]
 
 
 def enclose(name: str, own: Sequence[str], arguments: Sequence[str]) -> List[str]:
     """Return all options in their order. The name comes first and -daemonize last, so that ``same`` finds both ends."""
-    return ["-name", name, *own, *arguments, _LAST]
+    return ["-name", name, *own, *_monitors(arguments), _LAST]
 
 
 def same(wanted: Sequence[str], running: Sequence[str]) -> bool:
@@ -125,7 +126,7 @@ def unlike(wanted: Sequence[str], running: Sequence[str]) -> Tuple[List[str], Li
 
 def _comparable(arguments: Sequence[str]) -> List[str]:
     """Return the options that make a machine what it is."""
-    return without_beginning(_without_events(_plain_monitors(arguments)))
+    return without_beginning(_without_events(_monitors(arguments)))
 
 
 def _with_values(arguments: Sequence[str]) -> List[str]:
@@ -160,33 +161,28 @@ def without_beginning(arguments: Sequence[str]) -> List[str]:
 
 def _without_events(arguments: Sequence[str]) -> List[str]:
     """Return the options but for those of the monitor for events, which a VM may have been started without."""
-    ours = (f"socket,id={EVENTS},", f"chardev={EVENTS},")
-    values = {at for at, text in enumerate(arguments) if at and text.startswith(ours) and arguments[at - 1] in _MONITOR}
+    pairs = list(zip(["", *arguments], arguments))
+    chardev = f"socket,id={EVENTS},"
+    values = {
+        at
+        for at, (option, text) in enumerate(pairs)
+        if (option, text) == ("-qmp", f"chardev:{EVENTS}") or (option == "-chardev" and text.startswith(chardev))
+    }
     return [text for at, text in enumerate(arguments) if at not in values and at + 1 not in values]
 
 
-def has_monitor_options(arguments: Sequence[str]) -> bool:
-    """Tell whether a monitor of ours is made by ``-mon``, which is deprecated since QEMU 11.1."""
-    return any(before == "-mon" and _MON.match(text) for before, text in zip(arguments, arguments[1:]))
+def _monitors(arguments: Sequence[str]) -> List[str]:
+    """Return the same command line with our monitors made by the one option of which no QEMU warns.
 
-
-def with_monitor_objects(arguments: Sequence[str]) -> List[str]:
-    """Return the same command line with our monitors made as the objects that they are since QEMU 11.1."""
+    ``-mon`` is deprecated since 11.1, and what takes its place there, an object, is not known before. By ``-qmp`` and ``-monitor``
+    each QEMU makes what it makes by them.
+    """
     made = list(arguments)
-    for at, text in enumerate(arguments):
-        found = _MON.match(text)
-        if found and at and arguments[at - 1] == "-mon":
-            made[at - 1 : at + 1] = "-object", f"monitor-{_MODES[found[2]]},id={found[1]},chardev={found[1]}"
-    return made
-
-
-def _plain_monitors(arguments: Sequence[str]) -> List[str]:
-    """Return the same command line with our monitors made by ``-mon``."""
-    made, modes = list(arguments), {kind: mode for mode, kind in _MODES.items()}
-    for at, text in enumerate(arguments):
-        found = _MON_OBJECT.match(text)
-        if found and at and arguments[at - 1] == "-object":
-            made[at - 1 : at + 1] = "-mon", f"chardev={found[2]},mode={modes[found[1]]}"
+    for at in range(len(arguments) - 1):
+        pattern = _MADE_BY.get(arguments[at])
+        found = pattern.match(arguments[at + 1]) if pattern else None
+        if found:
+            made[at : at + 2] = _MODES[found["mode"]], f"chardev:{found['id']}"
     return made
 
 
@@ -210,7 +206,7 @@ def with_machine_type(arguments: Sequence[str], kind: str) -> List[str]:
 
 def core(running: Sequence[str]) -> List[str]:
     """Return the options of a running process that ``enclose`` made, or all of them if it was started in another way."""
-    running = _plain_monitors(running)
+    running = _monitors(running)
     last = len(running) - 1 - list(reversed(running)).index(_LAST) if _LAST in running else -1
     first = running.index("-name") if "-name" in running else len(running)
     return running[first : last + 1] or running[1:]

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Callable, Dict, Iterator, List, Sequence
 from .._core import safe_open
 from .._core.errors import Refusal
 from . import child
-from .command_line import guest_name, has_monitor_options, with_monitor_objects
+from .command_line import guest_name
 
 if TYPE_CHECKING:
     from .._qmp.address import Address
@@ -138,7 +138,6 @@ def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[
     """
     import tempfile
 
-    argv = _in_its_words(argv, deadline)
     # A file and no pipe: the end of a pipe would come only when every process that inherited it has ended.
     with tempfile.TemporaryFile() as heard:
         try:
@@ -169,17 +168,6 @@ def launch(argv: Sequence[str], mark: str, deadline: Deadline, logged: Callable[
             how = f"with status {status}" if status > 0 else f"by signal {-status}"
             raise Refusal(_sentence(f"QEMU did not start, it ended {how}", tail(heard), logged()))
         return tail(heard)
-
-
-def _in_its_words(argv: Sequence[str], deadline: Deadline) -> Sequence[str]:
-    """Return the command line with our monitors made as this QEMU wants them, which says what objects it knows."""
-    if not has_monitor_options(argv):
-        return argv
-    try:
-        told = child.run([argv[0], "-object", "help"], deadline, env=environment())
-    except (OSError, subprocess.SubprocessError):
-        return argv  # what is wrong with it, the start says
-    return with_monitor_objects(argv) if b"monitor-qmp" in told.stdout else argv
 
 
 def _sentence(text: str, *details: str) -> str:

@@ -57,18 +57,20 @@ def test_the_machine_type(machine: str, kind: str | None) -> None:
     assert changed == [*line[:4], machine.replace(kind, "pc-q35-7.2") if kind else machine, *line[5:]]
 
 
-OLD = ["-chardev", "null,id=x", "-mon", "chardev=vmm-qmp,mode=control", "-mon", "chardev=monitor,mode=readline"]
-NEW = [
-    *OLD[:2],
+MADE = ["-chardev", "null,id=x", "-qmp", "chardev:vmm-qmp", "-monitor", "chardev:monitor"]
+BY_MON = [*MADE[:2], "-mon", "chardev=vmm-qmp,mode=control", "-mon", "chardev=monitor,mode=readline"]
+AS_OBJECTS = [
+    *MADE[:2],
     *("-object", "monitor-qmp,id=vmm-qmp,chardev=vmm-qmp"),
     *("-object", "monitor-hmp,id=monitor,chardev=monitor"),
 ]
 
 
-def test_a_monitor_is_an_object() -> None:
-    assert command_line.has_monitor_options(OLD) and not command_line.has_monitor_options(NEW)
-    assert command_line.with_monitor_objects(OLD) == NEW
-    assert command_line.same(OLD, ["qemu", *NEW]) and command_line.same(NEW, ["qemu", *OLD])
+@pytest.mark.parametrize("other", [BY_MON, AS_OBJECTS])
+def test_by_which_option_a_monitor_is_made_is_no_difference(other: list[str]) -> None:
+    assert command_line.same(other, ["qemu", *MADE]) and command_line.same(MADE, ["qemu", *other])
+    assert command_line.enclose("vm1", [], other) == command_line.enclose("vm1", [], MADE)
+    assert command_line.enclose("vm1", [], MADE)[2:-1] == MADE
 
 
 @pytest.mark.parametrize(
@@ -81,12 +83,12 @@ def test_a_monitor_is_an_object() -> None:
     ],
 )
 def test_a_users_monitor_is_left_as_it_is(theirs: list[str]) -> None:
-    assert not command_line.has_monitor_options(theirs) and command_line.with_monitor_objects(theirs) == theirs
-    assert not command_line.same(theirs, OLD[2:4])
+    assert command_line.enclose("vm1", [], theirs)[2:-1] == theirs
+    assert not command_line.same(theirs, MADE[2:4])
 
 
 BEGINS = ["-name", "vm1"]
-EVENTS = ["-chardev", "socket,id=vmm-events,path=/e,server=on,wait=off", "-mon", "chardev=vmm-events,mode=control"]
+EVENTS = ["-chardev", "socket,id=vmm-events,path=/e,server=on,wait=off", "-qmp", "chardev:vmm-events"]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +100,9 @@ EVENTS = ["-chardev", "socket,id=vmm-events,path=/e,server=on,wait=off", "-mon",
         (["-device", "a", "-device", "b"], ["-device", "b", "-device", "a", "-device", "a"], [], ["-device a"]),
         # how a guest begins, and a monitor for events, make no other machine
         (["-m", "1G", "-S", *EVENTS], ["-m", "1G", "-incoming", "defer"], [], []),
+        (["-qmp", "chardev:vmm-events2"], [], ["-qmp chardev:vmm-events2"], []),
         # by which option a monitor is made, neither
-        (OLD, NEW, [], []),
+        (BY_MON, AS_OBJECTS, [], []),
         ([], ["-object", "secret,id=s0,data=hush"], [], [f"-object secret,id=s0,data={REDACTED}"]),
     ],
 )
