@@ -28,7 +28,9 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import mask
+from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive, disk_medium
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
+from ansible_collections.vmm.qemu.plugins.module_utils._qmp import scan
 from ansible_collections.vmm.qemu.plugins.module_utils._runner import MODULES, SOCKET, call, finish
 from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import FROM_ROLES, FROM_VARIABLES
 from ansible_collections.vmm.qemu.plugins.modules import (
@@ -36,6 +38,7 @@ from ansible_collections.vmm.qemu.plugins.modules import (
     qemu_chardev,
     qemu_device,
     qemu_disk,
+    qemu_instance,
     qemu_machine,
     qemu_netdev,
     qemu_nic,
@@ -53,12 +56,17 @@ _FREQUENT = (
     qemu_chardev,
     qemu_device,
     qemu_disk,
+    qemu_instance,
     qemu_machine,
     qemu_netdev,
     qemu_nic,
     qemu_object,
     qemu_power,
     qemu_vm,
+    # what they import when there is something to change
+    device_drive,
+    disk_medium,
+    scan,
 )
 """With what they are made of, compiled here once in a run of Ansible, and not by the worker of each task."""
 
