@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
 
 from .._core.vm import PERIPHERAL
 from .._qmp import errors
-from .kind import MANY
 
 if TYPE_CHECKING:
     from .._core.vm import VM
@@ -63,9 +62,7 @@ def read_devices(vm: VM) -> None:
 
 
 def read_all(vm: VM) -> None:
-    """Let the VM know the same of all its devices with ids, if they are many, also of those whose bus the tree does not tell."""
-    if len(vm.peripherals()) < MANY:
-        return
+    """Let the VM know the same of all its devices with ids, also of those whose bus the tree does not tell."""
     read_devices(vm)
     places = (f"{PERIPHERAL}/{ident}" for ident in vm.peripherals())
     paths = tuple(path for path in places if "parent_bus" not in vm.properties.get(path, ()))
