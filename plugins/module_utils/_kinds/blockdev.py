@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .._core.vm import VM
 
 _REOPENED = frozenset(["read_only", "cache.direct", "cache.no_flush", "detect_zeroes"])
+_REOPENS = (6, 1)
+"""The first version of QEMU that has ``blockdev-reopen`` for certain. An older one is asked."""
 
 
 class Blockdev(Kind):
@@ -107,7 +109,7 @@ class Blockdev(Kind):
 
         Not whether it can be written to while a device has it: QEMU lets no writer go on, and the guest would not notice.
         """
-        if not vm.has_command("blockdev-reopen"):
+        if vm.session.version[:2] < _REOPENS and not vm.has_command("blockdev-reopen"):
             return frozenset(["size"])
         from . import blockdev_graph
 
