@@ -12,12 +12,14 @@ the same result.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
 import sys
 from contextlib import contextmanager
 from datetime import date, time
+from functools import lru_cache
 from typing import Any, Iterator
 
 from ansible import constants
@@ -81,6 +83,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the task's result."""
         super().run(tmp, task_vars)
+        _spare_shared_memory()
         task_vars = task_vars or {}
         if self._task.action.rpartition(".")[2] != "qemu_vm":
             return self._run(task_vars)
@@ -174,6 +177,15 @@ class ActionModule(ActionBase):
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+@lru_cache(maxsize=None)
+def _spare_shared_memory() -> None:
+    """Leave what this worker has from the process that made it out of garbage collections: they would copy it page by page.
+
+    Once in a worker: what each item of a loop leaves is collected.
+    """
+    gc.freeze()
 
 
 def has_invocation(task_vars: dict[str, Any]) -> bool:
