@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from typing import IO, NamedTuple
+from typing import IO, Callable, Iterable, NamedTuple
 
 from .._core import safe_open
 from .._core.errors import Refusal
@@ -56,17 +56,17 @@ def read(image: IO[bytes]) -> Header | None:
     return Header(name, size, entries, l1_at, snapshots, crypt, features)
 
 
-def check_top(option: str, path: str, disk: str) -> None:
+def check_top(option: str, path: str, disk: str, names: Callable[[str], Iterable[str]] = os.listdir) -> None:
     """Raise Refusal for an image over which a snapshot of the disk has left an overlay: the guest wrote to that since.
 
     ``disk``: the device's id, with which the names of such overlays begin. They are in the image's own directory, if no other was
-    named for them.
+    named for them. ``names`` gives the names in a directory, for who asks for many images.
     """
-    over = top = _over(path, disk)
+    over = top = _over(path, disk, names)
     for _depth in range(_DEEPEST):
         if not over:
             break
-        top, over = over, _over(over, disk)
+        top, over = over, _over(over, disk, names)
     if top:
         raise below(option, path, top)
 
@@ -80,12 +80,12 @@ def below(option: str, path: str, top: str) -> Refusal:
     )
 
 
-def _over(path: str, disk: str) -> str:
+def _over(path: str, disk: str, names: Callable[[str], Iterable[str]]) -> str:
     """Return the overlay that stands on an image; empty where there is none."""
     directory, own = os.path.split(path)
     with contextlib.suppress(OSError):
         begin = f"{disk}@"
-        for name in sorted([name for name in os.listdir(directory) if name.startswith(begin)]):
+        for name in sorted([name for name in names(directory) if name.startswith(begin)]):
             over = os.path.join(directory, name)
             if name.endswith(".qcow2") and name != own and _stands_on(over, path):
                 return over

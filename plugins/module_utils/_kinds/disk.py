@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, FrozenSet, List
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any, FrozenSet, Iterable, List
 
 from .._core.errors import Refusal
 from .._core.option import Option, Want
@@ -158,7 +160,7 @@ class DiskNode(Blockdev):
             from .host_path import is_seen
 
             if is_seen(vm, "filename", image):
-                qcow2_header.check_top("filename", image, want["device"])
+                qcow2_header.check_top("filename", image, want["device"], partial(_names, vm))
         steps = super().create(vm, _alone(want), draft)
         limit = human_size(want.get("write_threshold", 0))
         if not limit:
@@ -235,6 +237,11 @@ def _storage(vm: VM, want: Want) -> str:
     image = blockdev_graph.image(vm, want["device"]) or str(want["node_name"])
     below = blockdev_graph.children(vm, image)
     return below.get("data-file", below.get("file", image))
+
+
+def _names(vm: VM, directory: str) -> Iterable[str]:
+    """Return the names in a directory, where many disks may have their images. Raise OSError."""
+    return vm.table(f"names in {directory}", lambda: dict.fromkeys(os.listdir(directory)))
 
 
 def _check_id(vm: VM, device: str) -> None:
