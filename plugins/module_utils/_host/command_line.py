@@ -31,6 +31,7 @@ _MADE_BY = {
     "-mon": re.compile(rf"chardev=(?P<id>{_OURS}),mode=(?P<mode>control|readline)\Z"),
     "-object": re.compile(rf"monitor-(?P<mode>qmp|hmp),id=(?P<id>{_OURS}),chardev=(?P=id)\Z"),
 }
+_NAMED = re.compile(r"(?:^|,)id=([^,]*)")
 _MODES = {"control": "-qmp", "qmp": "-qmp", "readline": "-monitor", "hmp": "-monitor"}
 _MACHINE = ("-machine", "--machine", "-M", "--M")
 # type=q35 anywhere, or the first word alone
@@ -102,8 +103,13 @@ def monitor(address: Address, ident: str = CHARDEV) -> List[str]:
 
 
 def enclose(name: str, own: Sequence[str], arguments: Sequence[str]) -> List[str]:
-    """Return all options in their order. The name comes first and -daemonize last, so that ``same`` finds both ends."""
-    return ["-name", name, *own, *_monitors(arguments), _LAST]
+    """Return all options in their order. The name comes first and -daemonize last, so that ``same`` finds both ends.
+
+    Raise Refusal for two monitors of one name.
+    """
+    line = ["-name", name, *_monitors([*own, *arguments]), _LAST]
+    _check_monitors(line)
+    return line
 
 
 def same(wanted: Sequence[str], running: Sequence[str]) -> bool:
@@ -175,15 +181,32 @@ def _monitors(arguments: Sequence[str]) -> List[str]:
     """Return the same command line with our monitors made by the one option of which no QEMU warns.
 
     ``-mon`` is deprecated since 11.1, and what takes its place there, an object, is not known before. By ``-qmp`` and ``-monitor``
-    each QEMU makes what it makes by them.
+    each QEMU makes what it makes by them, under the name of its character device: once for each.
     """
     made = list(arguments)
+    names = set(_monitor_names(arguments))
     for at in range(len(arguments) - 1):
         pattern = _MADE_BY.get(arguments[at])
         found = pattern.match(arguments[at + 1]) if pattern else None
-        if found:
+        if found and found["id"] not in names:
+            names.add(found["id"])
             made[at : at + 2] = _MODES[found["mode"]], f"chardev:{found['id']}"
     return made
+
+
+def _monitor_names(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield the names that monitors have by ``-qmp`` and ``-monitor``."""
+    for option, text in zip(arguments, arguments[1:]):
+        if option in _MODES.values() and text.startswith("chardev:"):
+            yield text[len("chardev:") :]
+
+
+def _check_monitors(arguments: Sequence[str]) -> None:
+    """Raise Refusal where a user's monitor has the name of one of ours: QEMU takes that for one that is there twice."""
+    for option, text in zip(arguments, arguments[1:]):
+        found = _NAMED.search(text) if option.lstrip("-") == "mon" else None
+        if found and found[1] in _monitor_names(arguments):
+            raise Refusal(f"arguments: -mon {text}: another monitor has the id {found[1]}: give this one another")
 
 
 def machine_type(arguments: Sequence[str]) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.step import REDACTED
 from ansible_collections.vmm.qemu.plugins.module_utils._host import command_line
 
@@ -71,6 +72,19 @@ def test_by_which_option_a_monitor_is_made_is_no_difference(other: list[str]) ->
     assert command_line.same(other, ["qemu", *MADE]) and command_line.same(MADE, ["qemu", *other])
     assert command_line.enclose("vm1", [], other) == command_line.enclose("vm1", [], MADE)
     assert command_line.enclose("vm1", [], MADE)[2:-1] == MADE
+
+
+def test_two_monitors_of_one_name() -> None:
+    """QEMU names a monitor that -qmp makes like its character device. A multiplexer may have two, of which one has no name."""
+    two = [*BY_MON[4:], *BY_MON[4:]]
+    line = command_line.enclose("vm1", [], two)
+    assert line[2:-1] == [*MADE[4:], *BY_MON[4:]]
+    assert command_line.same(line, ["qemu", *line]) and command_line.same(
+        line, ["qemu", "-name", "vm1", *two, line[-1]]
+    )
+    for theirs in ("chardev=mine,mode=control,id=vmm-qmp", "id=monitor,chardev=mine"):
+        with pytest.raises(Refusal, match=r"another monitor has the id (vmm-qmp|monitor): give this one another"):
+            command_line.enclose("vm1", MADE[2:4], ["-mon", theirs, *MADE[4:]])
 
 
 @pytest.mark.parametrize(
