@@ -147,7 +147,7 @@ def test_many_devices_are_read_at_once(rich: VM, monkeypatch: pytest.MonkeyPatch
     """As they are where each is asked for. Those on the root bus are told by one command, where QEMU has it."""
     sent = spied(monkeypatch)
     told, at_once = info(rich, "devices")["devices"], list(sent)
-    monkeypatch.setattr(device_qtree, "MANY", 1000)
+    monkeypatch.setattr(device_qtree, "read_all", lambda vm: None)
     sent.clear()
     assert info(rich, "devices")["devices"] == told
     assert len(told) > 15 and sent.count("qom-get") >= 2 * len(told)

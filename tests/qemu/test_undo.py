@@ -36,6 +36,20 @@ def seen(vm: VM) -> Any:
     return [(drive["qdev"], drive["inserted"]["node-name"], drive["inserted"]["image"]["format"]) for drive in drives]
 
 
+@pytest.mark.parametrize("name", ["lun", "vendor"])
+def test_a_text_that_looks_like_other_properties_is_not_taken_for_them(vm: VM, name: str) -> None:
+    """QEMU prints what a device is like with the line breaks in it."""
+    vm.observer.execute("blockdev-add", **{"node-name": "n0", "driver": "null-co"})
+    begin = " " * 16
+    text = f'evil"\n{begin}lun = 9 (0x9)\n{begin}vendor = "HACK'
+    odd = {"driver": "scsi-hd", "id": "d", "bus": "scsi0.0", "drive": "n0", "lun": 3, "device_id": text}
+    vm.observer.send("device_add", odd)
+    before = vm.observer.execute("qom-get", path="/machine/peripheral/d", property=name)
+    with pytest.raises(ModuleFailed, match="taken back"):
+        run_module(vm, "qemu_machine", devices=[{"id": "d", "state": "absent"}], disks=[bad(vm)])
+    assert vm.observer.execute("qom-get", path="/machine/peripheral/d", property=name) == before
+
+
 @pytest.fixture
 def servers(vm: VM) -> Iterator[dict[str, NBDServer]]:
     made = {

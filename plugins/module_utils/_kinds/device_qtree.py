@@ -12,7 +12,7 @@ would take five times as long as the tree. All else is asked for one by one, as 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set, Tuple
 
 from .._core.vm import PERIPHERAL
 from .._qmp import errors
@@ -37,8 +37,13 @@ class _Place(NamedTuple):
 
 
 def read_devices(vm: VM) -> None:
-    """Let the VM know what its devices with ids are like, so that reading them asks nothing more. One command."""
+    """Let the VM know what its devices with ids are like, so that reading them asks nothing more. One command.
+
+    QEMU prints a text as it is, line breaks and all, which can look like further lines: what is told twice is not taken.
+    """
     above: List[_Place] = []
+    told: Set[Tuple[str, str]] = set()
+    twice: Set[Tuple[str, str]] = set()
     for line in vm.monitor("info qtree").splitlines():
         text = line.lstrip()
         indent = len(line) - len(text)
@@ -48,13 +53,20 @@ def read_devices(vm: VM) -> None:
         device = _DEVICE.match(text) if text.startswith("dev: ") else None
         bus = _BUS.match(text) if text.startswith("bus: ") else None
         if device:
-            above.append(_Place(indent, _enter(vm, device.group(2), here)))
+            path = _enter(vm, device.group(2), here)
+            above.append(_Place(indent, path))
+            (twice if (path, "") in told else told).add((path, ""))
         elif bus:
             above.append(_Place(indent, f"{here}/{bus.group(1)}" if here else ""))
         elif here:
             name, equals, value = text.partition(" = ")
             if equals and " " not in name:
                 _learn(vm.properties.setdefault(here, {}), name, value)
+                (twice if (here, name) in told else told).add((here, name))
+    for path, name in twice:
+        known = vm.properties.get(path, {})
+        for key in [name] if name else list(known):
+            known.pop(key, None)
     for path, properties in list(vm.properties.items()):
         outer, _slash, inner = path.rpartition("/")
         if inner == _INNER:  # the inner half's are the outer one's too, unless that has one of the same name
