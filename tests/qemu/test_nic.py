@@ -226,6 +226,8 @@ def test_the_life_of_a_netdev(netdev: Lifecycle) -> None:
     netdev.refused("restrict", "recreate", id="u0", options={"restrict": True})
     no_port = {"type": "inet", "host": "127.0.0.1", "port": "70000"}  # QEMU would take 4464
     netdev.refused("addr.port", "'70000'", "65535", id="s0", type="stream", options={"addr": no_port, "server": True})
+    for name in ("listen", "connect", "mcast", "localaddr", "udp"):
+        netdev.refused(f"{name}: the port of", "'h:70000'", "65535", id="s0", type="socket", options={name: "h:70000"})
     netdev.step(id="u1", type="user", options={"net": "10.9.0.5/24"})
     netdev.step(id="u1", state="absent")
     assert names(netdev.step(id="u0", type="user", options={"restrict": True}, recreate=True)) == [

@@ -19,6 +19,7 @@ from .._core.errors import Refusal
 from .._core.option import Option, Want
 from .._core.step import Descriptor, Step, pass_descriptors
 from .._qmp import errors
+from .._qmp.address import PORT_HIGHEST, is_port_too_high
 from . import host_path, qemu_texts, references
 from .kind import Kind, State, properties
 from .netdev_forward import forwards, same_rules
@@ -31,6 +32,8 @@ VHOST_NET = "/dev/vhost-net"
 _USER_NET = "10.0.2.0"
 _FORWARDS = "hostfwd"
 _LISTS = (_FORWARDS, "guestfwd", "dnssearch")
+_ADDRESSES = ("listen", "connect", "mcast", "localaddr", "udp")
+"""Where a netdev of type socket has a host and a port as a text."""
 _RESTORABLE = frozenset(["user", "tap", "bridge", "vhost-user", "hubport"])
 
 
@@ -84,6 +87,10 @@ class Netdev(Kind):
             raise Refusal(f"ifname: {want['ifname']!r} has more than 15 characters; the kernel would cut it")
         if want.get("queues", 1) < 1:
             raise Refusal(f"queues: {want['queues']} is not at least 1")
+        for name in _ADDRESSES if want.get("type") == "socket" else ():
+            address = want.get("options", {}).get(name, "")
+            if is_port_too_high(str(address).rpartition(":")[2]):
+                raise Refusal(f"options: {name}: the port of {address!r} is too high: the highest is {PORT_HIGHEST}")
 
     def read(self, vm: VM, want: Want) -> State | None:
         """Return type and what ``info network`` prints for it; everything else of a netdev can't be read back."""
