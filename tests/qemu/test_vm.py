@@ -419,6 +419,7 @@ def test_a_guest_that_has_run_is_not_ended_by_an_undo(vms: Machines, before: str
         late |= {"memory": "160M", "restart_allowed": True}
     said = vms.refused(**late)
     assert "balloon: size" in said and "its guest may have run, so QEMU is not ended" in said
+    assert ", stop" not in said  # it runs
     assert {"disk.qcow2", "run/qmp"} <= vms.files() and list(vms.processes()) == ["vm1"]
     with vms.observer() as observer:
         assert observer.execute("query-status")["status"] == "running"
@@ -499,6 +500,8 @@ def test_an_undo_leaves_a_machine_that_another_play_started(vms: Machines) -> No
         vms.done(True)
         before = vms.processes()
     assert runs[0].rc != 0 and "/nonexistent.img" in runs[0].output
+    result = runs[0].tasks[-1].result
+    assert "rmdir" not in json.dumps(result.get("rolled_back", [])), result
     assert vms.processes() == before and vms.files() >= RUN
     vms.done(False)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
 
-from .._core.errors import Refusal
+from .._core.errors import OperationFailed, Refusal
 from .._core.option import Option, Want
 from .._core.step import Step
 from .._host import directory
@@ -59,6 +59,8 @@ class Directory(Kind):
         def remove(deadline: Deadline) -> None:
             if any(made):
                 directory.remove(path, want.get("whole", False))
+            if os.path.lexists(path):
+                raise OperationFailed(f"directory: {path} is not this task's alone, and is left")
 
         undo = Step(do=remove, command_lines=[["rmdir", path]], removes=True)
         return [Step(do=make, command_lines=[["mkdir", path]], undo=[undo])]

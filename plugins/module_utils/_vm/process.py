@@ -161,18 +161,20 @@ class Process(Instance):
         except errors.QMPError:
             return False
 
-    def go_on(self, power: str) -> None:
-        """Let a guest that was started here, and has run, go on where it should run."""
+    def go_on(self, power: str) -> bool:
+        """Let a guest that was started here, and has run, go on where it should run. Tell whether that took a command."""
         with contextlib.suppress(errors.QMPError, TaskError):
-            if self.started is not None and not self._is_unused():
-                self.resume(power)
+            return self.started is not None and not self._is_unused() and self.resume(power, hidden=False)
+        return False
 
-    def resume(self, power: str) -> None:
-        """Let a guest run that does not, where it should. Raise the session's errors."""
+    def resume(self, power: str, hidden: bool = True) -> bool:
+        """Let a guest run that does not, where it should, and tell whether that took a command. Raise the session's errors."""
         vm = self.connected()
         vm.forget()
-        if power == "running" and vm.status in (*NOT_BEGUN, "paused"):
-            execute_step(Step("cont", wait=Reached(True), hidden=True), vm, Deadline(5.0))
+        if power != "running" or vm.status not in (*NOT_BEGUN, "paused"):
+            return False
+        execute_step(Step("cont", wait=Reached(True), hidden=hidden), vm, Deadline(5.0))
+        return True
 
     def connected(self) -> VM:
         """Return the VM, through a session that is open."""

@@ -297,7 +297,8 @@ class Converged:
             self.machine = saved.joined(self.loaded, self.process.plug(self._document(), self._power))
         except PlanFailed as exc:
             self.plug_failed = exc
-            self.process.go_on(self.params["power"])
+            if self.process.go_on(self.params["power"]):  # what was taken back of it is not any more
+                exc.rolled_back = [command for command in exc.rolled_back if command != Step("stop").public()]
             raise exc.cause from exc
         except NotReadBack as exc:
             raise exc.cause from exc
