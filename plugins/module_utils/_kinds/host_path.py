@@ -146,7 +146,8 @@ def seen_by_qemu(vm: VM, option: str, path: str) -> str | None:
         if not os.path.isdir(f"{where}/cwd"):
             raise Refusal(f"{option}: {path} is relative, and where QEMU stands can't be told: give an absolute path")
         return f"{where}/cwd/{path}"
-    return f"{where}/root{path}" if os.path.isdir(f"{where}/root/") else path
+    root = f"{where}/root"
+    return f"{root}{path}" if vm.table(root, lambda: {"seen": os.path.isdir(f"{root}/")})["seen"] else path
 
 
 def _mode(option: str, path: str, seen: str, follow: bool = False) -> int | None:
