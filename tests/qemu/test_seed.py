@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from support.images import altered_at
 from support.modules import ModuleFailed, run_module
 from support.vm import VM
 
@@ -33,10 +34,10 @@ def step(path: Path, *verbs: str, **options: Any) -> dict[str, Any]:
     assert [command[0] for command in done["commands"]] == list(verbs)
     for key in ("changed", "commands", "diff"):
         assert done[key] == foretold[key]
-    written = path.stat()
+    written = altered_at(path)
     again = seed(path, **options)
     assert not again["changed"] and again["commands"] == [] and again["diff"]["before"] == again["diff"]["after"]
-    assert path.stat() == written and sorted(os.listdir(path.parent)) == [path.name]
+    assert altered_at(path) == written and sorted(os.listdir(path.parent)) == [path.name]
     assert "hush" not in str(done)
     return done
 

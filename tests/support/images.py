@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the vmm.qemu contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Images that are not just a file: behind a key, behind a server, in a long chain."""
+"""Images that are not just a file: behind a key, behind a server, in a long chain; and whether a file was altered."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from types import TracebackType
 from typing import Any
 
 from support.vm import BED, VM
+
+
+def altered_at(path: Path) -> tuple[int, int]:
+    """Return which file it is, and when something of it was altered last. Reading it alters nothing but the time of that."""
+    found = path.stat()
+    return found.st_ino, found.st_ctime_ns
 
 
 def encrypted(vm: VM, name: str, driver: str = "qcow2") -> str:
