@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from typing import IO, Callable, List, NamedTuple
+from typing import IO, Callable, Dict, List, NamedTuple
 
 from .._core import safe_open
 from .._core.errors import Refusal
@@ -56,22 +56,27 @@ def read(image: IO[bytes]) -> Header | None:
     return Header(name, size, entries, l1_at, snapshots, crypt, features)
 
 
-def overlays(directory: str, disk: str) -> List[str]:
-    """Return the names in a directory that snapshots of a disk would have given. Raise OSError."""
-    return [name for name in os.listdir(directory) if name.startswith(f"{disk}@")]
+def overlays(directory: str) -> Dict[str, List[str]]:
+    """Return the names in a directory that snapshots of disks would have given, by the disk's id. Raise OSError."""
+    found: Dict[str, List[str]] = {}
+    for name in os.listdir(directory):
+        disk, at, _snapshot = name.partition("@")
+        if at:
+            found.setdefault(disk, []).append(name)
+    return found
 
 
-def check_top(option: str, path: str, disk: str, names: Callable[[str, str], List[str]] = overlays) -> None:
+def check_top(option: str, path: str, disk: str, listed: Callable[[str], Dict[str, List[str]]] = overlays) -> None:
     """Raise Refusal for an image over which a snapshot of the disk has left an overlay: the guest wrote to that since.
 
     ``disk``: the device's id, with which the names of such overlays begin. They are in the image's own directory, if no other was
-    named for them. ``names``: what ``overlays`` does, for who asks for many images.
+    named for them. ``listed``: what ``overlays`` returns, for who checks many images.
     """
-    over = top = _over(path, disk, names)
+    over = top = _over(path, disk, listed)
     for _depth in range(_DEEPEST):
         if not over:
             break
-        top, over = over, _over(over, disk, names)
+        top, over = over, _over(over, disk, listed)
     if top:
         raise below(option, path, top)
 
@@ -85,11 +90,11 @@ def below(option: str, path: str, top: str) -> Refusal:
     )
 
 
-def _over(path: str, disk: str, names: Callable[[str, str], List[str]]) -> str:
+def _over(path: str, disk: str, listed: Callable[[str], Dict[str, List[str]]]) -> str:
     """Return the overlay that stands on an image; empty where there is none."""
     directory, own = os.path.split(path)
     with contextlib.suppress(OSError):
-        for name in sorted(names(directory, disk)):
+        for name in sorted(listed(directory).get(disk, [])):
             over = os.path.join(directory, name)
             if name.endswith(".qcow2") and name != own and _stands_on(over, path):
                 return over

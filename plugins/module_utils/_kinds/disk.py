@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List
 
 from .._core.errors import Refusal
 from .._core.option import Option, Want
@@ -160,7 +159,7 @@ class DiskNode(Blockdev):
             from .host_path import is_seen
 
             if is_seen(vm, "filename", image):
-                qcow2_header.check_top("filename", image, want["device"], partial(_overlays, vm))
+                qcow2_header.check_top("filename", image, want["device"], _overlays(vm))
         steps = super().create(vm, _alone(want), draft)
         limit = human_size(want.get("write_threshold", 0))
         if not limit:
@@ -239,17 +238,11 @@ def _storage(vm: VM, want: Want) -> str:
     return below.get("data-file", below.get("file", image))
 
 
-def _overlays(vm: VM, directory: str, disk: str) -> List[str]:
-    """Return ``qcow2_header.overlays``, for many disks that have their images in one directory. Raise OSError."""
+def _overlays(vm: VM) -> Callable[[str], Dict[str, List[str]]]:
+    """Return ``qcow2_header.overlays`` that lists each directory once: many disks may have their images in one."""
+    from .._host import qcow2_header
 
-    def listed() -> Dict[str, List[str]]:
-        found: Dict[str, List[str]] = {}
-        for name in os.listdir(directory):
-            found.setdefault(name.partition("@")[0], []).append(name)
-        return found
-
-    names: List[str] = vm.table(f"names in {directory}", listed).get(disk, [])
-    return [name for name in names if name != disk]
+    return lambda directory: vm.table(f"overlays in {directory}", partial(qcow2_header.overlays, directory))
 
 
 def _check_id(vm: VM, device: str) -> None:
