@@ -30,47 +30,23 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.secrets import mask
-from ansible_collections.vmm.qemu.plugins.module_utils._kinds import device_drive, disk_medium
 from ansible_collections.vmm.qemu.plugins.module_utils._module import Module
-from ansible_collections.vmm.qemu.plugins.module_utils._qmp import scan
 from ansible_collections.vmm.qemu.plugins.module_utils._runner import MODULES, SOCKET, call, finish
 from ansible_collections.vmm.qemu.plugins.module_utils._vm.options import FROM_ROLES, FROM_VARIABLES
-from ansible_collections.vmm.qemu.plugins.modules import (
-    qemu_blockdev,
-    qemu_chardev,
-    qemu_device,
-    qemu_disk,
-    qemu_instance,
-    qemu_machine,
-    qemu_netdev,
-    qemu_nic,
-    qemu_object,
-    qemu_power,
-    qemu_vm,
-)
 from ansible_collections.vmm.qemu.plugins.plugin_utils._image import with_images
 from ansible_collections.vmm.qemu.plugins.plugin_utils._progress_lines import Lines
 from ansible_collections.vmm.qemu.plugins.plugin_utils._runner import Runner
 from ansible_collections.vmm.qemu.plugins.plugin_utils._variables import with_variables
 
+_MODULE_UTILS = "ansible_collections.vmm.qemu.plugins.module_utils."
 _FREQUENT = (
-    qemu_blockdev,
-    qemu_chardev,
-    qemu_device,
-    qemu_disk,
-    qemu_instance,
-    qemu_machine,
-    qemu_netdev,
-    qemu_nic,
-    qemu_object,
-    qemu_power,
-    qemu_vm,
+    *(MODULES + name for name in ("qemu_blockdev", "qemu_chardev", "qemu_device", "qemu_disk", "qemu_instance")),
+    *(MODULES + name for name in ("qemu_machine", "qemu_netdev", "qemu_nic", "qemu_object", "qemu_power", "qemu_vm")),
     # what they import when there is something to change
-    device_drive,
-    disk_medium,
-    scan,
+    *(_MODULE_UTILS + name for name in ("_kinds.device_drive", "_kinds.disk_medium", "_qmp.scan")),
 )
-"""With what they are made of, compiled here once in a run of Ansible, and not by the worker of each task."""
+for _name in _FREQUENT:  # compiled here once in a run of Ansible, and not by the worker of each task
+    importlib.import_module(_name)
 
 
 class ActionModule(ActionBase):
