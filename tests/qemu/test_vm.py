@@ -417,9 +417,12 @@ def test_a_guest_that_has_run_is_not_ended_by_an_undo(vms: Machines, before: str
         vms.done(True, **has, state="stopped")
     if before == "running":
         late |= {"memory": "160M", "restart_allowed": True}
-    said = vms.refused(**late)
-    assert "balloon: size" in said and "its guest may have run, so QEMU is not ended" in said
-    assert ", stop" not in said  # it runs
+    run = vms.run(**late)
+    result = run.tasks[-1].result
+    said = result["msg"]
+    assert run.rc != 0 and "balloon: size" in said and "its guest may have run, so QEMU is not ended" in said
+    assert [step for step in result["commands"] if "execute" in step][-1]["execute"] == "cont"
+    assert "stop" not in [step.get("execute") for step in result["rolled_back"]]
     assert {"disk.qcow2", "run/qmp"} <= vms.files() and list(vms.processes()) == ["vm1"]
     with vms.observer() as observer:
         assert observer.execute("query-status")["status"] == "running"

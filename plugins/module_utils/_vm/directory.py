@@ -60,7 +60,7 @@ class Directory(Kind):
             if any(made):
                 directory.remove(path, want.get("whole", False))
             if os.path.lexists(path):
-                raise OperationFailed(f"directory: {path} is not this task's alone, and is left")
+                raise OperationFailed(f"directory: {path} was made or is used by another task, and is left")
 
         undo = Step(do=remove, command_lines=[["rmdir", path]], removes=True)
         return [Step(do=make, command_lines=[["mkdir", path]], undo=[undo])]

@@ -297,7 +297,7 @@ class Converged:
             self.machine = saved.joined(self.loaded, self.process.plug(self._document(), self._power))
         except PlanFailed as exc:
             self.plug_failed = exc
-            if self.process.go_on(self.params["power"]):  # what was taken back of it is not any more
+            if self.process.go_on(self.params["power"]):  # the undo has stopped it, and it runs again
                 exc.rolled_back = [command for command in exc.rolled_back if command != Step("stop").public()]
             raise exc.cause from exc
         except NotReadBack as exc:
