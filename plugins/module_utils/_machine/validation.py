@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Dict, List
 
@@ -27,11 +28,12 @@ class Validator:
     def validate(self, place: str, written: Any) -> Dict[str, Any]:
         """Return what was written at ``place`` as Ansible makes parameters of it. Raise Refusal with Ansible's own words.
 
-        What has been validated before is returned as it is, without Ansible's library, whose import costs more than a task that
+        What Ansible would leave as it is takes a shorter way, without Ansible's library, whose import costs more than a task that
         changes nothing.
         """
-        if not self.constraints and _is_validated(self.options, written):
-            return dict(written)
+        if not self.constraints:
+            with contextlib.suppress(_AskAnsible):
+                return _completed(self.options, written)
         if not isinstance(written, dict):
             # the value itself may have a secret in it
             raise Refusal(f"{place}: this is not a dictionary of options, but of type {type(written).__name__}")
@@ -75,26 +77,46 @@ _TYPES: Dict[str, Any] = {
 }
 
 
-def _is_validated(options: Dict[str, Option], written: Any) -> bool:
-    """Tell whether Ansible would leave it as it is: all options are there, each with a value of its type, or with none."""
-    if not isinstance(written, dict) or written.keys() != options.keys():
-        return False
-    return all(_is_fit(option, written[name]) for name, option in options.items())
+class _AskAnsible(Exception):
+    """Only Ansible can tell what becomes of an option: it is missing, there is no such, or it is of another type."""
 
 
-def _is_fit(option: Option, value: Any) -> bool:
+def _completed(options: Dict[str, Option], written: Any) -> Dict[str, Any]:
+    """Return the options with the defaults of those that are missing. Raise _AskAnsible where Ansible may change one, or refuse."""
+    if not isinstance(written, dict) or not written.keys() <= options.keys():
+        raise _AskAnsible
+    whole = len(written) == len(options)
+    return {
+        name: _as_it_is(option, written[name], whole) if name in written else _default(option)
+        for name, option in options.items()
+    }
+
+
+def _default(option: Option) -> Any:
+    if option.fields.get("required"):
+        raise _AskAnsible
+    return option.fields.get("default")
+
+
+def _as_it_is(option: Option, value: Any, whole: bool) -> Any:
+    """Return the value, with what is missing in a dictionary. Raise _AskAnsible where Ansible may change it, or refuse.
+
+    ``whole``: it is of a dictionary with all options. Ansible has completed that before, where there are choices with None.
+    """
     fields, wanted = option.fields, _TYPES.get(option.kind)
-    if value is None:
-        return not fields.get("required") and fields.get("default") is None
-    if wanted is None or not isinstance(value, wanted):
-        return False  # a path is expanded each time
+    may_be_none = not fields.get("required") and fields.get("default") is None and (whole or "choices" not in fields)
+    if value is None and may_be_none:
+        return None
+    if wanted is None or not isinstance(value, wanted) or value not in fields.get("choices", (value,)):
+        raise _AskAnsible  # a path is expanded each time
     if option.kind == "list":
-        members = {"options": fields["options"]} if "options" in fields else {}
-        member = Option(fields.get("elements", "raw"), **members)
-        return all(_is_fit(member, item) and (item is not None or member.kind == "raw") for item in value)
+        member = Option(fields.get("elements", "raw"), **{key: fields[key] for key in ("options",) if key in fields})
+        if member.kind != "raw" and None in value:
+            raise _AskAnsible
+        return [_as_it_is(member, item, whole) for item in value]
     if option.kind == "dict" and "options" in fields:
-        return _is_validated(fields["options"], value)
-    return value in fields.get("choices", [value])
+        return _completed(fields["options"], value)
+    return value
 
 
 def _unknown(options: Dict[str, Option], path: List[str]) -> str:

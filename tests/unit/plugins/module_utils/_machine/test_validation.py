@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refusal
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option
@@ -88,17 +91,46 @@ WHOLE: dict[str, Any] = {"text": "a", "number": 1, "list": [1], "path": None, "w
         {"list": "1"},
         {"path": "/x"},
         {"with": {"flag": None}},
-        {"with": {}},
+        {"with": {"other": 1}},
         {"needed": None},
         {"unknown": 1},
     ],
     ids=str,
 )
-def test_what_has_not_been_is(other: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Validator(OPTIONS).validate("x", WHOLE) == WHOLE
+def test_what_ansible_has_to_look_at(other: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ansible.module_utils.common.arg_spec", None)
     assert Validator(OPTIONS).validate("x", WHOLE) == WHOLE
     with pytest.raises(ImportError):
         Validator(OPTIONS).validate("x", {**WHOLE, **other})
     with pytest.raises(ImportError):
-        Validator(OPTIONS).validate("x", {key: value for key, value in WHOLE.items() if key != "text"})
+        Validator(OPTIONS).validate("x", {key: value for key, value in WHOLE.items() if key != "needed"})
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.floats(0, 2) | st.sampled_from(["a", "b", "1", "yes", ""]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["flag", "x"]), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*OPTIONS, "unknown"]), _VALUES, max_size=4))
+@settings(max_examples=500, deadline=None)
+def test_the_shorter_way_leads_to_the_same(some: dict[str, Any]) -> None:
+    """Of options that are all there, or some of them, of any type.
+
+    But for null where there are choices: Ansible completes a dictionary with it, and would refuse that.
+    """
+    text = {"text": "a"} if some.get("text") is None else {}
+    for written in (some, {**WHOLE, **some, **text}, {"needed": "x", **some}):
+        as_it_was = copy.deepcopy(written)
+        told = [_told(Validator(OPTIONS), written), _told(Validator(OPTIONS, mutually_exclusive=[]), written)]
+        assert told[0] == told[1]
+        assert repr(told[0]) == repr({key: told[1][key] for key in told[0]}), "of the same types"
+        assert written == as_it_was
+
+
+def _told(validator: Validator, written: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return validator.validate("x", written)
+    except Refusal as exc:
+        return {"refused": str(exc)}
