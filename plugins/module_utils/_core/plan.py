@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence, Set, Tuple
+from typing import Any, Collection, Dict, List, Sequence, Set, Tuple
 
 from .step import Step
 
@@ -24,9 +24,18 @@ class Draft:
         self.removing: Set[Thing] = set()
         self.adding: Dict[Thing, Dict[str, Any]] = {}
         """The options of each thing that is added."""
+        self.naming: Dict[str, List[Thing]] = {}
+        """The things that are added and name a text in their ``options``: a backend, say."""
         self.makes: Dict[str, Thing] = {}
         """The paths on the host that QEMU is told to make or to write to, and for which thing."""
         self.warnings: List[str] = []
+
+    def add(self, names: Collection[Thing], want: Dict[str, Any]) -> None:
+        """Enter a thing that is added, by each of its names."""
+        self.adding.update(dict.fromkeys(names, want))
+        for value in want.get("options", {}).values():
+            if isinstance(value, str):
+                self.naming.setdefault(value, []).extend(names)
 
 
 class PlanFailed(Exception):

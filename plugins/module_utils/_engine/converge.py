@@ -217,7 +217,7 @@ def _made(comparison: Comparison, vm: VM, draft: Draft) -> List[Step]:
     steps: List[Step] = []
     if comparison.is_added:
         steps += kind.create(vm, comparison.complete_want, draft)
-        draft.adding.update(dict.fromkeys(comparison.names, comparison.complete_want))
+        draft.add(comparison.names, comparison.complete_want)
     elif comparison.changes and comparison.have is not None:
         steps += kind.change(vm, want, comparison.have, comparison.changes, draft)
     if comparison.item.present:

@@ -253,12 +253,11 @@ def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Proper
 def _check_backend_conflicts(vm: VM, ident: str, arguments: Dict[str, Any], draft: Draft) -> None:
     """Raise Refusal for a backend that another device of the same plan has, and can't share."""
     wanted_ones = {name: arguments[name] for name in _BACKENDS if arguments.get(name)}
-    for (kind, rival), other in draft.adding.items() if wanted_ones else ():
-        if kind != "device" or rival == ident:
-            continue
-        options = other.get("options", {})
-        for name, wanted in wanted_ones.items():
-            if options.get(name) != wanted:
+    for name, wanted in wanted_ones.items():
+        for kind, rival in draft.naming.get(wanted, ()):
+            other = draft.adding[kind, rival]
+            options = other.get("options", {})
+            if kind != "device" or rival == ident or options.get(name) != wanted:
                 continue
             theirs = {option.replace("_", "-"): value for option, value in options.items()}
             theirs["driver"] = other.get("driver", "")
