@@ -12,7 +12,8 @@ would take five times as long as the tree. All else is asked for one by one, as 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Set, Tuple
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, DefaultDict, Dict, List, NamedTuple
 
 from .._core.vm import PERIPHERAL
 from .._qmp import errors
@@ -42,8 +43,7 @@ def read_devices(vm: VM) -> None:
     QEMU prints a text as it is, line breaks and all, which can look like further lines: what is told twice is not taken.
     """
     above: List[_Place] = []
-    told: Set[Tuple[str, str]] = set()
-    twice: Set[Tuple[str, str]] = set()
+    told: DefaultDict[str, List[str]] = defaultdict(list)
     for line in vm.monitor("info qtree").splitlines():
         text = line.lstrip()
         indent = len(line) - len(text)
@@ -55,22 +55,29 @@ def read_devices(vm: VM) -> None:
         if device:
             path = _enter(vm, device.group(2), here)
             above.append(_Place(indent, path))
-            (twice if (path, "") in told else told).add((path, ""))
+            told[path].append("")
         elif bus:
             above.append(_Place(indent, f"{here}/{bus.group(1)}" if here else ""))
         elif here:
             name, equals, value = text.partition(" = ")
             if equals and " " not in name:
                 _learn(vm.properties.setdefault(here, {}), name, value)
-                (twice if (here, name) in told else told).add((here, name))
-    for path, name in twice:
-        known = vm.properties.get(path, {})
-        for key in [name] if name else list(known):
-            known.pop(key, None)
+                told[here].append(name)
+    for path, names in told.items():
+        if len(set(names)) < len(names):
+            _drop_twice_told(vm.properties.get(path, {}), names)
     for path, properties in list(vm.properties.items()):
         outer, _slash, inner = path.rpartition("/")
         if inner == _INNER:  # the inner half's are the outer one's too, unless that has one of the same name
             vm.properties[outer] = {**properties, **vm.properties.get(outer, {})}
+
+
+def _drop_twice_told(known: Dict[str, Any], names: List[str]) -> None:
+    """Drop of a device's properties those that are told twice, or all where the device is (its own line has an empty name)."""
+    count = Counter(names)
+    for name in list(known):
+        if count[name] > 1 or count[""] > 1:
+            del known[name]
 
 
 def read_all(vm: VM) -> None:

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
 
 from .._core.errors import Refusal
 from .._core.option import Option, Want
@@ -153,13 +155,8 @@ class DiskNode(Blockdev):
         Raise Refusal also for an image that lies below what a snapshot of the disk has left: it would be the guest's past.
         """
         _check_id(vm, want["device"])
-        image = want.get("filename")
-        if isinstance(image, str) and not want.get("read_only"):
-            from .._host import qcow2_header
-            from .host_path import is_seen
-
-            if is_seen(vm, "filename", image):
-                qcow2_header.check_top("filename", image, want["device"], _overlays(vm))
+        if isinstance(want.get("filename"), str) and not want.get("read_only"):
+            _check_top(vm, want["filename"], want["device"])
         steps = super().create(vm, _alone(want), draft)
         limit = human_size(want.get("write_threshold", 0))
         if not limit:
@@ -238,11 +235,17 @@ def _storage(vm: VM, want: Want) -> str:
     return below.get("data-file", below.get("file", image))
 
 
-def _overlays(vm: VM) -> Callable[[str], Dict[str, List[str]]]:
-    """Return ``qcow2_header.overlays`` that lists each directory once: many disks may have their images in one."""
+def _check_top(vm: VM, image: str, device: str) -> None:
+    """Raise Refusal for an image over which a snapshot of the disk has left an overlay."""
     from .._host import qcow2_header
+    from .host_path import is_seen
 
-    return lambda directory: vm.table(f"overlays in {directory}", partial(qcow2_header.overlays, directory))
+    def listed(directory: str) -> Dict[str, List[str]]:  # each directory once: many disks may have their images in one
+        return vm.table(f"overlays in {directory}", partial(qcow2_header.overlays, directory))
+
+    with contextlib.suppress(OSError):
+        if device in listed(os.path.dirname(image)) and is_seen(vm, "filename", image):
+            qcow2_header.check_top("filename", image, device, listed)
 
 
 def _check_id(vm: VM, device: str) -> None:

@@ -15,7 +15,7 @@ import os
 import socket
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Callable, Iterator, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, Tuple
 
 from .._core.errors import Refusal
 from .._qmp.address import UNIX_LONGEST
@@ -141,13 +141,18 @@ def seen_by_qemu(vm: VM, option: str, path: str) -> str | None:
     """Return under which name this process finds what QEMU finds at ``path``; None: QEMU's files are not to be seen from here."""
     if not vm.local or path.startswith(_FDSET):
         return None
-    where = f"/proc/{vm.session.process}"
-    if not path.startswith("/"):
-        if not os.path.isdir(f"{where}/cwd"):
-            raise Refusal(f"{option}: {path} is relative, and where QEMU stands can't be told: give an absolute path")
-        return f"{where}/cwd/{path}"
-    root = f"{where}/root"
-    return f"{root}{path}" if vm.table(root, lambda: {"seen": os.path.isdir(f"{root}/")})["seen"] else path
+    if path.startswith("/"):
+        return f"{vm.table('root', lambda: _root(vm))['path']}{path}"
+    where = f"/proc/{vm.session.process}/cwd"
+    if not os.path.isdir(where):
+        raise Refusal(f"{option}: {path} is relative, and where QEMU stands can't be told: give an absolute path")
+    return f"{where}/{path}"
+
+
+def _root(vm: VM) -> Dict[str, str]:
+    """Return where QEMU's root directory is for this process: nothing before it where it can't be seen."""
+    path = f"/proc/{vm.session.process}/root"
+    return {"path": path if os.path.isdir(f"{path}/") else ""}
 
 
 def _mode(option: str, path: str, seen: str, follow: bool = False) -> int | None:
