@@ -18,7 +18,7 @@ from .._core.plan import Draft, NotReadBack, Plan
 from .._kinds.kind import MANY, Change, nest
 from .._qmp import errors
 from . import foresight
-from .comparison import Comparison, Item, named
+from .comparison import Comparison, Item, Named
 
 if TYPE_CHECKING:
     from .._core.step import Step
@@ -108,7 +108,7 @@ def read_many(items: Sequence[Item], vm: VM) -> None:
 
 def read(item: Item, vm: VM) -> Comparison:
     """Return an item beside what is. Raise Refusal, which names it."""
-    with named(item):
+    with Named(item):
         return Comparison(item, vm)
 
 
@@ -117,13 +117,13 @@ def _settle(comparisons: List[Comparison], vm: VM, recreate: bool, draft: Draft)
     for comparison in comparisons:
         not_changeable = comparison.not_changeable(vm)
         if not_changeable:
-            with named(comparison.item):
+            with Named(comparison.item):
                 _check_recreate(comparison, vm, not_changeable, recreate)
         comparison.recreated = bool(not_changeable)
     for comparison in comparisons:
         stays = draft.removing and comparison.have is not None and comparison.item.present
         if stays and draft.removing & _below(comparison, vm):
-            with named(comparison.item):
+            with Named(comparison.item):
                 _check_recreate(comparison, vm, [], True)
             comparison.recreated = True
         if comparison.is_removed:
@@ -154,14 +154,14 @@ def _below(comparison: Comparison, vm: VM) -> Set[Tuple[str, str]]:
 def _steps(comparisons: List[Comparison], vm: VM, draft: Draft) -> List[Step]:
     steps: List[Step] = []
     for comparison in _downwards(comparisons, vm):
-        with named(comparison.item):
+        with Named(comparison.item):
             if comparison.recreated:  # what was not named stays as it is
                 comparison.complete_want = comparison.item.kind.complete(
                     vm, comparison.item.want, comparison.have or {}
                 )
             steps += _placed(comparison, comparison.item.kind.remove(vm, comparison.item.want, draft))
     for comparison in _upwards(comparisons):
-        with named(comparison.item):
+        with Named(comparison.item):
             steps += _placed(comparison, _made(comparison, vm, draft))
     return [step for step in steps if not step.last] + [step for step in steps if step.last]
 

@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Set, Tuple
 
 from .._core.errors import Refusal
 from .._core.option import Option, check_id, given
-from .._engine.comparison import Item, named
+from .._engine.comparison import Item, Named
 from .._kinds.balloon import BALLOON
 from .._kinds.cpu import VCPUS
 from .._kinds.drive import DRIVE, check_groups
@@ -90,7 +90,7 @@ def entries(params: Dict[str, Any]) -> List[Entry]:
         found.append(_single("balloon", Part(BALLOON, {"size": params["balloon"]})))
     for entry in found:
         for item in entry.items:
-            with named(item):
+            with Named(item):
                 item.kind.check(item.want)
     _check_unique(found)
     check_groups((item.place, item.want) for entry in found for item in entry.items if item.kind is DRIVE)
