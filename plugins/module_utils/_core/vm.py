@@ -102,6 +102,7 @@ class VM(Host):
         """
         if self.may_crash and (query == _NODES or (isinstance(line, str) and _NODES_LINE.match(line))):
             jobs = self.session.execute("query-jobs", deadline=self.deadline)
+            self.know(jobs, "query-jobs")
             risks = [job for job in jobs if not self.may_keep(job["type"])]
             self.may_crash = bool(risks)
             over = [job for job in risks if job["status"] == "concluded"]

@@ -79,7 +79,8 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
         steps.append(Step("blockdev-reopen", _reopen(vm, _merged(was, want)), undo=undo, hint=_hint))
     for change in changes:
         if change.key == "size":
-            jobs = jobs_on(vm, [name])
+            # query-jobs was asked before the nodes were, and mostly tells of none
+            jobs = jobs_on(vm, [name]) if vm.ask("query-jobs") else []
             if jobs:
                 raise Refusal(f"size: block job {jobs[0]} works on {name}, which can't grow before that has ended")
             read_only = bool(want.get("read_only", have["read_only"]))
