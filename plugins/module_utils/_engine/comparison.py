@@ -85,7 +85,8 @@ class Comparison:
 
     def not_changeable(self, vm: VM) -> List[Change]:
         """Return the changes that can't be made while the thing is there."""
-        if not self.changes or self.have is None:
+        asked = [change for change in self.changes if change.key not in self.item.kind.changeable_keys]
+        if not asked or self.have is None:
             return []
         live = self.item.kind.changeable(vm, self.have)
-        return [change for change in self.changes if change.key not in live]
+        return [change for change in asked if change.key not in live]

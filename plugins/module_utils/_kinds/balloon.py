@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from .._core.errors import NotDoneInTime, Refusal
 from .._core.option import Option, Want
@@ -60,6 +60,7 @@ class Balloon(Kind):
         "tolerance": Option("str", default=_TOLERANCE),
         "force": Option("bool", default=False),
     }
+    changeable_keys = frozenset(["size"])
 
     def check(self, want: Want) -> None:
         """Raise Refusal for what is not a size, and for none at all."""
@@ -88,10 +89,6 @@ class Balloon(Kind):
     def wanted(self, vm: VM, want: Want) -> State:
         """Return size and tolerance in bytes."""
         return {"size": human_size(want["size"]), "tolerance": _tolerance(want)}
-
-    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """Return the one option there is."""
-        return frozenset(["size"])
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return the ``balloon`` command. QEMU takes more than the VM has without a word, and never gets there."""

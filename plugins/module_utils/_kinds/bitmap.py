@@ -10,7 +10,7 @@ before, and nothing tells: so a bitmap is never removed and added again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set
+from typing import TYPE_CHECKING, Any, Dict, List, Set
 
 from .._core.coercion import to_int
 from .._core.errors import Refusal
@@ -41,6 +41,7 @@ class Bitmap(Kind):
         "merge_from": Option("list", elements="raw"),
         "clear": Option("bool"),
     }
+    changeable_keys = frozenset(["enabled", "count", "merge_from"])
 
     def check_ident(self, want: Want) -> None:
         """Raise Refusal for a name that QEMU does not take. It need not be an id: other tools give names of all sorts."""
@@ -95,10 +96,6 @@ class Bitmap(Kind):
         if sources:
             full["merge_from"] = sources
         return {**full, "inconsistent": False} if told.get("inconsistent") else full
-
-    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """Return what it records, and what is in it."""
-        return frozenset(["enabled", "count", "merge_from"])
 
     def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
         """Return why an empty bitmap must not take its place."""

@@ -45,6 +45,7 @@ class Blockdev(Kind):
         "size": Option("str"),
         "options": Option("dict"),
     }
+    changeable_keys = frozenset(["size"])
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
         """Return the node of a ``-drive`` for its id, where nothing says what else to make under that name."""
@@ -105,16 +106,16 @@ class Blockdev(Kind):
         return flat
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """Return size always; how the file is opened where this QEMU has ``blockdev-reopen`` (6.1 and later).
+        """Return also how the file is opened, where this QEMU has ``blockdev-reopen`` (6.1 and later).
 
         Not whether it can be written to while a device has it: QEMU lets no writer go on, and the guest would not notice.
         """
         if vm.session.version[:2] < _REOPENS and not vm.has_command("blockdev-reopen"):
-            return frozenset(["size"])
+            return self.changeable_keys
         from . import blockdev_graph
 
         kept = ["read_only"] if blockdev_graph.attached(vm, have["node_name"]) else []
-        return (_REOPENED | {"size"}).difference(kept)
+        return (_REOPENED | self.changeable_keys).difference(kept)
 
     def wanted_dependencies(self, want: Want) -> Set[Tuple[str, str]]:
         """Return the nodes and the objects that its options name."""

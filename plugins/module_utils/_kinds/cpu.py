@@ -9,7 +9,7 @@ That holds for every machine: x86 has sockets, cores and threads, s390x cores, p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Set
+from typing import TYPE_CHECKING, Any, Dict, List, Set
 
 from .._core.errors import OperationFailed, Pending, Refusal
 from .._core.option import Option, Want
@@ -92,6 +92,7 @@ class Vcpus(Kind):
 
     name = "cpus"
     keys = ()
+    changeable_keys = frozenset(["vcpus"])
 
     def check(self, want: Want) -> None:
         """Raise Refusal for less than one."""
@@ -109,10 +110,6 @@ class Vcpus(Kind):
     def wanted(self, vm: VM, want: Want) -> State:
         """Return the number alone."""
         return {"vcpus": want["vcpus"]}
-
-    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """Return the one option there is."""
-        return frozenset(["vcpus"])
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return the steps that fill free slots from the lowest up, or empty plugged ones from the highest down."""
@@ -134,6 +131,7 @@ class CpuSlot(Kind):
 
     name = "cpus"
     keys = ("slot",)
+    changeable_keys = frozenset(["plugged"])
 
     def ident(self, want: Want) -> str:
         """Return the topology ids as text."""
@@ -155,10 +153,6 @@ class CpuSlot(Kind):
     def wanted(self, vm: VM, want: Want) -> State:
         """Tell whether it shall be."""
         return {"plugged": want.get("state", "present") == "present"}
-
-    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """Return the one option there is."""
-        return frozenset(["plugged"])
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return the steps that fill it or empty it."""

@@ -66,6 +66,7 @@ class DiskNode(Blockdev):
     """The node of a disk. It is the disk's wherever it lies in what the device has: on top, or below overlays and filters."""
 
     kept_for_removal = ("device", *_MOVES)
+    changeable_keys = Blockdev.changeable_keys | {"write_threshold"}
 
     def check(self, want: Want) -> None:
         """Raise Refusal also for a threshold that is not a size."""
@@ -102,7 +103,7 @@ class DiskNode(Blockdev):
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
         """Return all of a medium that can be taken out, unless it lies below another node."""
-        device, live = have.get("device", ""), super().changeable(vm, have) | {"write_threshold"}
+        device, live = have.get("device", ""), super().changeable(vm, have)
         if not is_removable(vm, device):
             return live
         from . import blockdev_graph
@@ -111,8 +112,8 @@ class DiskNode(Blockdev):
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return steps for the node as it is open where they do, else for another medium, unless the drive goes too."""
-        live = super().changeable(vm, have) | {"write_threshold"}
-        if any(change.key not in live for change in changes) and is_removable(vm, want["device"]):
+        asked = {change.key for change in changes} - self.changeable_keys
+        if asked and asked - super().changeable(vm, have) and is_removable(vm, want["device"]):
             if ("device", want["device"]) in draft.removing:
                 return [*self.remove(vm, want, draft), *self.create(vm, self.complete(vm, want, have), draft)]
             from . import disk_medium

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterable, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Tuple
 
 from .._core.errors import Refusal
 from .._core.option import Option, Want, check_id
@@ -34,6 +34,7 @@ class Drive(Kind):
 
     name = "drive"
     options = {"id": Option("str", required=True), **OPTIONS}
+    changeable_keys = _LIVE
 
     def check(self, want: Want) -> None:
         """Raise Refusal also for limits that are not numbers, and for a group's name that no QEMU takes."""
@@ -70,10 +71,6 @@ class Drive(Kind):
         if want.get("medium") == "absent":
             flat["medium"] = "absent"
         return {**flat, **{f"limits.{name}": value for name, value in _named(want).items()}}
-
-    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """Return all: nothing of it takes another device."""
-        return _LIVE
 
     def create(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
         """Return the steps for the drive of a device that the same plan adds."""

@@ -56,6 +56,8 @@ class Kind:
     """Whether the task returns its state, under ``name``."""
     bulk_read = False
     """Whether ``device_qtree`` reads many of them at once."""
+    changeable_keys: FrozenSet[str] = frozenset()
+    """What can change while the thing is there, whatever it is like, as ``read`` names it; see also ``changeable``."""
     alternatives: Sequence[Sequence[Sequence[str]]] = ()
     """Options (as ``read`` names them) that say one thing in several ways, one of which is there: for each such thing its
     ways, each the options that belong to it: ``[[["path"], ["host", "port"]]]``."""
@@ -127,8 +129,8 @@ class Kind:
         return [other for group in ways for way in group if key not in way for other in way]
 
     def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """Return the keys that this QEMU can change without removing the thing."""
-        return frozenset()
+        """Return the keys that this QEMU can change without removing the thing, where ``changeable_keys`` are not all of them."""
+        return self.changeable_keys
 
     def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
         """Return why it must not be removed and added again to bring such changes about; an empty text where it may be."""

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from .._core import coercion
 from .._core.errors import NotDoneInTime, OperationFailed, Refusal
@@ -111,6 +111,7 @@ class Module(Device):
     """The device of a memory module."""
 
     name = "memory_device"
+    changeable_keys = frozenset(["options.requested-size"])
 
     def ending(self, ident: str) -> Wait:
         """Return a Wait that hears the guest's word on its memory, too."""
@@ -135,10 +136,6 @@ class Module(Device):
     def compare(self, have: State, want: State) -> Tuple[List[Change], List[str]]:
         """Compare all but the size, which is the backend's."""
         return super().compare(have, {key: value for key, value in want.items() if key != "size"})
-
-    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """Return the size that ``virtio-mem`` is to have."""
-        return frozenset(["options.requested-size"])
 
     def complete(self, vm: VM, want: Want, have: State) -> Want:
         """Return it with size and slot, too; where in the guest's memory it comes is for QEMU to choose anew."""

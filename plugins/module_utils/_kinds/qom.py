@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, FrozenSet, List
+from typing import TYPE_CHECKING, Any, List
 
 from .._core import coercion
 from .._core.errors import Refusal
@@ -33,6 +33,7 @@ class Qom(Kind):
         "property": Option("str", required=True),
         "value": Option("raw"),
     }
+    changeable_keys = frozenset(["value"])
 
     def check(self, want: Want) -> None:
         """Let every path pass: QEMU judges it."""
@@ -64,10 +65,6 @@ class Qom(Kind):
         if "value" in want and want["property"] in SECRET:
             return {"value": redacted_as(True)}
         return {"value": want["value"]} if "value" in want else {}
-
-    def changeable(self, vm: VM, have: State) -> FrozenSet[str]:
-        """Return the value: QEMU says whether it can be set."""
-        return frozenset(["value"])
 
     def change(self, vm: VM, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return the ``qom-set``, the value in the type that the property has now."""

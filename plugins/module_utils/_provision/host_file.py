@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, List, Sequence, Tuple, cast
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple, cast
 
 from .._core.option import Option, Want, given
 from .._core.step import Step
@@ -34,6 +34,7 @@ class HostFile(Kind):
     returned = False
     in_diff: Tuple[str, ...] = ("path",)
     """What of its state a diff has, whether it changes or not."""
+    changeable_keys = frozenset(("owner", "mode"))
 
     def check_ident(self, want: Want) -> None:
         """Raise Refusal for what is not the absolute path of a file."""
@@ -54,10 +55,6 @@ class HostFile(Kind):
     def wanted(self, host: Host, want: Want) -> State:
         """Return the path, and owner and mode as far as they are named."""
         return {"path": want["path"], **ownership.owner(want).state}
-
-    def changeable(self, host: Host, have: State) -> FrozenSet[str]:
-        """Return what of a file can change."""
-        return frozenset(("owner", "mode"))
 
     def change(self, host: Host, want: Want, have: State, changes: List[Change], draft: Draft) -> List[Step]:
         """Return the steps that give it away."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from .._core import coercion
 from .._core.errors import Refusal
@@ -56,6 +56,7 @@ class Image(HostFile):
         **OWNER,
         "qemu_img": Option("path", default="qemu-img"),
     }
+    changeable_keys = HostFile.changeable_keys | {"virtual_size"}
 
     def check(self, want: Want) -> None:
         """Raise Refusal for what is wrong whatever is there."""
@@ -108,10 +109,6 @@ class Image(HostFile):
         if have["format"] == "vpc":
             changes = [change for change in changes if not _is_rounded(change)]
         return changes, [key.partition(".")[2] for key in untold if key.startswith("options.")]
-
-    def changeable(self, host: Host, have: State) -> FrozenSet[str]:
-        """Return what can change."""
-        return super().changeable(host, have) | {"virtual_size"}
 
     def recreate_refusal(self, host: Host, want: Want, have: State, changes: List[Change]) -> str:
         """Return what changes the rest, which is never done here: an image is not replaced by another."""

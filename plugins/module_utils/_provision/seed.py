@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
+from typing import TYPE_CHECKING, Any, Dict, List
 
 from .._core import safe_open
 from .._core.errors import OperationFailed, Refusal
@@ -51,6 +51,7 @@ class Seed(HostFile):
         **OWNER,
         "mode": Option("str", default="0600"),
     }
+    changeable_keys = HostFile.changeable_keys | {"sha256"}
 
     def read(self, host: Host, want: Want) -> State | None:
         """Return its path, digest, owner and mode. Raise Refusal for what is not such a volume."""
@@ -62,10 +63,6 @@ class Seed(HostFile):
     def wanted(self, host: Host, want: Want) -> State:
         """Return its path and digest, owner and mode. There can be passwords in the content, and it is never shown."""
         return {**super().wanted(host, want), "sha256": _digest(_content(want))}
-
-    def changeable(self, host: Host, have: State) -> FrozenSet[str]:
-        """Return what can change: all of it."""
-        return super().changeable(host, have) | {"sha256"}
 
     def create(self, host: Host, want: Want, draft: Draft) -> List[Step]:
         """Return the step that writes it. Raise Refusal where no file can be made."""

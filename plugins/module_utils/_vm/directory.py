@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List
+from typing import TYPE_CHECKING, Any, Dict, List
 
 from .._core.errors import OperationFailed, Refusal
 from .._core.option import Option, Want
@@ -31,6 +31,7 @@ class Directory(Kind):
     returned = False
     kept_for_removal = ("whole",)
     options = {"path": Option("path"), "access": Option("raw"), "whole": Option("bool")}
+    changeable_keys = frozenset(("owner", "group", "mode"))
 
     def check(self, want: Want) -> None:
         """Take what comes: the paths are made by the collection."""
@@ -44,10 +45,6 @@ class Directory(Kind):
         """Return the same as it shall be."""
         access: Access | None = want.get("access")
         return {"path": want["path"], **(access.state if access else {})}
-
-    def changeable(self, host: Host, have: State) -> FrozenSet[str]:
-        """Return what can change."""
-        return frozenset(("owner", "group", "mode"))
 
     def create(self, host: Host, want: Want, draft: Draft) -> List[Step]:
         """Return the step that makes it, and takes it away again if this task has made it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence
 
 from .._core.errors import OperationFailed, Refusal
 from .._core.option import Option, Want
@@ -40,6 +40,7 @@ class Tap(Kind):
     returned = False
     kept_for_removal = ("mark",)
     options = {"name": Option("str"), "bridge": Option("str"), "user": Option("str"), "mark": Option("str")}
+    changeable_keys = frozenset(("up", "bridge"))
 
     def check(self, want: Want) -> None:
         """Raise Refusal for a name that no interface can have."""
@@ -74,10 +75,6 @@ class Tap(Kind):
         """Return what differs; one that is on no bridge can be told."""
         changes, _untold = super().compare({"bridge": None, **have}, want)
         return changes, []
-
-    def changeable(self, host: Host, have: State) -> FrozenSet[str]:
-        """Return what can change."""
-        return frozenset(("up", "bridge"))
 
     def create(self, host: Host, want: Want, draft: Draft) -> List[Step]:
         """Return the step that makes it, and the one that brings it up."""
