@@ -9,12 +9,14 @@ The server is one on this machine, to which a connection stays open.
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.plays import PING, Taken, expect, play
+from bench.plays import PING, BenchError, Taken, expect, play
 from bench.table import Bar, Row
 from bench.tasks import beside, disk_task, machine_task
 from support.sshd import Sshd
@@ -26,6 +28,7 @@ HOSTS, HOST_ROUNDS = 20, 3
 RAW: dict[str, Any] = {"name": "a command that does nothing", "raw": "true"}
 PYTHON: dict[str, Any] = {"name": "a Python that does nothing", "raw": "/usr/bin/python3 -I -S -c pass"}
 RUNNER_BAR = Bar("<=", 0.30)
+SENT_BAR = Bar("<=", 0.10)
 
 
 def over(sshd: Sshd, runner: bool) -> dict[str, Any]:
@@ -74,6 +77,30 @@ def _many_hosts(home: Path, vm: VM) -> Iterator[Row]:
         yield beside(f"over SSH, {HOSTS} hosts, 10 forks: {disk['name']}: ping", ours, took["ping"], "wall")
 
 
+def _sent(home: Path, vm: VM) -> Row:
+    """What goes over the line to the host for a task: most of it is what the task is run by."""
+    disk = disk_task(vm)
+    with Sshd(python_path="") as sshd:
+        sizes = []
+        for task in (disk, PING):
+            play(home, [task], variables=over(sshd, True))  # which puts the code there
+            before = _received(sshd)
+            for taken in play(home, [task] * ROUNDS, variables=over(sshd, True)):
+                expect(taken, 0)
+            sizes.append((_received(sshd) - before) / ROUNDS)
+    shown = [f"{size / 1000:.0f} kB" for size in sizes]
+    return Row(f"over SSH: what is sent for {disk['name']}: ping", shown, sizes[0] / sizes[1], SENT_BAR)
+
+
+def _received(sshd: Sshd) -> int:
+    """The bytes that a server has read from its one client."""
+    told = subprocess.run(["ss", "-tinH", f"sport = :{sshd.port}"], check=True, capture_output=True, text=True).stdout
+    counts = re.findall(r" bytes_received:(\d+)", told)
+    if len(counts) != 1:
+        raise BenchError(f"not one connection to the SSH server: {told}")
+    return int(counts[0])
+
+
 def measure() -> Iterator[Row]:
     """Measure one host, then many, each with a connection of its own to the same."""
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as directory, VM(VERSIONS[-1]) as vm:
@@ -83,3 +110,4 @@ def measure() -> Iterator[Row]:
             expect(taken, 1)
         yield from _one_host(home, vm)
         yield from _many_hosts(home, vm)
+        yield _sent(home, vm)
