@@ -308,7 +308,7 @@ def test_after_a_pivot_the_message_says_where_the_data_is(disk: Lifecycle, given
     vm.observer.execute("block-job-complete", device="m")
     ended(vm)
     assert drive(vm) == "tgt"
-    told = ("the data of data may have been moved to tgt", target, "name tgt")
+    told = ("device data has block node tgt", target, "name tgt")
     for recreate in (False, True):
         disk.refused(*told, **given, recreate=recreate)
         disk.refused(*told, **{**given, "filename": vm.image("x.qcow2", "16M", "qcow2")}, recreate=recreate)

@@ -452,8 +452,8 @@ def test_the_life_of_limits(disk: Lifecycle, driver: str, group: str) -> None:
     for wrong, words in (
         ({"bps_rd": "1M"}, "bps is 10485760 and bps_rd is 1048576"),
         ({"bps_max": "9M"}, "bps_max: 9437184 is lower than bps (10485760)"),
-        ({"iops_max": 5}, "a burst takes iops"),
-        ({"iops_wr_max_length": 5}, "takes iops_wr_max"),
+        ({"iops_max": 5}, "a burst needs a limit iops"),
+        ({"iops_wr_max_length": 5}, "needs iops_wr_max"),
         ({"iops_wr_max_length": 0}, "is not between 1 and"),
         ({"bps": "fast"}, "limits: bps: 'fast' is not a valid size"),
         ({"bps": "1000000000000001"}, "is not between 0 and"),

@@ -113,7 +113,7 @@ def _too_little(written: Any, size: int) -> str:
     unit = f". A number without a unit is bytes: {written} MiB are {written}M" if str(written).strip().isdigit() else ""
     return (
         f"size: {written} would leave the guest with {size} bytes, and one with less than 64 MiB may run out of memory and "
-        f"die; qemu_balloon with force=true does it, if that is meant{unit}"
+        f"crash; if that is meant, use qemu_balloon with force=true{unit}"
     )
 
 

@@ -168,15 +168,15 @@ def _check_format(vm: VM, want: Want) -> None:
     seen = seen_by_qemu(vm, "filename", path) if "driver" not in want and isinstance(path, str) else None
     if seen is not None and virtual_size(seen, "qcow2") is not None:
         raise Refusal(
-            f"filename: {path} begins as a qcow2 image does, and without a format it would be a raw disk, of which the guest "
-            "would see the image's inside and write over it: name the format that it was made with (driver of a block node)"
+            f"filename: {path} begins as a qcow2 image does. Without a format it would be a raw disk, and the guest would "
+            "overwrite the image's own data: name the format that it was made with (driver of a block node)"
         )
 
 
 def _grow_new_node(vm: VM, want: Want) -> Step:
     """Return the ``block_resize`` of a new node, before anything uses it: sent where QEMU says that the image is smaller.
 
-    The image is looked at here to foretell that, where this host is QEMU's. Raise Refusal for one that it would cut.
+    The image is looked at here to predict that, where this host is QEMU's. Raise Refusal for one that it would cut.
     """
     name, size = want["node_name"], sectors(want["size"])
     now = _expected_size(vm, want)

@@ -99,7 +99,9 @@ class Device(Kind):
         except errors.CommandError:
             known = vm.device_properties(driver)
         if self.usual and not spelled(known, name):
-            raise Refusal(f"id: {ident} is a {driver}, which has no property {name!r}: give another id")
+            raise Refusal(
+                f"id: {ident} is a {driver}, which has no property {name!r}: name one that it has, or give another id"
+            )
         return vm.prop(path, property_name(known, driver, name))
 
     def resolve_name(self, vm: VM, want: Want) -> Want:

@@ -87,8 +87,9 @@ def moved(vm: VM, ident: str, wanted: Any) -> str:
         return ""
     name, path = now["node-name"], now.get("image", {}).get("filename") or now.get("file", "")
     return (
-        f"the data of {ident} may have been moved to {name} ({path}), and {wanted} may be what the disk was before: name {name}; "
-        f"or, if {wanted} is another disk that is wanted in its place, remove device {ident} in a task before"
+        f"device {ident} has block node {name} ({path}) by now, and {wanted} may have only old data of the disk, as after a "
+        f"mirror: name {name}; or, if {wanted} is another disk that is wanted in its place, remove device {ident} first, in "
+        "another task"
     )
 
 

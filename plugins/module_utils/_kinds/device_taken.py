@@ -47,7 +47,7 @@ def check_migration(vm: VM, what: str, draft: Draft) -> None:
         )
     if status == "completed" and vm.status == _LEFT:
         draft.warnings.append(
-            f"{what}: the guest has left this virtual machine ({_LEFT}), and where it runs now nothing of this is done"
+            f"{what}: the guest has left this virtual machine ({_LEFT}), and this does not change the one in which it runs now"
         )
 
 

@@ -288,7 +288,9 @@ def disk(want: Want, present: bool) -> List[Part]:
     for key, value in want.get("blockdev", {}).items():
         option = str(key).replace("-", "_")  # as qemu_blockdev calls it
         if option in ("node_name", "driver"):
-            raise Refusal(f"blockdev: {key} is said by {'node_name' if 'name' in key else 'format'}")
+            raise Refusal(
+                f"blockdev: {key} is the disk's own option {'node_name' if 'name' in key else 'format'}: give that"
+            )
         if option in BLOCKDEV.options:
             node[option] = BLOCKDEV.options[option].fit(f"blockdev: {key}", value)
         else:

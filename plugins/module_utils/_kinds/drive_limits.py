@@ -98,21 +98,21 @@ def _check(limits: Limits) -> None:
             part = f"{unit}_{way}{'_' + burst if burst else ''}"
             if limits[total] and limits[part]:
                 raise Refusal(
-                    f"limits: {total} is {limits[total]} and {part} is {limits[part]}, and QEMU takes no limit of both ways "
-                    "beside one of a single way: set one of them to 0"
+                    f"limits: {total} is {limits[total]} and {part} is {limits[part]}, and QEMU takes either a limit of "
+                    "both directions or limits of each: set one of them to 0"
                 )
     for rate in RATES:
         most, length = limits[f"{rate}_max"], limits[f"{rate}_max_length"]
         if most and most < max(limits[rate], 1):
             raise Refusal(f"limits: {rate}_max: {most} is lower than {rate} ({limits[rate]})")
         if most and not limits[rate]:
-            raise Refusal(f"limits: {rate}_max: a burst takes {rate}, which is not limited: give {rate} too")
+            raise Refusal(f"limits: {rate}_max: a burst needs a limit {rate}, which is not set: give {rate} too")
         if length > 1 and not most:
-            raise Refusal(f"limits: {rate}_max_length: a burst's length takes {rate}_max: give that too")
+            raise Refusal(f"limits: {rate}_max_length: a burst's length needs {rate}_max: give that too")
         if most * length > _MOST:
             raise Refusal(f"limits: {rate}_max_length: {length} seconds at {most} are more than {_MOST} in all")
     if limits["iops_size"] and not any(limits[rate] for rate in RATES[3:]):
-        raise Refusal("limits: iops_size: it takes a limit of iops: give one of iops, iops_rd, iops_wr")
+        raise Refusal("limits: iops_size: it needs a limit of operations: give one of iops, iops_rd, iops_wr")
 
 
 def arguments(qdev: str, limits: Limits, group: str) -> Dict[str, Any]:

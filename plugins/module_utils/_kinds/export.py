@@ -78,7 +78,9 @@ class Export(Kind):
         if not export:
             return None
         if export["shutting-down"] and "node" in want:
-            raise Refusal(f"export {want['id']} is about to go, as another client has asked: wait until it has gone")
+            raise Refusal(
+                f"export {want['id']} is being removed, since another client has asked for it: wait until it has gone"
+            )
         return {"id": export["id"], "type": export["type"], "node": export["node-name"]}
 
     def wanted(self, vm: VM, want: Want) -> State:
@@ -154,7 +156,7 @@ class _Gone(Wait):
     def timeout_error(self, vm: VM) -> Exception:
         """Return what to do about its clients."""
         if _told(vm, self.ident).get("shutting-down"):
-            return Pending(f"export {self.ident} is going, and has not gone in time: run this task again")
+            return Pending(f"export {self.ident} is being removed, and has not gone in time: run this task again")
         return Pending(
             f"export {self.ident} is still there: it has clients that are connected. Let them go, and run this task again; "
             "or set force=true, which ends their connections"

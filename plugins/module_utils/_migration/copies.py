@@ -75,8 +75,8 @@ def check(given: Dict[str, Any]) -> None:
         raise Refusal(f"{OPTION}.disks: the list is empty; leave it out for all writable disks")
     if where.path is None and not _is_loopback(where.host) and not given["tls_creds"] and not given["plain"]:
         raise Refusal(
-            f"{OPTION}.address: {given['address']} is not on this host, and who is between could read and change the disks: "
-            "give tls_creds, or a UNIX socket that SSH forwards; plain=true is your word that the network is trusted"
+            f"{OPTION}.address: {given['address']} is not on this host, and somebody on the network could read and change the "
+            "disks: give tls_creds, or a UNIX socket that SSH forwards, or plain=true if you trust the network"
         )
 
 

@@ -178,9 +178,7 @@ def give_up(trip: Trip) -> None:
         vm.account.drop(step)
     if stuck:
         names = ", ".join(copy.ident for copy in found)
-        trip.run.plan.warnings.append(
-            f"what copied the disks could not be done away with ({names}): the next run does that"
-        )
+        trip.run.plan.warnings.append(f"what copied the disks could not be removed ({names}): the next run does that")
         return
     for copy in found:
         for step in (*copy.begin, copy.end):

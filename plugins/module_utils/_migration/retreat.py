@@ -228,7 +228,7 @@ def _arrived_still(trip: Trip, word: Answer) -> str:
         return ""
     if word.waits and go_on(trip.run):
         return ""
-    return "It stands still there, since it was to be called back: qemu_power with state=running continues it there"
+    return "It stands still there, since the migration was to be cancelled: qemu_power with state=running continues it there"
 
 
 def _glance(trip: Trip) -> Current | None:
