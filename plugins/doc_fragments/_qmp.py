@@ -21,7 +21,7 @@ options:
     required: true
   connect_timeout:
     description:
-      - Seconds to be connected, greeted and negotiated.
+      - Seconds for connecting, QEMU's greeting, and the negotiation of capabilities.
       - A monitor that another client holds is reported as such, with the process that holds it where the system tells.
     type: float
     default: 10.0
@@ -59,9 +59,9 @@ options:
     description:
       - Many virtual machines in one task. The keys are names for them, for messages and results. The values are dictionaries of
         this module's own options, or empty.
-      - What stands outside of O(machines) holds for each of them that does not say otherwise itself. Only O(socket) must be in
-        each, and the one outside (from C(module_defaults) or the environment, say) is not used. No two may have the same.
-        Without O(machines), O(socket) is required.
+      - Options outside of O(machines) hold for each entry that does not set them itself. Only O(socket) must be in each entry, and
+        one outside (for example from C(module_defaults) or the environment) is not used. No two entries may have the same
+        O(socket). Without O(machines), O(socket) is required.
       - What is wrong with the options of any of them is an error before anything is done to one.
       - Eight at a time are worked on side by side, each with its own plan and undo. O(timeout) is that of each one, so that all
         of them together may take longer.

@@ -39,7 +39,7 @@ options:
       - The hosts of the virtual machines. V(localhost) is this one; the others are asked by one SSH each.
       - A host of the inventory is reached by its variables, C(ansible_become) among them, and by C(ansible.cfg); a group stands for all
         of its hosts. They have to come from a source before this one. Any other name is given to C(ssh) as it is.
-      - Nothing can be typed in, so that SSH needs a key, and to become another user no password.
+      - No password can be typed in. So SSH needs a key, and becoming another user must need no password.
       - The first time, the code of the collection's modules is put on the host, where tasks use it, too.
     type: list
     elements: str
@@ -71,8 +71,9 @@ options:
     default: false
   networks:
     description:
-      - Networks in order of precedence, such as V(10.0.0.0/8). A guest's lowest address in the first network that it has one in becomes
-        its C(ansible_host), but none of its loopback or of a link. The guest may say any address that it likes. Needs O(guest_agent).
+      - Networks in order of precedence, such as V(10.0.0.0/8). A guest's lowest address in the first network that it has one in
+        becomes its C(ansible_host). Loopback and link-local addresses never do. The guest may say any address that it likes. Needs
+        O(guest_agent).
     type: list
     elements: str
     default: []

@@ -14,11 +14,11 @@ author:
   - The vmm.qemu contributors (@vmm-qemu)
 description:
   - Copies disks of any format while the guest runs, all of them as they are at one moment, each to a qcow2 image of its own. A
-    later backup is of what has changed since, in an image that stands on the one before.
+    later backup has what has changed since, in an image whose backing file is the image before it.
   - The images of a disk are the files C(DISK/NUMBER-LEVEL.qcow2) in O(path), where C(DISK) is the device's id. The file
     C(chain.json) there lists the complete backups. What is not listed there is not a backup, and the next run removes it.
-  - What changes on a disk is recorded by a dirty bitmap of QEMU's. Each backup begins one of its own, of a name that is never
-    given again, in the same transaction as its copy, and C(chain.json) has that name.
+  - What changes on a disk is recorded by a dirty bitmap of QEMU's. Each backup begins a bitmap of its own in the same transaction
+    as its copy. The name of the bitmap is in C(chain.json), and is never used again.
   - The bitmap of an earlier backup is only read by the copy, and goes when the new backup is listed. So a run or a QEMU that is
     killed at any moment leaves either the old list with the old bitmap, or the new list with the new one.
   - A bitmap that is not the one of the list, is not there, or is found disabled or in use, is not used. The backup is then a full
@@ -48,9 +48,9 @@ options:
     required: true
   path:
     description:
-      - The directory that has the backups of this name and of this virtual machine, and nothing else. It is made where the one
-        that it is in is there. Nobody but root and the task's user can write to it.
-      - With O(state=exported) a directory that is there, for scratch images.
+      - The directory that has the backups of this name and of this virtual machine, and nothing else. It is made if its parent
+        directory is there. Only root and the task's user can write to it.
+      - With O(state=exported), an existing directory for the scratch images.
       - QEMU must be able to reach it. A new one can be entered by the group of QEMU's user.
       - The images belong to the task's user when they are complete. A QEMU that its guest has taken over can keep one open and write to it
         still. Where guests are not trusted, restore from a copy that was made after the backup.
@@ -88,13 +88,13 @@ options:
       - V(auto) is V(incremental) where what has changed is known of all disks, and else V(full).
       - A chain has 100 images at most, which are all open when the last one is read. The next backup is a full one then, and
         V(incremental) is an error.
-      - V(copy) is a full one that no other stands on. It leaves the bitmaps alone.
+      - V(copy) is a full one on which no later backup builds. It leaves the bitmaps alone.
     type: str
     choices: [auto, full, incremental, differential, copy]
     default: auto
   every:
     description:
-      - How old the newest backup is at least before another is taken, such as V(23h) for a task that runs each day.
+      - How old the newest backup must be before another one is taken, such as V(23h) for a task that runs each day.
       - With O(level=full) the newest full one counts, with O(level=copy) the newest copy, with O(level=differential) a full one or
         a differential one.
     type: str
@@ -158,8 +158,8 @@ options:
     default: false
   keep:
     description:
-      - Which backups are kept when another has been taken. A full backup goes with all that stand on it, or not at all, and while
-        either rule keeps one of them all are kept. The newest full one is never removed.
+      - Which backups are kept when another has been taken. A full backup and all that build on it are removed together. While
+        O(keep.full) or O(keep.days) keeps one of them, all of them are kept. The newest full backup is never removed.
       - If not set, all are kept.
     type: dict
     suboptions:
@@ -186,7 +186,7 @@ options:
       - Where the restored images are. Either a directory, which has them as C(DISK.qcow2) or C(DISK.raw), or a dictionary of disks
         and absolute paths. Directories must be there.
       - Needed with O(state=restored).
-      - A new image appears when it is whole, all new ones or none. It is the task's user's alone, and stands on no other.
+      - A new image appears when it is whole, all new ones or none. It belongs to the task's user alone, and has no backing file.
       - One that is there already is kept, and is no change, if it was made of the same backup or has the same data. Any other is an
         error unless O(force) is set.
     type: raw
@@ -194,7 +194,7 @@ options:
     description:
       - Which backup is restored or verified. Either its number, or a time such as V(2026-11-28T21:50:00Z), which is UTC unless it
         says otherwise. That is the newest one that was taken until then. A date alone is its first moment.
-      - Backups are listed by whole seconds, so that one can be of up to a second later than the time that is given.
+      - The times of backups are whole seconds, so that a backup can be up to a second later than the time that is given.
       - If not set, the newest.
     type: str
   format:
@@ -219,7 +219,7 @@ seealso:
   - module: vmm.qemu.qemu_bitmap
   - module: vmm.qemu.qemu_block_job
   - ref: ansible_collections.vmm.qemu.docsite.backups
-    description: Guide to backups, and to what is lost when.
+    description: Guide to backups, and to what can go wrong.
 """
 
 EXAMPLES = r"""

@@ -13,7 +13,7 @@ version_added: 0.1.0
 author:
   - The vmm.qemu contributors (@vmm-qemu)
 description:
-  - Inflates or deflates the balloon of a running virtual machine, over QMP, and waits until the guest has come along.
+  - Inflates or deflates the balloon of a running virtual machine, over QMP, and waits until the guest has the size.
   - The virtual machine must have a balloon device, and the guest its driver. M(vmm.qemu.qemu_device) plugs one,
     with the driver C(virtio-balloon-pci) or C(virtio-balloon-ccw).
 extends_documentation_fragment:
@@ -23,15 +23,16 @@ extends_documentation_fragment:
 options:
   size:
     description:
-      - What the guest shall have left, in bytes or such as V(2G). A number without a unit is bytes, not MiB as QEMU's C(-m) has it.
-      - To take a guest below 64 MiB is refused without O(force), since guests have died of it. QEMU itself has no floor.
+      - How much memory the guest shall have, in bytes or such as V(2G). A number without a unit is bytes, not MiB as QEMU's C(-m)
+        has it.
+      - Less than 64 MiB is refused without O(force), since guests have crashed with so little. QEMU itself has no lower limit.
     type: str
     required: true
   wait:
     description:
       - Wait until the guest has got there. At the deadline (O(timeout)) the task fails, says where the guest stands, and asks it for
         what it had before.
-      - If false, the task is over when the guest has been asked, and what was asked for stays asked for.
+      - If V(false), the task ends when the guest has been asked, and the request stays.
     type: bool
     default: true
   tolerance:
@@ -39,12 +40,14 @@ options:
     type: str
     default: 1M
   force:
-    description: Take the guest below 64 MiB, too, of which guests have died.
+    description: Allow less than 64 MiB, too, with which guests have crashed.
     type: bool
     default: false
 seealso:
   - module: vmm.qemu.qemu_memory_hotplug
   - module: vmm.qemu.qemu_device
+  - ref: ansible_collections.vmm.qemu.docsite.cpu_and_memory
+    description: Guide to CPUs and memory.
 """
 
 EXAMPLES = r"""

@@ -36,7 +36,7 @@ options:
     required: true
   operation:
     description:
-      - V(mirror) copies to O(target), keeps it alike, and in the end gives the device the target instead.
+      - V(mirror) copies the disk to O(target), keeps both the same, and in the end gives the device the target instead.
       - V(backup) copies the disk as it was when the job began to O(target).
       - V(commit) writes what an image has into one below it.
       - V(stream) copies what an image lacks from those below it, so that it needs them no longer.
@@ -94,6 +94,8 @@ options:
 seealso:
   - module: vmm.qemu.qemu_blockdev
   - module: vmm.qemu.qemu_image
+  - ref: ansible_collections.vmm.qemu.docsite.disks_over_time
+    description: Guide to what happens to disks while their guest runs.
 """
 
 EXAMPLES = r"""

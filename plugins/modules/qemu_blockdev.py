@@ -32,11 +32,12 @@ options:
     description:
       - The format or protocol, such as V(raw), V(qcow2), V(null-co).
       - A new node is V(raw) unless this says otherwise.
-      - Needed where the file begins as a qcow2 image does. Give V(raw) for one that a guest had as a raw disk, and may have written so.
+      - Needed where the file begins like a qcow2 image. Give V(raw) for a raw disk of a guest, which may have written such a
+        beginning itself.
     type: str
   filename:
     description:
-      - The image, or a block device. Which of both it is, the module sees for itself.
+      - The image file, or a block device. The module itself finds out which of the two it is.
       - Mutually exclusive with O(file).
     type: str
   file:
@@ -70,8 +71,8 @@ options:
   size:
     description:
       - The size that the guest shall see, in bytes or as V(10G). It grows while the node is in use.
-      - A smaller size than the current one is an error. QEMU is asked for that right before it is sent.
-      - A new disk grows before anything uses it. Its image stays as large where what follows fails.
+      - A size smaller than the current one is an error. QEMU is asked for the current size right before C(block_resize) is sent.
+      - A new disk grows before anything uses it. If a later step fails, its image keeps the new size.
     type: str
   options:
     description: Further members of C(blockdev-add), with QEMU's own names.

@@ -42,7 +42,7 @@ options:
     description:
       - Needed to read the screen and to press keys.
       - With O(from=log) a monitor, where one is given and free, tells when the virtual machine ends, so that nothing is waited for then.
-      - The monitor is the task's for as long as it waits.
+      - While the task waits, nobody else can use that monitor.
   from:
     description:
       - Where to read what the guest shows.
@@ -90,7 +90,7 @@ options:
         type: list
         elements: str
       secret:
-        description: Whether the answer is never shown, be it in what the guest prints.
+        description: Whether the answer is hidden everywhere, also in what the guest prints.
         type: bool
         default: false
       timeout:
@@ -107,7 +107,7 @@ options:
   keys:
     description:
       - Keys that are pressed at the start, by QEMU's names. Such as V(esc), V(f12), V(ret) or, together, V(ctrl-alt-delete).
-      - They need a keyboard in the virtual machine, as every PC has. QEMU does not tell whether somebody reads it.
+      - They need a keyboard in the virtual machine, as every PC has. QEMU does not tell whether the guest reads the keys.
     type: list
     elements: str
   text:
@@ -133,6 +133,8 @@ seealso:
   - module: vmm.qemu.qemu_wait
   - module: vmm.qemu.qemu_screendump
   - module: vmm.qemu.qemu_guest_exec
+  - ref: ansible_collections.vmm.qemu.docsite.consoles
+    description: Guide to consoles and unattended boots.
 """
 
 EXAMPLES = r"""

@@ -50,6 +50,8 @@ options:
     default: true
 seealso:
   - module: vmm.qemu.qemu_info
+  - ref: ansible_collections.vmm.qemu.docsite.cpu_and_memory
+    description: Guide to CPUs and memory.
 """
 
 EXAMPLES = r"""

@@ -32,17 +32,18 @@ options:
     description:
       - The block node's name. It is O(id) followed by C(-node) if not set, or the node that the device has where QEMU was
         started with the disk (C(-drive)).
-      - The node is the disk's also where it lies below others, such as the overlay of a snapshot or a job's filter.
+      - A node that lies below others, such as the overlay of a snapshot or a job's filter, is still the disk's node.
     type: str
   filename:
     description:
-      - The image, or a block device. Which of both it is, the module sees for itself.
+      - The image file, or a block device. The module itself finds out which of the two it is.
       - The empty string is O(medium=absent).
     type: str
   format:
     description:
       - The image's format. A new disk is V(raw) unless this says otherwise.
-      - Needed where the file begins as a qcow2 image does. Give V(raw) for one that a guest had as a raw disk, and may have written so.
+      - Needed where the file begins like a qcow2 image. Give V(raw) for a raw disk of a guest, which may have written such a
+        beginning itself.
     type: str
   driver:
     description:
@@ -99,8 +100,8 @@ options:
   size:
     description:
       - The size that the guest shall see, in bytes or as V(10G). It grows while the guest runs.
-      - A smaller size than the current one is an error. QEMU is asked for that right before it is sent.
-      - A new disk grows before anything uses it. Its image stays as large where what follows fails.
+      - A size smaller than the current one is an error. QEMU is asked for the current size right before C(block_resize) is sent.
+      - A new disk grows before anything uses it. If a later step fails, its image keeps the new size.
     type: str
   medium:
     description:
@@ -128,8 +129,9 @@ options:
       - How fast the disk may be. Limits that are not named stay as they are, so that an empty dictionary changes nothing. V(0) is no limit.
       - A limit of both directions and one of a single direction exclude each other.
       - A new disk has its limits right after it was plugged in. A guest that runs may be faster for that moment.
-      - An empty drive can't be limited. A drive that was keeps its limits when it is emptied, and for the next medium. QEMU does not tell
-        them, so that limits named together with that medium are all that it has then, in the drive's own group if no O(limit_group) is named.
+      - An empty drive can't be limited. A drive with limits keeps them when it is emptied, and for the next medium. But QEMU does
+        not tell them, so that limits that are named together with the next medium replace all of them, in the drive's own group if
+        no O(limit_group) is named.
     type: dict
     version_added: 0.4.0
     suboptions:
@@ -192,9 +194,11 @@ options:
         type: str
   limit_group:
     description:
-      - The group of disks that O(limits) are for. They share them, so that together they are as fast. By default each disk is in its own group.
-      - A group has one set of limits. A disk that joins it without naming limits takes that. The limits of the last task count for all of
-        the group, which it warns of. In one document of M(vmm.qemu.qemu_machine), all of a group must have the same.
+      - The group of disks that O(limits) are for. The limits hold for all of these disks together. By default each disk is in its
+        own group.
+      - A group has one set of limits. A disk that joins a group without naming limits gets those of the group. The limits of the
+        last task hold for all of the group, and the task warns of that. In one document of M(vmm.qemu.qemu_machine), all of a group
+        must have the same.
       - To leave a group, name another one, such as the disk's O(id).
     type: str
     version_added: 0.4.0
@@ -204,7 +208,8 @@ options:
         there is no threshold any more. Run again, the task sets it anew. V(0) for none.
       - The event names the node that stores the image. That of a disk that is made with a threshold is the name of the disk's node followed by
         C(-file), unless O(blockdev) names it.
-      - It is one of a node. A task that makes that anew, for another medium or with O(recreate=true), has to name it again.
+      - The threshold belongs to the node. A task that makes the node anew, for another medium or with O(recreate=true), has to name
+        it again.
     type: str
     version_added: 0.4.0
   options:
@@ -216,6 +221,8 @@ options:
 seealso:
   - module: vmm.qemu.qemu_blockdev
   - module: vmm.qemu.qemu_device
+  - ref: ansible_collections.vmm.qemu.docsite.storage
+    description: Guide to disks, with the messages of this module.
 """
 
 EXAMPLES = r"""

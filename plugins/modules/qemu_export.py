@@ -87,6 +87,8 @@ options:
 seealso:
   - module: vmm.qemu.qemu_bitmap
   - module: vmm.qemu.qemu_blockdev
+  - ref: ansible_collections.vmm.qemu.docsite.disks_over_time
+    description: Guide to what happens to disks while their guest runs.
 """
 
 EXAMPLES = r"""

@@ -68,7 +68,7 @@ options:
     type: dict
   secrets:
     description:
-      - Words that nothing may show of the task, wherever they are, in O(argv) or in what the program prints.
+      - Words that are hidden in everything that is shown of the task, be it O(argv) or what the program prints.
       - While a program runs, everybody in the guest can read its arguments. Give a secret by O(stdin) or O(environment) where it can be.
     type: list
     elements: str

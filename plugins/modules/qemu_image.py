@@ -15,8 +15,8 @@ author:
 description:
   - Makes image files with C(qemu-img), grows them, and removes them. No virtual machine is needed.
   - A new image is made under the name C(PATH.part), and gets its own when it is whole. A file that is there is never overwritten.
-  - An image is never converted, and never put on another backing file. Where that would be needed the task fails and
-    says what does it.
+  - An image is never converted, and never put on another backing file. Where that would be needed, the task fails and says what can
+    do it.
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
@@ -56,8 +56,8 @@ options:
     type: str
   backing_file:
     description:
-      - The image that this one stands on, which has all that was not written to this one. An absolute path.
-      - It must not be written to by anything from then on.
+      - The image below this one, which has all that was not written to this one. An absolute path.
+      - Nothing may write to it from then on.
     type: path
   backing_format:
     description:
@@ -77,7 +77,7 @@ options:
     default: true
     version_added: 0.3.0
   owner:
-    description: The user whose file the image shall be. If not set, a new one is the task's user's.
+    description: The user whose file the image shall be. If not set, a new one belongs to the task's user.
     type: str
     version_added: 0.3.0
   mode:

@@ -18,8 +18,8 @@ description:
     task says V(restarted). How the guest began (C(-S), C(-incoming)) makes no difference.
   - A start is successful when QEMU is ready and its monitor answers. When it fails, the message has QEMU's own words, and neither
     a process nor its socket and pidfile stay behind.
-  - What a process left that was killed (socket and pidfile) does not stand in the way, and is removed. A socket that anything listens at, a
-    file that is no socket or no pidfile, and a process that is not the QEMU of this name, are never touched.
+  - The socket and pidfile that a killed process has left are removed. A socket at which something listens, a file that is no socket
+    or no pidfile, and a process that is not the QEMU of this name, are never touched.
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu
@@ -95,9 +95,9 @@ options:
     description:
       - Where QEMU makes a second QMP monitor, for one client that only watches, such as the event source C(vmm.qemu.qmp_events). QEMU serves
         one client at each monitor.
-      - One that runs without it is given it as it runs if it has QEMU 11.1 or later and this is a path. Else it gets it with its next start,
-        and RV(restart_required) stays false for it.
-      - As O(socket) in all else.
+      - A virtual machine that runs without it gets it while it runs, if its QEMU is 11.1 or later and this is a path. Otherwise it
+        gets it at its next start, and RV(restart_required) stays false.
+      - Otherwise as O(socket).
     type: str
     version_added: 0.4.0
   shutdown_timeout:

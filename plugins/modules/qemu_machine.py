@@ -62,7 +62,7 @@ options:
     type: int
   balloon:
     description:
-      - How much memory the guest shall have left to itself, as O(vmm.qemu.qemu_balloon#module:size), such as V(512M).
+      - How much memory the guest shall have, as O(vmm.qemu.qemu_balloon#module:size), such as V(512M).
       - Less than 64 MiB is refused. M(vmm.qemu.qemu_balloon) with C(force) can do that.
     type: str
   power:
@@ -91,6 +91,8 @@ options:
 seealso:
   - module: vmm.qemu.qemu_instance
   - module: vmm.qemu.qemu_info
+  - ref: ansible_collections.vmm.qemu.docsite.whole_machine
+    description: Guide to a whole virtual machine in one task.
 """
 
 EXAMPLES = r"""

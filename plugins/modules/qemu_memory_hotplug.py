@@ -92,6 +92,8 @@ options:
 seealso:
   - module: vmm.qemu.qemu_balloon
   - module: vmm.qemu.qemu_object
+  - ref: ansible_collections.vmm.qemu.docsite.cpu_and_memory
+    description: Guide to CPUs and memory.
 """
 
 EXAMPLES = r"""

@@ -18,12 +18,13 @@ description:
     made listen.
   - The capabilities C(events) and, where the address can carry it, C(return-path) are on unless O(capabilities) says otherwise.
     With a return path the source knows whether the destination could load the guest.
-  - A migration that runs already is joined; those of O(parameters) that still can be are set. One that has completed is fine. QEMU does
-    not tell where either goes, so they are taken for those to O(uri), with a warning.
+  - A migration that is under way already is joined, and those of O(parameters) that can still be set are set. If it has completed
+    already, nothing is done. QEMU does not tell where such a migration goes to, so the module takes it for one to O(uri), with a
+    warning.
   - When it fails, the guest stays here, and runs if it ran before. A source whose migration has completed is never continued. Where the
     connection breaks when all has been sent, QEMU lets the guest go on here whatever the destination does; then RV(guest) and the message
     say what is known, and the guest is stopped here if O(destination_socket) says that it has arrived.
-  - What was set for a migration that then fails or is cancelled is set back.
+  - When a migration fails or is cancelled, the capabilities and parameters that were set for it are set back.
   - No migration begins while a block job works on the disks (see M(vmm.qemu.qemu_block_job)), unless it is to stay before its switchover
     (O(capabilities) C(pause-before-switchover) without O(wait)), where whoever runs the job has to end it.
 extends_documentation_fragment:
@@ -83,7 +84,8 @@ options:
       - The destination's QMP monitor, as seen from the managed host, in the forms of O(socket).
       - It is looked at before (whether it waits for a guest), after (whether it has it), and where the migration fails or is to be cancelled
         in its last phase.
-      - A guest that it has is taken for this one, and one that is gone for one without it, only if the task has seen it wait before.
+      - Only if the task has seen the destination wait before, a guest there is taken for this one, and a destination that is gone
+        is taken for one without the guest.
       - With it, a source that is gone is fine when the guest is at the destination.
     type: str
   postcopy_after:
@@ -93,8 +95,9 @@ options:
     type: float
   copy_disks:
     description:
-      - Takes disks along that the destination does not have. It exports its own, of the same size, to which all that the guest has and writes
-        is copied first. Then the guest migrates. When it stands still, the disks are brought up to date; only then it goes over.
+      - Copies disks that the destination does not have. The destination exports its own disks, of the same size, to which all that
+        the guest has and writes is copied first. Then the guest migrates. When it stands still, the disks are brought up to date;
+        only then it goes over.
       - Of overlays and what they stand on, the destination's disk gets the contents as the guest sees them (but see
         O(copy_disks.chain)). What is zero stays a hole where the destination's disk has C(discard=unmap).
       - When anything fails before the guest goes over, it goes on here with its disks, and nothing is left of the copies. The disks
@@ -119,16 +122,17 @@ options:
         type: str
       plain:
         description:
-          - Your word that nobody is on the network between the two hosts who could read or change the disks. Without it, an O(copy_disks.address)
-            that is neither a UNIX socket nor this host needs O(copy_disks.tls_creds).
+          - Set it to V(true) if nobody on the network between the two hosts could read or change the disks. Without it, an
+            O(copy_disks.address) that is neither a UNIX socket nor this host needs O(copy_disks.tls_creds).
         type: bool
         default: false
       chain:
         description:
           - What is copied of a disk that is an overlay. V(flatten) is all that the guest sees. V(keep) is what is in the topmost image.
           - With V(keep) the destination's image must stand on images with the same contents as those on which the source's stands.
-            That is your word, since QEMU does not look, and with others the guest's data would be ruined. The role C(vmm.qemu.migrate)
-            proves it. An image of which the source's QEMU has another file open than is at its path is refused.
+            You have to make sure of that, since QEMU does not check it, and with other images the guest's data would be ruined. The
+            role C(vmm.qemu.migrate) proves it. An image of which the source's QEMU has another file open than is at its path is
+            refused.
           - With V(keep) the destination's image must be empty, too. One that an earlier run has begun to fill may have what is not
             overwritten.
         type: str
@@ -148,6 +152,8 @@ options:
 seealso:
   - module: vmm.qemu.qemu_migrate_incoming
   - module: vmm.qemu.qemu_power
+  - ref: ansible_collections.vmm.qemu.docsite.long_work
+    description: Guide to long work, with what makes a migration safe.
 """
 
 EXAMPLES = r"""
@@ -207,9 +213,9 @@ migration:
 guest:
   description:
     - Where the guest is. V(here) and V(left) only where that is certain, else V(unknown).
-    - V(here) is a guest that this migration has not sent in full, or that the destination says not to have. Of an earlier migration that
-      failed QEMU does not tell how far it came; where the guest is since then, the task that failed has said.
-    - V(left) is one whose migration has completed, or that the destination says to have.
+    - V(here) means that this migration has not sent the guest in full, or that the destination says that it does not have it. QEMU
+      does not tell how far an earlier migration came that failed; see the result of the task that failed.
+    - V(left) means that the migration has completed, or that the destination says that it has the guest.
   returned: once the virtual machine has been looked at
   type: str
   sample: left

@@ -58,8 +58,8 @@ options:
         type: str
       plain:
         description:
-          - Your word that nobody is on the network between the two hosts who could read or change the disks. Without it, an O(copy_disks.address)
-            that is neither a UNIX socket nor this host needs O(copy_disks.tls_creds).
+          - Set it to V(true) if nobody on the network between the two hosts could read or change the disks. Without it, an
+            O(copy_disks.address) that is neither a UNIX socket nor this host needs O(copy_disks.tls_creds).
         type: bool
         default: false
 notes:

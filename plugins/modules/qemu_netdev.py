@@ -15,7 +15,7 @@ author:
 description:
   - Adds (C(netdev_add)) and removes (C(netdev_del)) network backends of a running virtual machine, over QMP.
   - QEMU tells little about a network backend afterwards. What can't be read back is listed in RV(unverifiable).
-  - A backend that a network card still uses is not removed. QEMU itself would pull it from under the card.
+  - A backend that a network card still uses is not removed. QEMU itself would remove it, and the card would not work any more.
   - For a card with its backend in one task, use M(vmm.qemu.qemu_nic).
 extends_documentation_fragment:
   - vmm.qemu._attributes

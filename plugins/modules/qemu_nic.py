@@ -110,6 +110,8 @@ options:
 seealso:
   - module: vmm.qemu.qemu_netdev
   - module: vmm.qemu.qemu_device
+  - ref: ansible_collections.vmm.qemu.docsite.network
+    description: Guide to network cards and their backends.
 """
 
 EXAMPLES = r"""

@@ -57,7 +57,7 @@ options:
     type: int
 notes:
   - Saving needs as much free space as the guest has memory.
-  - When O(timeout) has passed, saving is called back and the guest goes on.
+  - When O(timeout) has passed, saving is cancelled and the guest goes on.
   - A task that is ended leaves QEMU writing, and the next run finishes what it has begun.
   - What QEMU can't migrate can't be saved either, such as a device of the host's. The task names it.
   - Works over a UNIX socket only, since an open file is handed over.
@@ -65,6 +65,8 @@ seealso:
   - module: vmm.qemu.qemu_vm
   - module: vmm.qemu.qemu_snapshot
   - module: vmm.qemu.qemu_migrate
+  - ref: ansible_collections.vmm.qemu.docsite.saving
+    description: Guide to saving guests, and to what can go wrong.
 """
 
 EXAMPLES = r"""

@@ -46,7 +46,7 @@ options:
     description: The text of C(vendor-data), or a dictionary, as in O(user_data).
     type: raw
   owner:
-    description: The user whose file it shall be. If not set, a new one is the task's user's.
+    description: The user whose file it shall be. If not set, a new one belongs to the task's user.
     type: str
   mode:
     description: What its owner and others may do with the file, as quoted octal digits.

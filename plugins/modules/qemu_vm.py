@@ -25,7 +25,7 @@ options:
   machines:
     description:
       - Many virtual machines in one task, by their names. The values are dictionaries of this module's own options, or empty.
-      - What stands outside of O(machines) holds for each of them that does not say otherwise itself.
+      - Options outside of O(machines) hold for each entry that does not set them itself.
       - What is wrong with the options of any of them is an error before anything is done to one.
       - Eight at a time are worked on side by side, each with its own plan and undo. O(timeout) is that of each one, so that all
         of them together may take longer.
@@ -49,11 +49,13 @@ options:
     description:
       - The directory that is the virtual machine's alone. Its name must be O(name), and it is not a symbolic link. A long path makes long sockets,
         and these have 107 bytes at most.
-      - It belongs to root where O(user) is another one, who may pass it. Only the images and C(run/sockets) belong to that user.
+      - Where O(user) is not the user who runs the task, it belongs to root, and O(user) can only pass through it. Only the images
+        and C(run/sockets) belong to that user.
       - C(disk.qcow2) and C(uefi-vars.fd) are its data, C(vm.json) is what it had last, and C(saved) its guest if that is saved.
       - In C(run) are the monitor of this collection (C(qmp)), one for the event source (C(events)), one for people (C(monitor)), the guest
         agent's socket (C(agent)), the console (C(console), with what it said in C(console.log)), and QEMU's log (C(qemu.log)).
-      - One that runs without C(events) is given it as it runs if it has QEMU 11.1 or later. Else it has it from its next start on.
+      - A virtual machine that runs without C(events) gets it while it runs, if its QEMU is 11.1 or later. Otherwise it gets it at
+        its next start.
       - If not set, C(/var/lib/vmm-qemu/NAME).
     type: path
   user:
@@ -91,7 +93,7 @@ options:
     default: 60
   plug_timeout:
     description:
-      - Seconds that plugging has, waiting for the guest to give something back included.
+      - Seconds for plugging and unplugging, including the wait until the guest gives something back.
     type: int
     default: 60
   shutdown_timeout:
@@ -106,8 +108,9 @@ options:
       - V(shutdown) presses its power button.
       - V(save) saves it to the file C(saved) in O(directory), and it goes on from there when it is started the next time, by systemd or
         by this module, as M(vmm.qemu.qemu_save) does. If that fails, its power button is pressed.
-      - When systemd starts it and it can't go on, since a disk has changed meanwhile, say, then it is started anew, as after a power
-        failure. The journal has the reason, and what was saved is never loaded, and kept as C(saved.old). This module fails instead.
+      - If it can't go on when systemd starts it, for example since a disk has changed meanwhile, it is started anew, as after a
+        power failure. The journal has the reason. What was saved is then never loaded, and is kept as C(saved.old). This module
+        fails instead.
       - With O(state=stopped) this module shuts the guest down in any case. A guest that is saved stays so.
     type: str
     choices: [shutdown, save]
@@ -136,7 +139,7 @@ options:
     type: str
   machine_options:
     description:
-      - More options of the machine.
+      - More options of O(machine), as in QEMU's C(-machine).
     type: dict
     default: {}
   accel:
@@ -157,7 +160,7 @@ options:
     default: 1
   vcpus_max:
     description:
-      - How many it can ever have. Up to so many are plugged in and out while the guest runs.
+      - How many virtual CPUs it can ever have. Up to this number, they are plugged in and out while the guest runs.
       - With V(0) it has O(vcpus), and another number of them takes a restart.
     type: int
     default: 0
@@ -204,11 +207,11 @@ options:
     type: path
   initrd:
     description:
-      - Its initramfs.
+      - The initramfs of O(kernel).
     type: path
   append:
     description:
-      - Its command line.
+      - The command line of O(kernel).
     type: str
   monitor_mode:
     description:
@@ -252,7 +255,7 @@ options:
     type: path
   image:
     description:
-      - The image that a new disk stands on, as a URL or as an absolute path on the managed host. The disk has what the guest writes, and
+      - The backing file of a new disk, as a URL or as an absolute path on the managed host. The disk has what the guest writes, and
         the image stays as it is.
       - One from a URL is fetched once, by M(ansible.builtin.get_url), and kept in O(image_directory) for all virtual machines that name the
         same URL and O(image_checksum). With C(async) it has to be there already.
@@ -260,13 +263,13 @@ options:
     type: str
   image_checksum:
     description:
-      - The image's checksum, as V(sha256:HEX). It is checked before a disk is made. For an image from a URL it can be that of a list of checksums
-        (V(sha256:https://images.example.org/SHA256SUMS)), which is looked at when the image is fetched.
+      - The checksum of O(image), as V(sha256:HEX). It is checked before a disk is made. For an image from a URL it can be that of a
+        list of checksums (V(sha256:https://images.example.org/SHA256SUMS)), which is looked at when the image is fetched.
       - Where a new image is published under an old URL, new virtual machines have it when this changes.
     type: str
   image_format:
     description:
-      - The image's format. It is never guessed, since a raw image can look like another.
+      - The format of O(image). It is never guessed, since a raw image can look like another.
     type: str
     default: qcow2
   image_directory:
@@ -366,7 +369,7 @@ options:
     default: []
   balloon:
     description:
-      - How much memory the guest has left to itself, as O(vmm.qemu.qemu_balloon#module:size), such as V(512M). A number without a unit is
+      - How much memory the guest can use, as O(vmm.qemu.qemu_balloon#module:size), such as V(512M). A number without a unit is
         bytes, where in O(memory) it is MiB. Less than 64 MiB is refused.
       - Only a guest that runs can follow, so it is set by a run with O(power=running) and without O(incoming).
     type: str
@@ -382,8 +385,8 @@ options:
     default: false
   upgradable:
     description:
-      - Whether its memory is where another QEMU can take it over as it is, for O(upgrade=cpr). It is a memfd then, and shared.
-      - Takes QEMU 10.0. For a virtual machine that runs it takes a restart.
+      - Whether another QEMU can take over its memory as it is, which O(upgrade=cpr) needs. The memory is then a shared memfd.
+      - Needs QEMU 10.0. For a virtual machine that runs, a change needs a restart.
     type: bool
     default: false
   upgrade:
@@ -401,7 +404,7 @@ options:
     type: str
     choices: [auto, cpr, migrate]
   timeout:
-    description: Seconds that all of it may take. If not set, what the other limits come to, and ten minutes for images.
+    description: Seconds for all of the task. If not set, it follows from the other timeouts, with ten minutes for images.
     type: float
   variables_prefix:
     description:
@@ -424,6 +427,8 @@ notes:
 seealso:
   - module: vmm.qemu.qemu_machine
   - module: vmm.qemu.qemu_instance
+  - ref: ansible_collections.vmm.qemu.docsite.provisioning
+    description: Guide to making virtual machines from nothing.
 """
 
 EXAMPLES = r"""
