@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, FrozenSet, List, Set, Tuple
 
 from .._core import coercion
 from .._core.errors import Refusal
-from .._core.option import Option, Want
+from .._core.option import Option, Want, suggestion
 from .._core.vm import PERIPHERAL
 from .._qmp import errors
 from . import references
@@ -99,9 +99,8 @@ class Device(Kind):
         except errors.CommandError:
             known = vm.device_properties(driver)
         if self.usual and not spelled(known, name):
-            raise Refusal(
-                f"id: {ident} is a {driver}, which has no property {name!r}: name one that it has, or give another id"
-            )
+            near = suggestion(name, known) or ": name one that it has, or give another id"
+            raise Refusal(f"id: {ident} is a {driver}, which has no property {name!r}{near}")
         return vm.prop(path, property_name(known, driver, name))
 
     def resolve_name(self, vm: VM, want: Want) -> Want:
