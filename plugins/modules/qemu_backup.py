@@ -64,7 +64,7 @@ options:
         writes over meanwhile is kept in scratch images in O(path). It is done once; V(absent) takes it away, and another
         V(exported) after that is of another moment. It needs O(socket), and QEMU 7.2 or later.
       - V(restored) makes the images O(to) of a backup.
-      - V(verified) looks at a backup. It proves that all of its images are there and stand on each other as listed, that
+      - V(verified) looks at a backup. It proves that all of its images are there and have the listed backing files, that
         C(qemu-img check) finds each of them whole, and that each byte of each disk can be read. It does not prove that these are the
         bytes that the guest had. With O(to) the images there are compared with the backup, too.
     type: str
@@ -342,7 +342,7 @@ backup:
     disks:
       description:
         - By disk, the C(path) of its image; its C(size) as the guest sees it; how many bytes had changed (C(dirty)), null for a
-          full one; how many bytes were C(written) to the file; and the image that it stands on (C(backing)), null where that is none.
+          full one; how many bytes were C(written) to the file; and its backing file (C(backing)), null where there is none.
         - With O(state=exported) the name of each disk's C(export), its C(uri) where O(listen) is given, its C(size) and its C(bitmaps).
         - With O(state=restored) the image that it was made, too (C(restored)).
       type: dict

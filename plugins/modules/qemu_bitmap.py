@@ -14,7 +14,7 @@ author:
   - The vmm.qemu contributors (@vmm-qemu)
 description:
   - Adds, changes and removes dirty bitmaps (C(block-dirty-bitmap-add)) of a running virtual machine's disks, over QMP.
-    A bitmap records which parts of a disk were written to since it was made, or cleared. Incremental backups stand on that.
+    A bitmap records which parts of a disk were written to since it was made, or cleared. Incremental backups need that.
   - What a bitmap has recorded can't be given back. So a bitmap that can't be changed as asked, such as one of another
     O(granularity), is never removed and added again, not even with O(recreate=true). An empty one in its place would make the
     next incremental backup miss what was written before.

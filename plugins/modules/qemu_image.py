@@ -35,7 +35,7 @@ options:
     description:
       - V(present) makes the image if it is not there, and grows it if it is smaller than O(size).
       - V(absent) removes the file. One that a virtual machine uses is not removed, and neither is what is no regular file.
-        Whether another image stands on it can't be told.
+        Whether it is the backing file of another image can't be told.
     type: str
     choices: [present, absent]
     default: present
@@ -164,7 +164,7 @@ image:
       description: Bytes that the file takes on the disk.
       type: int
     backing_file:
-      description: The image that it stands on, if it does.
+      description: Its backing file, if it has one.
       type: str
     backing_format:
       description: That one's format, as far as this one knows it.

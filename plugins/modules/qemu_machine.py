@@ -15,7 +15,7 @@ author:
 description:
   - Takes a document that says what a running virtual machine shall have, reads what it has once, and makes one plan of all that
     differs.
-  - Things are added after what they stand on and removed before it, wherever they are in the document.
+  - Things are added after what they need and removed before it, wherever they are in the document.
   - The plan is carried out whole or not at all. When a step fails, those before it are taken back.
   - What is wrong with the document, and what reading can tell will fail, is found before the first command. The message begins
     with the place in the document, such as C(disks[3] data).
@@ -83,7 +83,7 @@ options:
     default: false
   recreate:
     description:
-      - Allow to remove and add again what differs in a property that QEMU can't change while it is there, with all that stands on
+      - Allow to remove and add again what differs in a property that QEMU can't change while it is there, with all that needs
         it.
       - Without it such a difference is an error, and nothing is done.
     type: bool

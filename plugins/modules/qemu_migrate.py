@@ -98,7 +98,7 @@ options:
       - Copies disks that the destination does not have. The destination exports its own disks, of the same size, to which all that
         the guest has and writes is copied first. Then the guest migrates. When it stands still, the disks are brought up to date;
         only then it goes over.
-      - Of overlays and what they stand on, the destination's disk gets the contents as the guest sees them (but see
+      - Of an overlay and its backing files, the destination's disk gets the contents as the guest sees them (but see
         O(copy_disks.chain)). What is zero stays a hole where the destination's disk has C(discard=unmap).
       - When anything fails before the guest goes over, it goes on here with its disks, and nothing is left of the copies. The disks
         are never removed on either side.
@@ -129,7 +129,7 @@ options:
       chain:
         description:
           - What is copied of a disk that is an overlay. V(flatten) is all that the guest sees. V(keep) is what is in the topmost image.
-          - With V(keep) the destination's image must stand on images with the same contents as those on which the source's stands.
+          - With V(keep) the backing files of the destination's image must have the same contents as those of the source's.
             You have to make sure of that, since QEMU does not check it, and with other images the guest's data would be ruined. The
             role C(vmm.qemu.migrate) proves it. An image of which the source's QEMU has another file open than is at its path is
             refused.

@@ -244,8 +244,8 @@ options:
     default: {}
   copied_chain:
     description:
-      - Of a disk that stands on another image at the source, V(flatten) makes one that stands alone. V(keep) makes one that stands on
-        O(image), which is fetched for it.
+      - Of a disk with a backing file at the source, V(flatten) makes one without. V(keep) makes one whose backing file is O(image),
+        which is fetched for it.
     type: str
     choices: [flatten, keep]
     default: flatten

@@ -228,7 +228,7 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
                     {"id": "b", "driver": "virtio-scsi-pci", "bus": "a.0"},
                 ]
             },
-            ("devices[0] a", "stands on itself", "devices[1] b"),
+            ("devices[0] a", "needs itself", "devices[1] b"),
         ),
         (
             {
@@ -237,7 +237,7 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
                     {"node_name": "b", "driver": "raw", "options": {"file": "a"}},
                 ]
             },
-            ("blockdevs[0] a", "stands on itself", "blockdevs[1] b"),
+            ("blockdevs[0] a", "needs itself", "blockdevs[1] b"),
         ),
         (
             {"nics": [{"id": f"n{place}", "netdev": {"type": "user"}, "bus": "rp0"} for place in range(2)]},

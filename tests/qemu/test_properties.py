@@ -168,4 +168,4 @@ def test_a_circle(lab: Lab, plan: Plan, length: int) -> None:
     for step in range(length):
         below = {"file": f"bad{(step + 1) % length}"}
         entries.append({"node_name": f"bad{step}", "driver": "raw", "options": below})
-    refused(lab, made, f"blockdevs[{number}] bad0: it stands on itself", True, note)
+    refused(lab, made, f"blockdevs[{number}] bad0: it needs itself", True, note)

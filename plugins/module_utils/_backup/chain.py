@@ -252,7 +252,9 @@ def _check_image(disk: str, image: Image, number: int, before: Dict[str, str]) -
     if image.file not in [file_name(disk, number, level) for level in LEVELS]:
         raise ValueError(f"{image.file!r} is not a valid name of an image: {disk}/{number}-LEVEL.qcow2 is")
     if image.backing is not None and before.get(image.backing) != disk:
-        raise ValueError(f"{image.file} stands on {image.backing!r}, which no earlier backup of {disk} has")
+        raise ValueError(
+            f"the backing file of {image.file} is {image.backing!r}, which is not in an earlier backup of {disk}"
+        )
 
 
 # -- choosing ----------------------------------------------------------------------------------------------------------

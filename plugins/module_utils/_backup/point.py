@@ -119,6 +119,6 @@ def check_header(path: str, file: IO[bytes], image: Image) -> None:
     wanted = image.backing and os.path.join(path[: -len(image.file)], image.backing)
     if named and os.path.normpath(os.path.join(os.path.dirname(path), named)) != os.path.normpath(wanted or ""):
         raise Refusal(
-            f"path: {path} says in its header that it stands on {named!r}, and the list of backups says "
-            f"{image.backing or 'on nothing'}: something else has written it"
+            f"path: {path} has backing file {named!r} in its header, and the list of backups says "
+            f"{image.backing or 'none'}: something else has written it"
         )

@@ -113,7 +113,7 @@ def _unlist_step(directory: str, name: str, numbers: Sequence[int]) -> Step:
         left = listed.without(numbers) if listed else None
         known = left.images() if left else {}
         if any(image.backing is not None and image.backing not in known for image in known.values()):
-            raise OperationFailed(f"keep: a backup that stands on one of {numbers} was taken meanwhile: run this again")
+            raise OperationFailed(f"keep: a backup that builds on one of {numbers} was taken meanwhile: run this again")
         if left is not None:
             chains.write(directory, left)
 

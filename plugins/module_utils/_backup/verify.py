@@ -63,7 +63,7 @@ def is_the_same(tool: QemuImg, point: Point, path: str, kind: str) -> bool:
         raise Refusal(f"to: {path} can't be read: {exc.strerror}") from exc
     with file, point.opened() as files:
         if kind == "qcow2" and check_plain("to", path, file).backing_file:
-            raise Refusal(f"to: {path} stands on another image, which no restored image does")
+            raise Refusal(f"to: {path} has a backing file, which no restored image has")
         line = [tool.binary, "compare", "-q", point.source, source([path], kind)]
         try:
             tool.run(line, f"to: {path} can't be compared with the backup", *files, (path, file.fileno()))

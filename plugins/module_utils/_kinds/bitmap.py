@@ -99,7 +99,7 @@ class Bitmap(Kind):
 
     def recreate_refusal(self, vm: VM, want: Want, have: State, changes: List[Change]) -> str:
         """Return why an empty bitmap must not take its place."""
-        why = "its bits would be lost, and a backup that stands on them would miss what was written"
+        why = "its bits would be lost, and a backup that needs them would miss what was written"
         if have["inconsistent"]:
             why = "QEMU was killed while it recorded, so that it can't tell what was written"
         return f"{why}: remove it (state=absent), add it anew in another task, and let a full backup follow"

@@ -154,7 +154,7 @@ def _place(
         return
     if any(item is other for other in trail):
         circle = [*trail[next(number for number, other in enumerate(trail) if other is item) :], item]
-        raise Refusal(f"{item.place}: it stands on itself: {' on '.join(other.place for other in circle)}")
+        raise Refusal(f"{item.place}: it needs itself: {', which needs '.join(other.place for other in circle)}")
     trail.append(item)
     for name in sorted(item.kind.wanted_dependencies(item.want)):
         if name in by_name and name != item.kind.thing(item.want):

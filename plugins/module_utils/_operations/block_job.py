@@ -291,7 +291,7 @@ def _is_done(current: Current, params: Params) -> bool:
     if end is not None and end not in chain:
         if end not in current.nodes:
             raise unknown_node("base_node", end, current.nodes)
-        raise Refusal(f"base_node: {end} is not below {device}: that stands on {', '.join(chain[1:]) or 'nothing'}")
+        raise Refusal(f"base_node: {end} is not below {device}: below that is {', '.join(chain[1:]) or 'nothing'}")
     if operation == "stream":
         return len(chain) == 1 or (end is not None and chain[1] == end)
     if top not in (None, device, source):

@@ -116,7 +116,7 @@ class Image(HostFile):
         if key == "format":
             return f"it is never converted here: qemu-img convert -f {before} -O {after} makes another image of it"
         if key == "backing_file":
-            return f"it stands on {before or 'no other image'}, and qemu-img rebase changes that"
+            return f"its backing file is {before or 'none'}, and qemu-img rebase changes that"
         if key == "backing_format":
             return "qemu-img rebase changes that"
         now = coercion.to_text(before)

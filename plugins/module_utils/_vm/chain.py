@@ -43,11 +43,11 @@ def check(images: List[str], user: str, base: str | None, deadline: Deadline) ->
             names = describe(QemuImg("qemu-img", deadline).info(path, None))
             data = names.get("options", {}).get("data_file")
             if data is not None:
-                _check_named(image, "where its data are", str(data), account, writes=True)
+                _check_named(image, "its data file", str(data), account, writes=True)
             backing = names.get("backing_file")
             if backing is None or backing == base:
                 break
-            _check_named(image, "what it stands on", str(backing), account, writes=False)
+            _check_named(image, "its backing file", str(backing), account, writes=False)
             path = str(backing)
 
 

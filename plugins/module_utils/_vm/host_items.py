@@ -106,8 +106,8 @@ def _check_kept(params: Dict[str, Any], ident: str, files: List[str]) -> None:
     top, below, *more = files
     if ident != "disk" or not has_disk(params) or not params["image"]:
         raise Refusal(
-            f"copied_chain: disk {ident} stands on {below} at the source, and no option says on what it is to stand here: only the "
-            "disk that is made from image can be kept so. With copied_chain=flatten it becomes one image"
+            f"copied_chain: disk {ident} has backing file {below} at the source, and no option names one for here: only the disk "
+            "that is made from image can be kept so. With copied_chain=flatten it becomes one image"
         )
     if more:
         raise Refusal(

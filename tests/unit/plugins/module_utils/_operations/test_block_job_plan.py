@@ -160,7 +160,7 @@ def test_arguments() -> None:
         (CHAIN, {**BACKUP, "target": "small"}, "small has 2 bytes and the source top has 4"),
         (CHAIN._replace(target_users=["device d1"]), BACKUP, "in use by device d1"),
         (CHAIN, {**STREAM, "base_node": "none"}, "no block node 'none'"),
-        (CHAIN, {**STREAM, "base_node": "copy"}, "copy is not below top: that stands on middle, base"),
+        (CHAIN, {**STREAM, "base_node": "copy"}, "copy is not below top: below that is middle, base"),
         (CHAIN, {**STREAM, "target": "copy"}, "means nothing for stream"),
         (CHAIN, {**BACKUP, "options": {"job_id": "x"}}, "is set by the module"),
         (CHAIN, {**BACKUP, "options": {5: 5}}, "options: 5 is not a valid name of an option"),

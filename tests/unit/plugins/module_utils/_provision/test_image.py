@@ -67,8 +67,8 @@ def test_what_can_change(tmp_path: Path, info: dict[str, Any], want: dict[str, A
     [
         ({}, {"size": "4M"}, "8388608 bytes, and 4194304 are fewer"),
         ({}, {"format": "raw"}, "qemu-img convert -f qcow2 -O raw"),
-        ({}, {"backing_file": "/b", "backing_format": "raw"}, "it stands on no other image, and qemu-img rebase"),
-        ({"full-backing-filename": "/c"}, {"backing_file": "/b", "backing_format": "raw"}, "it stands on /c"),
+        ({}, {"backing_file": "/b", "backing_format": "raw"}, "its backing file is none, and qemu-img rebase"),
+        ({"full-backing-filename": "/c"}, {"backing_file": "/b", "backing_format": "raw"}, "its backing file is /c"),
         ({}, {"options": {"lazy_refcounts": True}}, "lazy_refcounts stays off"),
         ({}, {"options": {"size": "1M"}}, "size has an option of its own: size"),
         ({}, {"mode": "0999"}, "not a valid mode"),

@@ -185,9 +185,9 @@ def a_copied_disk(*files: str) -> dict[str, Any]:
             "disk",
             ["a", "b"],
             {"image": None, "disk_size": "1M"},
-            "disk disk stands on b at the source, and no option says",
+            "disk disk has backing file b at the source, and no option names",
         ),
-        ("more", ["a", "b"], {}, "disk more stands on b at the source, and no option says"),
+        ("more", ["a", "b"], {}, "disk more has backing file b at the source, and no option names"),
     ],
 )
 def test_a_chain_that_can_not_be_made_here(
