@@ -13,6 +13,7 @@ import pytest
 
 from support.migration import incoming, migrate
 from support.modules import ModuleFailed, run_module
+from support.timing import until
 from support.vm import VM, is_since
 
 MIB = 1 << 20
@@ -95,3 +96,59 @@ def test_a_guest_that_arrived_paused_has_its_disks_once_it_runs(start_vm: Callab
         run_module(there, "qemu_power", state="running")
     assert run_module(there, "qemu_disk", size="32M", **disk)["changed"]
     assert there.observer.node("d0-node")["image"]["virtual-size"] == 32 * MIB
+
+
+@pytest.fixture
+def leaving(start_vm: Callable[..., VM]) -> VM:
+    """A VM whose guest is on its way for as long as one looks, with disk `d0` over a snapshot `s0`, a mirror, and CD drives."""
+    vm = start_vm(scsi=True)
+    for name in ("d0", "d1"):
+        run_module(vm, "qemu_disk", id=name, filename=vm.image(f"{name}.qcow2", fmt="qcow2"), format="qcow2", **SCSI)
+    run_module(vm, "qemu_blockdev", node_name="copy", filename=vm.image("copy.raw"), driver="raw")
+    run_module(vm, "qemu_disk_snapshot", name="s0", disks=["d0"])
+    run_module(vm, "qemu_block_job", id="m", operation="mirror", device="d1", target="copy", state="running")
+    for name, image in (("full", vm.image("full.iso")), ("empty", "")):
+        run_module(vm, "qemu_disk", id=name, driver="scsi-cd", bus="scsi0.0", filename=image)
+    vm.observer.execute("migrate-set-parameters", max_bandwidth=2000)
+    vm.observer.execute("migrate", uri="exec:cat > /dev/null")
+    until(lambda: vm.observer.execute("query-migrate")["status"] == "active")
+    return vm
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        ("qemu_disk_snapshot", {"name": "s1", "disks": ["d0"]}),
+        ("qemu_disk_snapshot", {"name": "s0", "disks": ["d0"], "state": "absent"}),
+        ("qemu_disk_snapshot", {"name": "s0", "disks": ["d0"], "state": "reverted"}),
+        ("qemu_block_job", {"id": "j", "operation": "commit", "device": "d0"}),
+        ("qemu_block_job", {"id": "j", "operation": "stream", "device": "d0", "state": "running"}),
+        ("qemu_block_job", {"id": "m", "operation": "mirror", "device": "d1", "target": "copy", "state": "finished"}),
+        ("qemu_disk", {"id": "full", "filename": ""}),
+        ("qemu_disk", {"id": "empty", "filename": "full.iso"}),
+        ("qemu_backup", {"name": "b", "path": "backups"}),
+        ("qemu_dump", {"path": "dump"}),
+        ("qemu_snapshot", {"name": "n", "devices": ["d0.s0"]}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.get("state", ""),
+)
+def test_the_disks_stay_as_they_are_while_the_guest_is_on_its_way(
+    leaving: VM, module: str, options: dict[str, Any]
+) -> None:
+    """The destination has them as they were when it began."""
+    paths = ("path", "filename")
+    given: dict[str, Any] = {
+        key: f"{leaving.directory}/{text}" if key in paths and text else text for key, text in options.items()
+    }
+    before = leaving.fingerprint()
+    for check in (True, False):
+        with pytest.raises(ModuleFailed, match=r"is being migrated \(active\).*wait for its end") as failed:
+            run_module(leaving, module, check=check, **given)
+        assert not failed.value.result["changed"]
+    assert leaving.fingerprint() == before
+    assert leaving.observer.execute("query-migrate")["status"] == "active"
+
+
+def test_a_job_that_moves_no_disk_may_end_while_the_guest_is_on_its_way(leaving: VM) -> None:
+    run_module(leaving, "qemu_block_job", id="m", state="cancelled")
+    assert leaving.observer.execute("query-block-jobs") == []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
 
 from .._core.errors import Refusal
 from .._kinds.bitmap import why_not_kept
-from .._kinds.blockdev_active import check_active
+from .._kinds.blockdev_active import check_active, check_staying
 from .._kinds.blockdev_graph import children
 from .._kinds.blockdev_nodes import nodes
 from .._operations.disk_snapshot_disks import Disk, Layer, all_disks, check_label, named
@@ -72,6 +72,7 @@ def sources(vm: VM, params: Params) -> List[Source]:
         if disk.layers[0].read_only:
             raise Refusal(f"disks: {disk.name} is read-only: copy its image {disk.layers[0].source} once")
         check_active(vm, f"disks: a backup of {disk.name}", disk.layers[0].node)
+    check_staying(vm, "disks: a backup", "its end would fail while a job works on the disks")
     return [_source(vm, disk, params["name"]) for disk in found]
 
 

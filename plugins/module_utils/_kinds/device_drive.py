@@ -12,6 +12,7 @@ from .._core.errors import NotDoneInTime, Refusal
 from .._core.option import Want
 from .._core.step import Step, Wait
 from . import blockdev_graph, blockdev_steps, device_steps, drive_limits
+from .blockdev_active import check_staying
 from .blockdev_nodes import drive_of, held_by, node_of, nodes
 from .kind import Change
 
@@ -100,7 +101,7 @@ def insert(vm: VM, want: Want, draft: Draft) -> List[Step]:
         return []
     if node == node_of(vm, ident):
         return close(vm, ident, want)
-    blockdev_steps.check_free(vm, node, ident, draft, shared=True)
+    blockdev_steps.check_free(vm, node, ident, draft, writes=False, shared=True)
     users = [] if ("blockdev", node) in draft.adding else blockdev_graph.users(vm, node)
     others = [user for user in users if user[0] in ("device", "export") and user not in draft.removing]
     others = [user for user in others if ("medium", user[1]) not in draft.removing]
@@ -129,6 +130,7 @@ def take_out(vm: VM, ident: str, want: Want, draft: Draft) -> List[Step]:
 
     A node that QEMU itself has made goes when nothing uses it: it is held until ``let_go``, so that it can be put back.
     """
+    check_staying(vm, f"medium: {ident}", "its destination would not have another medium")
     drive, steps = drive_of(vm, ident) or {}, []
     node, where = drive["inserted"]["node-name"], {"id": drive["qdev"]}
     draft.removing.add(("medium", ident))
@@ -141,6 +143,7 @@ def take_out(vm: VM, ident: str, want: Want, draft: Draft) -> List[Step]:
 
 def put_in(vm: VM, ident: str, node: str, draft: Draft) -> List[Step]:
     """Return the step that puts a medium into a drive that is open and empty then."""
+    check_staying(vm, f"medium: {ident}", "its destination would not have another medium")
     where = {"id": (drive_of(vm, ident) or {})["qdev"]}
     draft.adding[("medium", ident)] = {}
     undo = [Step("blockdev-remove-medium", where)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, Tuple
 
 from .._core.errors import Refusal
 from .._core.vm import PERIPHERAL
+from .blockdev_active import check_staying
 from .device_bus import ROOTS, bus_path
 from .device_slot import address
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from .._core.plan import Draft
     from .._core.vm import VM
 
-_AT_REST = ("none", "completed", "cancelled", "failed")
 _LEFT = "postmigrate"
 _UNIT = ("channel", "scsi-id", "lun")
 
@@ -40,12 +40,8 @@ def check_taken(vm: VM, arguments: Dict[str, Any], known: Dict[str, Any], draft:
 
 def check_migration(vm: VM, what: str, draft: Draft) -> None:
     """Raise Refusal while the VM is on its way: QEMU refuses every ``device_add`` and ``device_del`` then."""
-    status = str(vm.ask("query-migrate").get("status", "none"))
-    if status not in _AT_REST:
-        raise Refusal(
-            f"{what}: the virtual machine is being migrated ({status}), and QEMU refuses that: wait for its end"
-        )
-    if status == "completed" and vm.status == _LEFT:
+    check_staying(vm, what, "QEMU refuses that")
+    if vm.status == _LEFT and vm.ask("query-migrate").get("status") == "completed":
         draft.warnings.append(
             f"{what}: the guest has left this virtual machine ({_LEFT}), and this does not change the one in which it runs now"
         )

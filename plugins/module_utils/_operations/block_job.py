@@ -12,7 +12,7 @@ from .._core.errors import Refusal
 from .._core.option import Option, check_id
 from .._core.plan import Plan
 from .._core.step import Step
-from .._kinds.blockdev_active import check_active
+from .._kinds.blockdev_active import check_active, check_staying
 from .._kinds.blockdev_graph import attached, chain_from, job_roles, users
 from .._kinds.blockdev_nodes import inserted, node_meant, nodes, unknown_node
 from .._qmp.values import human_size, parse_bool
@@ -111,7 +111,10 @@ class BlockJob(jobs.JobOperation):
         job = jobs.find(vm, params["id"])
         if job is not None:
             ends = params["state"] == "finished" and not jobs.has_concluded(job)
-            return Current(job, pivots=ends and job_roles(vm, params["id"]) >= _PIVOTS)
+            pivots = ends and job_roles(vm, params["id"]) >= _PIVOTS
+            if pivots:
+                check_staying(vm, f"state: finishing {params['id']}, which gives its device another image")
+            return Current(job, pivots=pivots)
         if params["state"] == "cancelled" or _missing(params):
             return Current()
         source, target = node_meant(vm, params["device"]), params["target"]
@@ -127,6 +130,9 @@ class BlockJob(jobs.JobOperation):
         if source is None or _is_done(current, params):
             return current
         check_active(vm, f"device: a {params['operation']} of {source}", source)
+        check_staying(
+            vm, f"device: a {params['operation']} of {source}", "would fail when it has the guest, or lose data"
+        )
         # the schema is large: asked only where something is begun
         return current._replace(coerce=vm.schema.coerce)
 

@@ -16,7 +16,7 @@ from .._core.plan import Plan
 from .._core.step import Step
 from .._host import overlay_file, part_file
 from .._host.qemu_img import QemuImg
-from .._kinds.blockdev_active import check_active
+from .._kinds.blockdev_active import check_active, check_staying
 from .._kinds.blockdev_nodes import nodes
 from .._kinds.blockdev_steps import delete_node
 from .._kinds.host_path import is_seen
@@ -178,6 +178,7 @@ def new_place(vm: VM, disk: Disk, base: Layer, params: Params, most: int = 1) ->
     """Return where a new overlay over an image of a disk comes to be. Raise Refusal where it can't."""
     check_label(disk)
     check_active(vm, f"disks: a snapshot of {disk.name}", disk.layers[0].node)
+    check_staying(vm, f"disks: another image for {disk.name}")
     if disk.jobs:
         raise Refusal(f"disks: block job {disk.jobs[0]} works on {disk.name}: let it end first")
     if not base.source.startswith("/"):

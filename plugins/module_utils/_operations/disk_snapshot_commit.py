@@ -18,7 +18,7 @@ from .._core.errors import OperationFailed, Refusal
 from .._core.plan import Plan
 from .._core.step import Step
 from .._host import overlay_file, part_file
-from .._kinds.blockdev_active import check_active
+from .._kinds.blockdev_active import check_active, check_staying
 from .._kinds.blockdev_graph import attached, users
 from .._kinds.blockdev_nodes import nodes
 from .._kinds.blockdev_steps import delete_node
@@ -85,6 +85,7 @@ def _check(vm: VM, disk: Disk, now: Overlay, name: str) -> None:
     """Raise Refusal where the overlay can't be committed now."""
     overlay, base = disk.layers[now.at or 0], disk.layers[(now.at or 0) + 1]
     check_active(vm, f"disks: committing {overlay.path}", overlay.node)
+    check_staying(vm, f"disks: committing {overlay.path}")
     others = [job for job in disk.jobs if job != now.ident]
     if others:
         raise Refusal(f"disks: block job {others[0]} works on {disk.name}: let it end first")

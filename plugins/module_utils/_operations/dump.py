@@ -17,6 +17,7 @@ from .._core.progress import Progress
 from .._core.step import Step
 from .._engine.operation import Operation, Params, Run
 from .._host import part_file
+from .._kinds.blockdev_active import migration, on_its_way
 from .._qmp import errors
 from .._qmp.events import EventFilter
 from .._qmp.values import human_size
@@ -48,6 +49,8 @@ class Current(NamedTuple):
     part: str = "none"
     """The file beside it: ``none``, ``written`` (right now), ``other`` (written, but not what is wanted), ``whole``, ``stale``,
     or ``unknown`` (perhaps written)."""
+    migration: str = ""
+    """The status of the migration that is under way."""
 
 
 class Dump(Operation):
@@ -79,7 +82,7 @@ class Dump(Operation):
         """Return how the last dump fares and, where the VM is local, the files. Raise Refusal for what can't be written."""
         path, seen, dump = params["path"], vm.session.event_count, vm.ask("query-dump")
         formats = vm.ask("query-dump-guest-memory-capability")["formats"]
-        current = Current(dump, vm.status, formats, vm.local, seen)
+        current = Current(dump, vm.status, formats, vm.local, seen, migration=migration(vm))
         if not vm.local:
             return current
         there = part_file.existing("path", path)
@@ -209,6 +212,8 @@ def _whole(path: str, total: int) -> bool:
 
 def _begin(current: Current, params: Params) -> Step:
     """Return the step that begins a dump. Raise Refusal for what QEMU can't write."""
+    if current.migration:
+        raise on_its_way("path", current.migration, "QEMU refuses a dump")
     if current.status == "inmigrate":
         raise Refusal("the virtual machine waits for its incoming migration, and there is no memory to dump yet")
     if params["format"] not in current.formats:

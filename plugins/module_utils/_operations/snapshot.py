@@ -15,7 +15,7 @@ from .._core.errors import Refusal
 from .._core.option import Option
 from .._core.plan import Plan
 from .._core.step import Step
-from .._kinds.blockdev_active import AWAY
+from .._kinds.blockdev_active import AWAY, migration, on_its_way
 from .._kinds.blockdev_graph import children, is_held
 from .._kinds.blockdev_nodes import inserted, node_named, nodes
 from . import jobs
@@ -68,6 +68,8 @@ class Current(NamedTuple):
     """The nodes that the user named."""
     blocked: List[str] = []
     """Why the VM can't be saved."""
+    migration: str = ""
+    """The status of the migration that is under way."""
 
     @property
     def meant(self) -> List[str]:
@@ -129,7 +131,7 @@ class Snapshots(jobs.JobOperation):
         found, idents = jobs.jobs(vm), {action: job_id(action, params["name"]) for action in _ACTIONS}
         leftovers = {action: found[ident] for action, ident in idents.items() if ident in found}
         blocked = blocked_reasons(vm) if params["state"] == "present" else []
-        return Current(disks, vm.status, vm.ask("query-status")["running"], leftovers, named, blocked)
+        return Current(disks, vm.status, vm.ask("query-status")["running"], leftovers, named, blocked, migration(vm))
 
     def plan(self, current: Current, params: Params) -> jobs.JobPlan:
         """Return what leads to the state: what earlier runs left is cleared away, and a job begun or joined."""
@@ -143,6 +145,8 @@ class Snapshots(jobs.JobOperation):
         ident, then = next((str(job["id"]) for job in going.values()), ""), []
         start = None if going else {"present": _save, "absent": _delete, "loaded": _load}[state](current, params)
         if start is not None:
+            if current.migration:
+                raise on_its_way(f"name: {name}", current.migration, "QEMU refuses that")
             if current.status in AWAY:
                 raise Refusal(f"name: {name}: no snapshot can be taken, loaded or deleted now: {AWAY[current.status]}")
             if state == "loaded":
