@@ -321,3 +321,17 @@ def test_a_machine_without_pci_says_so_and_takes_what_sits_on_other_buses(start_
     }
     Lifecycle(vm, "qemu_machine").step(**document)
     assert vm.plugged() == {} and {"r0"} <= set(vm.observer.objects()) and "c0" in vm.observer.chardevs()
+
+
+def test_what_asks_no_guest_has_gone_when_its_task_ends(start_vm: Any) -> None:
+    """QEMU 7.2 to 11.1 crash when a disk grows of which a device has not quite gone."""
+    vm = start_vm(scsi=True)
+    disk, node = Lifecycle(vm, "qemu_device"), Lifecycle(vm, "qemu_blockdev")
+    grown: dict[str, Any] = {"node_name": "n0"}
+    node.step(**grown, filename=vm.image("d.img"), driver="raw")
+    for size in range(17, 37):
+        disk.step(id="d0", driver="scsi-hd", bus="scsi0.0", options={"drive": "n0"})
+        disk.step(id="d0", state="absent", wait=False)
+        assert vm.plugged() == {}
+        node.step(**grown, size=f"{size}M")
+    assert vm.alive

@@ -654,3 +654,68 @@ def test_a_drive_with_a_strangers_medium_gives_way_to_another_device(start_vm: A
     assert {node["file"] for node in vm.observer.execute("query-named-block-nodes")} == {two}
     stick.step(id="k0", state="absent")
     assert vm.fingerprint() == clean
+
+
+# -- the end of a drive -------------------------------------------------------
+
+GONE = ["blockdev-open-tray", "blockdev-remove-medium", "device_del", "blockdev-del"]
+
+
+@pytest.mark.parametrize("tray", ["closed", "open"])
+def test_a_drive_that_was_made_empty_goes_with_its_medium(disk: Lifecycle, tray: str) -> None:
+    """QEMU 5.2 to 11.1 keep what is in such a drive for good, when it goes with its medium."""
+    vm, clean = disk.vm, disk.vm.fingerprint()
+    one = iso(vm, "1.iso")
+    disk.step(**CD, medium="absent")
+    disk.step(**CD, filename=one, tray=tray)
+    before = vm.fingerprint()
+    fails: dict[str, Any] = {"chardevs": [{"id": "c", "type": "socket", "path": f"{vm.directory}/nobody"}]}
+    with pytest.raises(ModuleFailed, match="chardev-add failed") as failed:
+        run_module(vm, "qemu_machine", disks=[{"id": "cd", "state": "absent"}], **fails)
+    assert failed.value.result["commands"] == [] and vm.fingerprint() == before
+    assert holds(vm, "cd") == (tray == "open", one)
+    disk.step(**CD, filename=one, tray=tray, serial="another", recreate=True)
+    assert holds(vm, "cd") == (tray == "open", one)
+    assert names(disk.step(id="cd", state="absent")) == GONE
+    disk.same(id="cd", state="absent")
+    assert vm.fingerprint() == clean
+
+
+def test_what_of_a_drive_of_its_command_line_can_change(start_vm: Any) -> None:
+    """blockdev-reopen takes no name that QEMU has given."""
+    args = ["-drive", "file=null-co://,if=none,id=dr,format=raw", "-device", "scsi-hd,id=hd,drive=dr,bus=scsi0.0"]
+    disk = Lifecycle(start_vm(scsi=True, args=args), "qemu_disk")
+    disk.refused(
+        "cache.no_flush is False, wanted True", "QEMU was started with drive dr", id="hd", cache={"no_flush": True}
+    )
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "fits"),
+    [
+        ({"driver": "scsi-hd", "shared": True}, {"driver": "scsi-hd", "share-rw": True}, True),
+        ({"driver": "scsi-hd"}, {"driver": "scsi-hd", "share-rw": True}, False),
+        ({"driver": "scsi-hd", "shared": True}, {"driver": "scsi-hd"}, False),
+        ({"driver": "scsi-hd"}, {"driver": "scsi-cd", "share-rw": True}, True),
+        ({"driver": "scsi-hd", "shared": True}, {"driver": "scsi-cd"}, False),
+        ({"driver": "scsi-cd"}, {"driver": "scsi-cd"}, True),
+        ({"driver": "scsi-cd"}, {"driver": "scsi-hd"}, False),
+        ({"driver": "scsi-cd", "shared": True}, {"driver": "scsi-hd"}, True),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_two_devices_of_one_disk(
+    disk: Lifecycle, here: dict[str, Any], there: dict[str, Any], fits: bool, at_once: bool
+) -> None:
+    """Each lets the other do what it does: to write, unless it is a CD drive."""
+    one: dict[str, Any] = {"id": "a", "filename": iso(disk.vm, "a.img"), "bus": "scsi0.0", **here}
+    options = {"drive": "a-node", **{key: value for key, value in there.items() if key != "driver"}}
+    other = {"id": "b", "driver": there["driver"], "bus": "scsi0.0", "options": options}
+    both = Lifecycle(disk.vm, "qemu_machine")
+    if not at_once:
+        disk.step(**one)
+    if fits:
+        both.step(disks=[one], devices=[other])
+        assert disk.vm.plugged() == {"a": here["driver"], "b": there["driver"]}
+    else:
+        both.refused("share-rw", disks=[one], devices=[other])

@@ -112,6 +112,8 @@ class Blockdev(Kind):
         """
         if vm.session.version[:2] < _REOPENS and not vm.has_command("blockdev-reopen"):
             return self.changeable_keys
+        if have["node_name"].startswith("#"):  # blockdev-reopen takes no such name
+            return self.changeable_keys
         from . import blockdev_graph
 
         kept = ["read_only"] if blockdev_graph.attached(vm, have["node_name"]) else []

@@ -157,6 +157,12 @@ def attached(vm: VM, node: str) -> bool:
     return any(kind == "device" or (kind == "blockdev" and attached(vm, name)) for kind, name in users(vm, node))
 
 
+def nodes_over(vm: VM, node: str) -> List[str]:
+    """Return the nodes above a node, of whatever disk."""
+    direct = [name for kind, name in users(vm, node) if kind == "blockdev"]
+    return [name for own in direct for name in (own, *nodes_over(vm, own))]
+
+
 def outside(vm: VM, device: str, node: str) -> List[tuple[str, str]]:
     """Return who holds a node of a device's disk, or one above it, but for the nodes of that disk."""
     disk = [*above(vm, device, node), node]

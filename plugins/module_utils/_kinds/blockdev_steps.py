@@ -14,11 +14,12 @@ from .._core.coercion import without_password
 from .._core.errors import Refusal
 from .._core.option import Want
 from .._core.step import Step
+from .._core.vm import PERIPHERAL
 from .._qmp import errors
 from . import qemu_texts
 from .blockdev_active import check_active
 from .blockdev_definition import PROTOCOLS, Untold, as_it_is, references
-from .blockdev_graph import children, jobs_on, users
+from .blockdev_graph import children, jobs_on, nodes_over, users
 from .blockdev_image import virtual_size
 from .blockdev_nodes import file_of, nodes, sectors
 from .host_path import seen_by_qemu
@@ -80,7 +81,7 @@ def change(vm: VM, want: Want, have: State, changes: List[Change]) -> List[Step]
     for change in changes:
         if change.key == "size":
             # query-jobs was asked before the nodes were, and mostly tells of none
-            jobs = jobs_on(vm, [name]) if vm.ask("query-jobs") else []
+            jobs = jobs_on(vm, [name, *nodes_over(vm, name)]) if vm.ask("query-jobs") else []
             if jobs:
                 raise Refusal(f"size: block job {jobs[0]} works on {name}, which can't grow before that has ended")
             read_only = bool(want.get("read_only", have["read_only"]))
@@ -200,8 +201,11 @@ def _expected_size(vm: VM, want: Want) -> int | None:
     return None if seen is None else virtual_size(seen, want.get("driver", "raw"))
 
 
-def check_free(vm: VM, node: str, device: str, draft: Draft, *, shared: bool) -> None:
-    """Raise Refusal when a device that wants this node (or the id of a ``-drive``) could not have it."""
+def check_free(vm: VM, node: str, device: str, draft: Draft, *, writes: bool, shared: bool) -> None:
+    """Raise Refusal when a device that wants this node (or the id of a ``-drive``) could not have it.
+
+    ``writes``: the device may write to it. ``shared``: it lets others write (``share-rw``).
+    """
     if ("blockdev", node) in draft.adding:
         return
     if node not in nodes(vm):
@@ -219,8 +223,10 @@ def check_free(vm: VM, node: str, device: str, draft: Draft, *, shared: bool) ->
     others = [
         user for user in users(vm, node) if user[0] == "device" and user[1] != device and user not in draft.removing
     ]
-    if others and not shared:
-        raise Refusal(f"drive: block node {node} is in use by device {others[0][1]}; both need share-rw to share it")
+    for _kind, other in others if not nodes(vm)[node]["ro"] else ():
+        shares = vm.prop(f"{PERIPHERAL}/{other}", "share-rw", False)
+        if (writes and not shares) or (not shared and not vm.peripherals().get(other, "").endswith("-cd")):
+            raise Refusal(f"drive: block node {node} is in use by device {other}; both need share-rw to share it")
 
 
 def _resize(vm: VM, name: str, size: int, read_only: bool, now: int | None) -> Step:

@@ -17,7 +17,7 @@ from .._core.step import Step, Wait
 from .._core.vm import PERIPHERAL
 from .._qmp import errors
 from . import blockdev_graph, blockdev_steps, chardev, device_qtree, drive_limits, netdev, qemu_texts
-from .blockdev_nodes import held_by, nodes
+from .blockdev_nodes import drive_of, held_by, nodes
 from .device_bus import check_bus, hotpluggable
 from .device_properties import ALIASES, Properties, property_name
 from .device_slot import Slot, address, on_pci, slot
@@ -178,8 +178,9 @@ def delete(vm: VM, want: Want, ending: Wait, draft: Draft) -> List[Step]:
         if ident != shared.zeroth:
             return []
     end = Emptied(shared) if shared else ending
-    end.no_wait = not want.get("wait", True)
     end.needs_guest = _asks_guest(vm, ident)
+    # without a guest it takes a moment only, in which QEMU crashes if the disk grows (7.2 to 11.1)
+    end.no_wait = end.needs_guest and not want.get("wait", True)
     names = [*shared.others, ident] if shared else [ident]
     step = Step(
         "device_del",
@@ -195,9 +196,33 @@ def delete(vm: VM, want: Want, ending: Wait, draft: Draft) -> List[Step]:
     return [
         *(blockdev_steps.delete_node(name) for name in stale),
         *(blockdev_steps.hold(name, node) for name, node in held.items() if node),
+        *(_emptied(vm, ident) if not shared else []),
         step,
         *(blockdev_steps.release(name) for name, node in held.items() if node),
     ]
+
+
+def _emptied(vm: VM, ident: str) -> List[Step]:
+    """Return the steps that take the medium out of a CD drive which goes.
+
+    QEMU (5.2 to 11.1) never lets go of what is in one that was made empty, and does not tell which was.
+    """
+    drive = drive_of(vm, ident) or {}
+    if not vm.peripherals()[ident].endswith("-cd") or "inserted" not in drive or drive["device"]:
+        return []
+    where, was_open = {"id": drive["qdev"]}, drive["tray_open"]
+
+    def is_empty(vm: VM) -> bool:  # not where the drive was added again, with its medium and closed
+        return "inserted" not in (drive_of(vm, ident) or {})
+
+    def is_moved(vm: VM) -> bool:
+        return bool((drive_of(vm, ident) or {}).get("tray_open") != was_open)
+
+    opening, closing = Step("blockdev-open-tray", {**where, "force": True}), Step("blockdev-close-tray", where)
+    back = Step("blockdev-insert-medium", {**where, "node-name": blockdev_graph.top(vm, ident)})
+    as_it_was = (opening if was_open else closing).replace(still_needed=is_moved)
+    undo = [opening.replace(still_needed=is_empty), back.replace(still_needed=is_empty), as_it_was]
+    return [opening.replace(undo=[as_it_was]), Step("blockdev-remove-medium", where, undo=undo)]
 
 
 def _check_slot(vm: VM, ident: str, draft: Draft) -> None:
@@ -238,7 +263,8 @@ def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Proper
             raise Refusal(f"options: {name}: {value!r} is not a valid id")
     _check_backend_conflicts(vm, ident, arguments, draft)
     if arguments.get("drive"):
-        blockdev_steps.check_free(vm, arguments["drive"], ident, draft, shared=arguments.get("share-rw", False))
+        shared = arguments.get("share-rw", False)
+        blockdev_steps.check_free(vm, arguments["drive"], ident, draft, writes=_writes(arguments), shared=shared)
     if arguments.get("netdev"):
         netdev.check_free(vm, arguments["netdev"], ident, draft)
     if arguments.get("chardev"):
@@ -274,8 +300,15 @@ def _shared(vm: VM, name: str, backend: str, devices: Sequence[Dict[str, Any]], 
         return False
     node = draft.adding.get(("blockdev", backend), nodes(vm).get(backend, {}))
     reads = (node.get("read_only"), node.get("ro"), node.get("options", {}).get("read-only"))
-    cdrom = any(device["driver"].endswith("-cd") for device in devices)
-    return any(reads) or cdrom or all(coercion.same(True, device.get("share-rw")) for device in devices)
+    shares = [coercion.same(True, device.get("share-rw")) for device in devices]
+    lets = [
+        other for device, other in zip(devices, reversed(shares)) if _writes(device)
+    ]  # what one writes the other lets it
+    return any(reads) or all(lets)
+
+
+def _writes(device: Dict[str, Any]) -> bool:
+    return not device["driver"].endswith("-cd")
 
 
 def _is_link(known: Properties, name: str) -> bool:

@@ -109,8 +109,12 @@ class Drive(Kind):
         return steps
 
     def unconditional_steps(self, vm: VM, want: Want, draft: Draft) -> List[Step]:
-        """Return the step that lets go of a medium which a stopped run has taken out and held."""
-        held = ("blockdev", held_by(self.ident(want)))
+        """Return the steps that open the tray of a drive made anew, and let go of a medium that a stopped run has taken out."""
+        ident = self.ident(want)
+        held, drive = ("blockdev", held_by(ident)), drive_of(vm, ident) or {}
+        if want.get("tray") == "open" and drive.get("tray_open") and ("device", ident) in draft.adding:
+            where = {"id": drive["qdev"]}
+            return [Step("blockdev-open-tray", where, undo=[Step("blockdev-close-tray", where)])]
         if want.get("medium") != "absent" or held[1] not in nodes(vm) or held in draft.removing:
             return []
         from . import blockdev_steps

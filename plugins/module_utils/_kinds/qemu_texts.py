@@ -76,7 +76,8 @@ def write_lock_hint(error: CommandError) -> str:
     """Return what to do where another process has the image open for writing."""
     # 5.2 to 10.0: "Failed to get \"write\" lock", also below a text about the device or the node
     return (
-        "another process uses this image: stop it, or open the image read-only in both"
+        "another process uses this image, or another block node of this virtual machine does: stop that, or open the image "
+        "read-only in both"
         if '"write" lock' in error.desc
         else ""
     )
