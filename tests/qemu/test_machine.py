@@ -240,6 +240,13 @@ def test_a_failure_in_the_middle_takes_all_back(scsi_vm: VM) -> None:
             ("blockdevs[0] a", "needs itself", "blockdevs[1] b"),
         ),
         (
+            {
+                "objects": [{"id": "io", "state": "absent"}],
+                "disks": [{"id": "a", "filename": "/dev/null", "bus": "rp0", "iothread": "io"}],
+            },
+            ("disks[0] a", "it needs object io, which shall be absent"),
+        ),
+        (
             {"nics": [{"id": f"n{place}", "netdev": {"type": "user"}, "bus": "rp0"} for place in range(2)]},
             ("nics[1] n1", "port rp0 is wanted by n0 too"),
         ),

@@ -114,6 +114,7 @@ def read(item: Item, vm: VM) -> Comparison:
 
 def _settle(comparisons: List[Comparison], vm: VM, recreate: bool, draft: Draft) -> None:
     """Decide what must be removed and added again: what has changes that are not live, and what stands on such a thing."""
+    _check_stays(comparisons)
     for comparison in comparisons:
         not_changeable = comparison.not_changeable(vm)
         if not_changeable:
@@ -128,6 +129,16 @@ def _settle(comparisons: List[Comparison], vm: VM, recreate: bool, draft: Draft)
             comparison.recreated = True
         if comparison.is_removed:
             draft.removing |= comparison.names
+
+
+def _check_stays(comparisons: List[Comparison]) -> None:
+    """Raise Refusal for what shall be there, and needs what shall not."""
+    gone = {name for comparison in comparisons if not comparison.item.present for name in comparison.names}
+    for comparison in comparisons if gone else ():
+        kind, want = comparison.item.kind, comparison.item.want
+        for sort, ident in sorted(gone & kind.wanted_dependencies(want)) if comparison.item.present else ():
+            with Named(comparison.item):
+                raise Refusal(f"it needs {sort} {ident}, which shall be absent: keep both, or remove both")
 
 
 def _check_recreate(comparison: Comparison, vm: VM, not_changeable: List[Change], recreate: bool) -> None:

@@ -143,6 +143,14 @@ REFUSED: list[tuple[str, dict[str, Any], list[Item], dict[str, Any], str]] = [
         {},
         "things b: thing b: it would have to be removed.*the last",
     ),
+    (
+        "what shall stay needs what shall go",
+        {"a": {}, "b": {"on": "a"}},
+        [gone("a"), item("b", on="a")],
+        {},
+        "things b: it needs thing a, which shall be absent: keep both, or remove both",
+    ),
+    ("nor can it come", {"a": {}}, [gone("a"), item("b", on="a")], {}, "things b: it needs thing a"),
     ("in use by what stays", {"a": {}, "b": {"on": "a"}}, [gone("a")], {}, "thing a is in use by thing b: remove"),
 ]
 
