@@ -10,13 +10,12 @@ module process. An action plugin can call ``Module.run`` in the controller's own
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Set
 
 from ._core.errors import Refusal, TaskError
 from ._core.failure import failure, internal_error, plan_failure
 from ._core.interrupt import interruptible
-from ._core.option import Option, argument_spec
+from ._core.option import Option, argument_spec, check_texts
 from ._core.plan import NotReadBack, PlanFailed
 from ._core.secrets import dictionaries, hidden_values, redact, url_passwords, without_contents
 from ._core.task import CONNECTION, Task
@@ -87,8 +86,11 @@ class Module:
         def run(
             params: Dict[str, Any], on_progress: Callable[[Progress], None], stop: Stop | None = None
         ) -> Dict[str, Any]:
-            task = partial(Task, params, check_mode, open_session, on_progress, stop)
-            result = self._run(task)
+            def start() -> Task:
+                check_texts(params, self._of_one)
+                return Task(params, check_mode, open_session, on_progress, stop)
+
+            result = self._run(start)
             if not diff_mode:
                 result.pop("diff", None)
             return self._without_secrets(result, params)

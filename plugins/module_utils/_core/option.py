@@ -78,6 +78,34 @@ def argument_spec(options: Dict[str, Option]) -> Dict[str, Any]:
     return {name: option.spec() for name, option in options.items()}
 
 
+def check_texts(params: Dict[str, Any], options: Dict[str, Option]) -> None:
+    """Raise Refusal for a text in the parameters that neither QEMU nor the system takes, but for the contents of files and such."""
+    for name, value in params.items():
+        if name not in options or not options[name].hidden_whole:
+            _check_text(name, value)
+
+
+def _check_text(place: str, value: Any) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_text(place, key)
+            _check_text(f"{place}.{key}", item)
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            _check_text(f"{place}[{number}]", item)
+    elif isinstance(value, str) and ("\0" in value or not (value.isascii() or _is_unicode(value))):
+        why = "it has a NUL character, and no name or path can" if "\0" in value else "it is not text in UTF-8"
+        raise Refusal(f"{ascii(place)[1:-1]}: {why}")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_id(kind: str, option: str, value: str) -> None:
     """Raise Refusal for an id that some QEMU refuses (versions differ: the strictest rule is kept everywhere)."""
     if not _ID.match(value):

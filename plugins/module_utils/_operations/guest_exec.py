@@ -117,7 +117,7 @@ def _encoded(where: str, text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise Refusal(f"{where}: it is not text in UTF-8, and the agent takes no other") from None
+        raise Refusal(f"{where}: it is not text in UTF-8") from None
 
 
 def _environment(params: Dict[str, Any]) -> Dict[str, str]:

@@ -93,4 +93,4 @@ def test_a_file_without_an_end(tmp_path: Path) -> None:
 def test_what_is_no_text_is_not_sent(option: dict[str, Any], where: str, tmp_path: Path) -> None:
     with FakeAgent(tmp_path / "agent") as agent, pytest.raises(ModuleFailed) as failed:
         run_module(agent.path, "qemu_guest_exec", **option)
-    assert str(failed.value) == f"{where}: it is not text in UTF-8, and the agent takes no other" and not agent.asked
+    assert str(failed.value) == f"{where}: it is not text in UTF-8" and not agent.asked
