@@ -27,6 +27,9 @@ _NUMBER = re.compile(r"(\d{1,9}) \(.*\)\Z")
 _SLOT = re.compile(r"([0-9a-f]{2})\.([0-7])\Z")
 _NOWHERE: Dict[str, Any] = {"addr": None, "dev_id": None}
 _INNER = "virtio-backend"
+_INDENT = 2
+# A device has them, and only its own text can have such a line.
+_NOT_PRINTED = frozenset(["parent_bus", "hotpluggable", "hotplugged", "realized", "type"])
 _TRUTH = {"true": True, "false": False}
 
 
@@ -40,36 +43,41 @@ class _Place(NamedTuple):
 def read_devices(vm: VM) -> None:
     """Let the VM know what its devices with ids are like, so that reading them asks nothing more. One command.
 
-    QEMU prints a text as it is, line breaks and all, which can look like further lines: what is told twice is not taken.
+    QEMU prints a text as it is, line breaks and all, which can look like further lines: what is told twice is not taken, and
+    nothing at all where a line is not in its place.
     """
+    found: Dict[str, Dict[str, Any]] = {}
     above: List[_Place] = []
     told: DefaultDict[str, List[str]] = defaultdict(list)
-    for line in vm.monitor("info qtree").splitlines():
-        text = line.lstrip()
+    for line in vm.monitor("info qtree").replace("\r\n", "\n").split("\n"):
+        text = line.lstrip(" ")
         indent = len(line) - len(text)
         while above and above[-1].indent >= indent:
             above.pop()
+        if text and indent != (above[-1].indent + _INDENT if above else 0):
+            return
         here = above[-1].path if above else ""
         device = _DEVICE.match(text) if text.startswith("dev: ") else None
         bus = _BUS.match(text) if text.startswith("bus: ") else None
         if device:
-            path = _enter(vm, device.group(2), here)
+            path = _enter(found, device.group(2), here)
             above.append(_Place(indent, path))
             told[path].append("")
         elif bus:
             above.append(_Place(indent, f"{here}/{bus.group(1)}" if here else ""))
         elif here:
             name, equals, value = text.partition(" = ")
-            if equals and " " not in name:
-                _learn(vm.properties.setdefault(here, {}), name, value)
+            if equals and " " not in name and name not in _NOT_PRINTED:
+                _learn(found.setdefault(here, {}), name, value)
                 told[here].append(name)
     for path, names in told.items():
         if len(set(names)) < len(names):
-            _drop_twice_told(vm.properties.get(path, {}), names)
-    for path, properties in list(vm.properties.items()):
+            _drop_twice_told(found.get(path, {}), names)
+    for path, properties in list(found.items()):
         outer, _slash, inner = path.rpartition("/")
         if inner == _INNER:  # the inner half's are the outer one's too, unless that has one of the same name
-            vm.properties[outer] = {**properties, **vm.properties.get(outer, {})}
+            found[outer] = {**properties, **found.get(outer, {})}
+    vm.properties.update(found)
 
 
 def _drop_twice_told(known: Dict[str, Any], names: List[str]) -> None:
@@ -96,13 +104,13 @@ def read_all(vm: VM) -> None:
         vm.properties[path] = {**_NOWHERE, **vm.properties.get(path, {}), **values}
 
 
-def _enter(vm: VM, ident: str, bus: str) -> str:
+def _enter(found: Dict[str, Dict[str, Any]], ident: str, bus: str) -> str:
     """Return the path of a device on a bus. A virtio device without an id is the inner half of the one whose bus it sits on."""
     if ident:
         path = f"{PERIPHERAL}/{ident}"
-        vm.properties[path] = dict(_NOWHERE)  # unless a line says so
+        found[path] = dict(_NOWHERE)  # unless a line says so
         if bus:
-            vm.properties[path]["parent_bus"] = bus
+            found[path]["parent_bus"] = bus
         return path
     outer, _slash, name = bus.rpartition("/")
     return f"{outer}/{_INNER}" if name == "virtio-bus" else ""
