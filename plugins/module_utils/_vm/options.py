@@ -164,11 +164,15 @@ def checked(params: Dict[str, Any]) -> Dict[str, Any]:
 
 def _check_kept(params: Dict[str, Any]) -> None:
     """Raise Refusal for a disk where nothing is kept: a virtual machine that is removed leaves its data and nothing else."""
-    run = Place(params["directory"], None).run
+    place = Place(params["directory"], None)
+    own = (place.record, place.saved, f"{place.saved}.old", f"{place.saved}.part", place.moving, place.uefi_vars)
     for path in [params["disk"], *(disk.get("filename") for disk in params["disks"])]:
-        if path and os.path.normpath(str(path)).startswith(f"{run}/") and not params["remove_data"]:
+        path = os.path.normpath(str(path)) if path else ""
+        if path in own:
+            raise Refusal(f"disk: {path} is where this module keeps something else: give another path")
+        if path.startswith(f"{place.run}/") and not params["remove_data"]:
             raise Refusal(
-                f"disk: {path} is in {run}, which goes with state=absent and all that is in it: put it elsewhere"
+                f"disk: {path} is in {place.run}, which goes with state=absent and all that is in it: put it elsewhere"
             )
 
 
@@ -213,7 +217,9 @@ def _check_machine(params: Dict[str, Any]) -> None:
         )
     if params["uefi_vars"] and not params["uefi_code"]:
         raise Refusal(f"uefi_vars is {params['uefi_vars']}, and uefi_code, which it belongs to, is not set")
-    for option in ("disk_size", "memory_max"):
+    if params["root_ports"] < 0:
+        raise Refusal(f"root_ports: {params['root_ports']} is not a number of ports")
+    for option in ("memory", "disk_size", "memory_max"):
         try:
             human_size(params[option] or "1")
         except ValueError as exc:

@@ -43,6 +43,17 @@ def options(**given: Any) -> dict[str, Any]:
         ({"vcpus": 0}, "vcpus is 0"),
         ({"uefi_vars": "/vars.fd"}, "uefi_code, which it belongs to"),
         ({"disk_size": "1Q"}, "disk_size: "),
+        ({"memory": "lots"}, "memory: 'lots' is not a valid size"),
+        ({"root_ports": -1}, "root_ports: -1"),
+        ({"disk": "/v/vm1/run/disk.qcow2", "directory": "/v/vm1"}, "goes with state=absent"),
+        *(
+            ({"disk": f"/v/vm1/{name}", "directory": "/v/vm1"}, "where this module keeps something else")
+            for name in ("vm.json", "./vm.json", "saved", "saved.old", "saved.part", "moving", "uefi-vars.fd")
+        ),
+        (
+            {"disks": [{"id": "d", "filename": "/v/vm1/saved"}], "directory": "/v/vm1", "remove_data": True},
+            "keeps something else",
+        ),
         ({"image": "debian.qcow2"}, "neither a URL nor an absolute path"),
         ({"image": "/debian.qcow2", "image_checksum": "0123"}, "write it as sha256:HEX"),
         ({"image": "/debian.qcow2", "image_checksum": "sha256:https://x/SUMS"}, "write it as sha256:HEX"),
