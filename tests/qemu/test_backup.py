@@ -317,6 +317,15 @@ def test_a_guest_that_can_not_be_thawed(vm: VM, tmp_path: Path) -> None:
     tidy(vm)
 
 
+def test_a_backup_of_which_nothing_could_be_frozen(vm: VM, tmp_path: Path) -> None:
+    with FakeAgent(tmp_path / "qga", answers={"guest-fsfreeze-freeze": 0}) as agent:
+        with pytest.raises(ModuleFailed, match="no file system that its agent could freeze"):
+            backup(vm, quiesce={"agent": agent.path})
+        done = backup(vm, quiesce={"agent": agent.path, "required": False})["backup"]
+        assert not done["quiesced"] and not agent.frozen
+    tidy(vm)
+
+
 @pytest.mark.parametrize("level", ["full", "incremental"])
 def test_killed_at_any_step(vm: VM, tmp_path: Path, level: str) -> None:
     step = 0

@@ -275,6 +275,32 @@ def test_an_agent_that_does_not_freeze(life: Lifecycle, tmp_path: Path, how: str
         assert "quiesce" in " ".join(done["warnings"])
 
 
+def test_a_guest_that_thaws_by_itself(life: Lifecycle, tmp_path: Path) -> None:
+    """Windows does, after ten seconds, and refuses to be thawed then. What was taken may not be whole."""
+
+    class Windows(FakeAgent):
+        def _answer(self, asked: dict[str, Any]) -> bytes:
+            if asked["execute"] == THAW:
+                self.frozen = False
+            return super()._answer(asked)
+
+    with Windows(tmp_path / "qga", errors={THAW: "fsfreeze is limited up to 10 seconds"}) as agent:
+        done = snapshot(life.vm, quiesce={"agent": agent.path})
+        assert done["changed"] and not agent.frozen
+        assert "something else has thawed the guest before this task" in " ".join(done["warnings"])
+        life.same(name="s1", quiesce={"agent": agent.path})
+
+
+def test_a_guest_of_which_nothing_can_be_frozen(life: Lifecycle, tmp_path: Path) -> None:
+    vm, before = life.vm, files(life.vm)
+    with FakeAgent(tmp_path / "qga", answers={FREEZE: 0}) as agent:
+        quiesce: dict[str, Any] = {"agent": agent.path}
+        life.refused("no file system that its agent could freeze", foretold=False, name="s1", quiesce=quiesce)
+        assert files(vm) == before and not agent.frozen
+        done = snapshot(vm, quiesce={**quiesce, "required": False})
+        assert "no file system that its agent could freeze" in " ".join(done["warnings"]) and not agent.frozen
+
+
 def test_an_agent_that_still_freezes_when_the_task_has_given_up(life: Lifecycle, tmp_path: Path) -> None:
     """It can't be asked before it is done with that. The command that thaws the guest waits for it."""
     vm, before, done = life.vm, files(life.vm), threading.Event()

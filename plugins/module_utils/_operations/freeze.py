@@ -101,17 +101,25 @@ class Freezer:
             if self._required:
                 raise OperationFailed(text) from exc
             self.warnings.append(text)
+        if self._stopped == 0:
+            text = "quiesce: the guest has no file system that its agent could freeze"
+            if self._required:
+                raise OperationFailed(text)
+            self.warnings.append(text)
 
     def thaw(self, deadline: Deadline) -> None:
         """Thaw the guest. Raise OperationFailed where it may still be frozen."""
         left = deadline.remaining()
+        deadline = deadline if left is None or left > _AT_LEAST else Deadline(_AT_LEAST)
         try:
-            went_on = self._execute(_THAW, deadline if left is None or left > _AT_LEAST else Deadline(_AT_LEAST))
+            went_on = self._execute(_THAW, deadline)
+        except errors.CommandError as exc:
+            if not self._is_thawed(deadline):
+                raise self._stuck(exc) from exc
+            went_on = 0  # Windows ends a freeze by itself after ten seconds, and refuses to end it once more
         except errors.QMPError as exc:
             self._thaw_later()
-            raise OperationFailed(
-                f"quiesce: the guest's file systems may still be frozen: {exc}; run this task again, or {_THAW} in its agent"
-            ) from exc
+            raise self._stuck(exc) from exc
         if self._stopped and went_on == 0:
             self.warnings.append(
                 "quiesce: something else has thawed the guest before this task: its file systems may not be whole in what was taken"
@@ -119,6 +127,17 @@ class Freezer:
         if self._since:
             self.frozen_ms = round((time.monotonic() - self._since) * 1000)
         self.frozen = False
+
+    def _is_thawed(self, deadline: Deadline) -> bool:
+        with contextlib.suppress(errors.QMPError):
+            return bool(self._execute("guest-fsfreeze-status", deadline) == "thawed")
+        return False
+
+    @staticmethod
+    def _stuck(exc: errors.QMPError) -> OperationFailed:
+        return OperationFailed(
+            f"quiesce: the guest's file systems may still be frozen: {exc}; run this task again, or {_THAW} in its agent"
+        )
 
     def _thaw_later(self) -> None:
         """Leave the command to an agent that does not answer: it may be freezing still, and comes to it after that."""
