@@ -656,6 +656,24 @@ def test_a_drive_with_a_strangers_medium_gives_way_to_another_device(start_vm: A
     assert vm.fingerprint() == clean
 
 
+def test_the_group_that_is_named_as_its_first_disk(disk: Lifecycle) -> None:
+    """A disk without a group is in one that has its own name, which another one may join."""
+    vm = disk.vm
+    scsi: dict[str, Any] = {"driver": "scsi-hd", "bus": "scsi0.0"}
+    one, other = ({"id": name, "filename": iso(vm, name), **scsi} for name in ("a", "c"))
+    disk.step(**one, limits={"iops": 100})
+    disk.step(**other, limit_group="a")
+    changed = disk.step(id="a", limits={"iops": 50})
+    assert changed["warnings"] == ["limit_group: c of group a get the limits of a, too"]
+    assert drive(vm, "c")["inserted"]["iops"] == 50
+    machine = Lifecycle(vm, "qemu_machine")
+    refusal = "disks[1] c: limit_group: a has one set of limits for all its disks, and those of disks[0] a differ"
+    machine.refused(
+        refusal, disks=[{**one, "limits": {"iops": 10}}, {**other, "limit_group": "a", "limits": {"iops": 99}}]
+    )
+    machine.step(disks=[{**one, "limits": {"iops": 10}}, {**other, "limit_group": "a"}])
+
+
 # -- the end of a drive -------------------------------------------------------
 
 GONE = ["blockdev-open-tray", "blockdev-remove-medium", "device_del", "blockdev-del"]

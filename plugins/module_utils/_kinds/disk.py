@@ -305,4 +305,5 @@ def disk(want: Want, present: bool) -> List[Part]:
     drive: Want = {key: want[key] for key in OF_THE_DRIVE if key in want}
     parts = [Part(DISK_NODE, node, not empty), Part(_DEVICE, device)]
     asked = empty or any(key not in ("medium", "force") for key in drive)
-    return [*parts, Part(DRIVE, {**drive, "id": want["id"]})] if asked and present else parts
+    named: Want = {key: want[key] for key in ("id", "driver") if key in want}
+    return [*parts, Part(DRIVE, {**drive, **named})] if asked and present else parts

@@ -135,7 +135,7 @@ class Drive(Kind):
             return []
         limited = drive_limits.is_limited(after)
         self._check_limits(vm, want, limited, draft)
-        _warn(vm, want, group if limited else "", after, draft)
+        _warn(vm, want, (group or own) if limited else "", after, draft)
         back = [drive_limits.arguments(own, was, "" if now == own else now)]
         if joins and drive_limits.is_limited(before) and before != after:
             back.insert(0, drive_limits.arguments(own, before, group))  # of the others in it
@@ -179,17 +179,25 @@ def _warn(vm: VM, want: Want, group: str, after: drive_limits.Limits, draft: Dra
         draft.warnings.append(f"limit_group: {', '.join(others)} of group {group} get the limits of {want['id']}, too")
 
 
+def _agree(one: Want, other: Want) -> bool:
+    """Tell whether two disks of one group can both have what they name. One that joins another's own group takes its limits."""
+    joins = not ("limit_group" in one and "limit_group" in other) and not (one.get("limits") and other.get("limits"))
+    return joins or _named(one) == _named(other)
+
+
 def check_groups(wants: Iterable[Tuple[str, Want]]) -> None:
     """Raise Refusal where disks of one group shall have other limits, by their places in a document; note who is together."""
     groups: Dict[str, List[Tuple[str, Want]]] = {}
     for place, want in wants:
-        if "limit_group" in want:
-            groups.setdefault(want["limit_group"], []).append((place, want))
+        own = drive_limits.qdev(want["id"], want.get("driver", "virtio-blk")) if want.get("limits") else None
+        group = want.get("limit_group", own)
+        if group is not None:
+            groups.setdefault(group, []).append((place, want))
     for name, members in groups.items():
         first_place, first = members[0]
         for place, want in members:
             want["mates"] = [other["id"] for _place, other in members]
-            if _named(want) != _named(first):
+            if not _agree(first, want):
                 raise Refusal(
                     f"{place}: limit_group: {name} has one set of limits for all its disks, and those of {first_place} differ"
                 )
