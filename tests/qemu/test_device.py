@@ -335,3 +335,25 @@ def test_what_asks_no_guest_has_gone_when_its_task_ends(start_vm: Any) -> None:
         assert vm.plugged() == {}
         node.step(**grown, size=f"{size}M")
     assert vm.alive
+
+
+def test_what_a_guest_sees_otherwise_is_warned_of(start_vm: Any) -> None:
+    vm = start_vm()
+    long = {"id": "d0", "bus": "rp0", "filename": vm.image("d.img"), "serial": "0123456789abcdefghijklmn"}
+    told = Lifecycle(vm, "qemu_disk").step(**long)["warnings"]
+    assert told == ["serial: the guest sees only the first 20 bytes of that of d0: 0123456789abcdefghij"]
+    nic: dict[str, Any] = {"id": "n0", "bus": "rp1", "netdev": {"type": "user"}, "options": {"failover": True}}
+    assert Lifecycle(vm, "qemu_nic").step(**nic)["warnings"] == []
+    hidden: dict[str, Any] = {"id": "n1", "driver": "e1000e", "bus": "rp2", "options": {"failover_pair_id": "n0"}}
+    done = run_module(vm, "qemu_device", **hidden)
+    assert (
+        "QEMU hides n1 until the guest's driver of n0 asks for it" in done["warnings"][0] and "n1" not in vm.plugged()
+    )
+
+
+def test_a_port_without_hot_plug_is_not_offered(start_vm: Any) -> None:
+    vm = start_vm(args=["-device", "pcie-root-port,id=fixed,hotplug=off,chassis=99"])
+    message = Lifecycle(vm, "qemu_device").refused(
+        "fixed takes no hot-plug", id="r", driver="virtio-rng-pci", bus="fixed"
+    )["msg"]
+    assert "free ports: rp0, rp1" in message

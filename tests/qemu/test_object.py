@@ -72,6 +72,7 @@ def test_what_changes_in_place(thing: Lifecycle) -> None:
     assert (limits["iops-total"], limits["bps-read"]) == (200, 5)
     assert done["diff"]["before"]["object"]["t0"]["options"]["limits"]["iops-total"] == 100
     assert done["diff"]["after"]["object"]["t0"]["options"]["limits"]["bps-read"] == 5
+    thing.refused("iopsx-total", "iops-total-max", id="t0", options={"limits": {"iopsx-total": 300}})
 
     rules = [{"match": "fred", "policy": "allow", "format": "exact"}]
     thing.step(id="a0", qom_type="authz-list", options={"policy": "deny", "rules": rules})

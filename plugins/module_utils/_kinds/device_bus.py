@@ -122,6 +122,8 @@ def _apart(first: Any, addr: Any) -> bool:
 def _free_ports(vm: VM) -> str:
     """Return text that names the ports that are free, to end a message with."""
     free: List[str] = [
-        ident for ident in sorted(vm.peripherals()) if _is_port(vm, ident) and _port_holder(vm, ident) is None
+        ident
+        for ident in sorted(vm.peripherals())
+        if _is_port(vm, ident) and _port_holder(vm, ident) is None and hotpluggable(vm, f"{ident}/{ident}")
     ]
     return f"; free ports: {', '.join(free)}" if free else "; this VM has no free pcie-root-port"

@@ -37,6 +37,8 @@ _DERIVED = {
 }
 # Of a serial number, QEMU makes a SCSI disk's device_id as well, unless it is told another: so much of it.
 _DEVICE_ID = 20
+_SERIAL = 20
+"""How many bytes of a serial number a guest is told by virtio-blk and nvme."""
 _MMIO = re.compile(r"virtio-.+-device\Z")
 # Read-only, or told by other means.
 _APART = ("addr", "devno", "dev_id", "subch_id", "size")
@@ -154,6 +156,7 @@ def add(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> St
     check_bus(vm, want, known, draft)
     check_taken(vm, arguments, known, draft)
     _check_backends(vm, ident, arguments, known, draft)
+    draft.warnings += _what_guests_see(ident, arguments)
     return Step(
         "device_add",
         arguments,
@@ -161,6 +164,22 @@ def add(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> St
         retry=qemu_texts.is_taken,
         hint=qemu_texts.write_lock_hint,
     )
+
+
+def _what_guests_see(ident: str, arguments: Dict[str, Any]) -> List[str]:
+    """Return what to warn of where the guest sees something else than what was asked for, or nothing yet."""
+    warnings = []
+    serial = str(arguments.get("serial", "")).encode()
+    if len(serial) > _SERIAL and arguments["driver"].startswith(("virtio-blk", "nvme")):
+        seen = serial[:_SERIAL].decode(errors="replace")
+        warnings.append(f"serial: the guest sees only the first {_SERIAL} bytes of that of {ident}: {seen}")
+    standby = arguments.get("failover_pair_id")
+    if standby:
+        warnings.append(
+            f"failover_pair_id: QEMU hides {ident} until the guest's driver of {standby} asks for it. Until then no task sees it, "
+            "and none can remove it"
+        )
+    return warnings
 
 
 def delete(vm: VM, want: Want, ending: Wait, draft: Draft) -> List[Step]:

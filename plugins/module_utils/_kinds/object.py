@@ -169,6 +169,8 @@ class Object(Kind):
                 value = coercion.like(change.after, change.before)
             except ValueError as exc:
                 raise Refusal(f"{change.key}: it is {change.before} now, and {exc}") from exc
+            if isinstance(value, dict):  # as a new one's: a throttle group's limits
+                vm.schema.coerce("object-add", {"qom-type": have["qom_type"], "id": self.ident(want), name: value})
             undo = [Step("qom-set", {"path": path, "property": name, "value": change.before})]
             steps.append(Step("qom-set", {"path": path, "property": name, "value": value}, undo=undo))
         return steps

@@ -76,8 +76,13 @@ def progress_text(job: Job | None) -> str:
         return "QEMU has not answered"
     now = progress("", job)
     how_far = f", {now.percent:.3g} % ({now.done} of {now.total})" if now.total else ""
-    paused = f", stopped by an I/O error ({job['io-status']})" if job.get("io-status", "ok") != "ok" else ""
+    paused = f", stopped by an I/O error ({job['io-status']})" if _is_stopped(job) else ""
     return f"{now.phase}{how_far}{paused}"
+
+
+def _is_stopped(job: Job | None) -> bool:
+    """Tell whether it waits after an I/O error."""
+    return job is not None and job.get("io-status", "ok") != "ok"
 
 
 def dismiss(ident: str) -> Step:
@@ -196,9 +201,11 @@ class JobOperation(Operation):
                 run.send(step)
         except NotDoneInTime as exc:
             job = exc.found or job
+            goes_on = "it goes on, and the next run joins it"
+            if _is_stopped(job):
+                goes_on = "make good what it met with, and run this again: then it goes on"
             raise NotDoneInTime(
-                f"{plan.what}: not done within {params['timeout']:.4g} s ({progress_text(job)}); it goes on, and the next "
-                "run joins it",
+                f"{plan.what}: not done within {params['timeout']:.4g} s ({progress_text(job)}); {goes_on}",
                 job=job_result(job),
             ) from exc
         if job is not None and "error" in job and not plan.may_fail:

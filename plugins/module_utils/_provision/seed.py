@@ -32,6 +32,8 @@ _FILES = {
     "network_config": "network-config",
     "vendor_data": "vendor-data",
 }
+# as cloud-init has them, in lower case: cloudinit/handlers/__init__.py
+_HEADS = ("#cloud-config", "#cloud-boothook", "#!", "#include", "#part-handler", "#upstart-job", "## template: jinja")
 _CLOUD_CONFIG = ("user_data", "vendor_data")  # scripts and much else, unless the first line says so
 _LABEL = "cidata"
 _MOST = 64 << 20
@@ -63,6 +65,12 @@ class Seed(HostFile):
     def wanted(self, host: Host, want: Want) -> State:
         """Return its path and digest, owner and mode. There can be passwords in the content, and it is never shown."""
         return {**super().wanted(host, want), "sha256": _digest(_content(want))}
+
+    def warnings(self, want: Want) -> List[str]:
+        """Return which texts cloud-init would ignore: it goes by how they begin."""
+        ignored = [name for name in _CLOUD_CONFIG if isinstance(want.get(name), str) and not _is_known(want[name])]
+        why = "cloud-init ignores a text whose first line does not say what it is, as #cloud-config does"
+        return [f"{name}: {why}" for name in ignored]
 
     def create(self, host: Host, want: Want, draft: Draft) -> List[Step]:
         """Return the step that writes it. Raise Refusal where no file can be made."""
@@ -112,6 +120,12 @@ def _text(name: str, value: Any) -> bytes:
     except UnicodeEncodeError as exc:
         where = f"{name}: its character {exc.start + 1}"
         raise Refusal(f"{where} is half of a pair (U+D800 to U+DFFF), which no file can hold") from None
+
+
+def _is_known(text: str) -> bool:
+    """Tell whether cloud-init knows what to do with a text, by its beginning; or whether there is none."""
+    begins = text[:4096].lstrip().lower()
+    return not begins or begins.startswith(_HEADS) or "mime-version:" in begins
 
 
 def _read(path: str) -> bytes:

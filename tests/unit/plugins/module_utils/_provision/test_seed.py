@@ -80,3 +80,24 @@ def test_an_owner_and_a_mode_are_given_back(tmp_path: Path) -> None:
     with pytest.raises(PlanFailed) as failed:
         seed(path, Step(do=fail, command_lines=[["false"]]), mode="0644")
     assert failed.value.rolled_back == [["chmod", "0600", str(path)]] and path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("text", "warns"),
+    [
+        ("hostname: x\n", True),
+        ("# a comment\n#cloud-config\n", True),
+        ("#cloud-config\nhostname: x\n", False),
+        ("\n  #Cloud-Config\n", False),
+        ("#!/bin/sh\n", False),
+        ("## template: jinja\n#cloud-config\n", False),
+        ("Content-Type: multipart/mixed\nMIME-Version: 1.0\n", False),
+        ("", False),
+        ({"hostname": "x"}, False),
+    ],
+    ids=str,
+)
+def test_text_that_cloud_init_ignores_is_warned_of(tmp_path: Path, text: Any, warns: bool) -> None:
+    for name in ("user_data", "vendor_data"):
+        told = seed(tmp_path / "seed", check=True, **{"user_data": "", name: text}).warnings
+        assert [warning.partition(":")[0] for warning in told] == [name] * warns
