@@ -24,7 +24,11 @@ EVENTS = "vmm-events"
 """The monitor for whoever only watches, and its character device."""
 NO_MACHINE = "none"
 """The run state where there is no machine that could run."""
-_MACHINELESS = {"query-status": {"status": NO_MACHINE, "running": False}, "human-monitor-command": ""}
+_MACHINELESS = {
+    "query-status": {"status": NO_MACHINE, "running": False},
+    "human-monitor-command": "",
+    "query-migrate": {},
+}
 _CONTAINERS = ("/objects", "/chardevs", PERIPHERAL, f"{PERIPHERAL}-anon")
 _Question = Tuple[str, FrozenSet[Tuple[str, Any]]]
 """A query's name and arguments."""
