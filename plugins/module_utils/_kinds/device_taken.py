@@ -41,7 +41,7 @@ def check_taken(vm: VM, arguments: Dict[str, Any], known: Dict[str, Any], draft:
 def check_migration(vm: VM, what: str, draft: Draft) -> None:
     """Raise Refusal while the VM is on its way: QEMU refuses every ``device_add`` and ``device_del`` then."""
     check_staying(vm, what, "QEMU refuses that")
-    if vm.status == _LEFT and vm.ask("query-migrate").get("status") == "completed":
+    if vm.ask("query-migrate").get("status") == "completed" and vm.status == _LEFT:
         draft.warnings.append(
             f"{what}: the guest has left this virtual machine ({_LEFT}), and this does not change the one in which it runs now"
         )
