@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from .._core import coercion
 from .._core.errors import OperationFailed, Pending, Refusal
@@ -16,8 +16,9 @@ from .._core.option import Want
 from .._core.step import Step, Wait
 from .._core.vm import PERIPHERAL
 from .._qmp import errors
-from . import blockdev_graph, blockdev_steps, chardev, device_qtree, drive_limits, netdev, qemu_texts
+from . import blockdev_graph, blockdev_steps, device_qtree, drive_limits, qemu_texts
 from .blockdev_nodes import drive_of, held_by, nodes
+from .device_backends import check_backends
 from .device_bus import check_bus, hotpluggable
 from .device_properties import ALIASES, Properties, property_name
 from .device_slot import Slot, address, on_pci, slot
@@ -42,7 +43,6 @@ _SERIAL = 20
 _MMIO = re.compile(r"virtio-.+-device\Z")
 # Read-only, or told by other means.
 _APART = ("addr", "devno", "dev_id", "subch_id", "size")
-_BACKENDS = ("drive", "netdev", "chardev")
 _REFUSED = ("DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR")
 
 
@@ -155,7 +155,7 @@ def add(vm: VM, want: Want, usual: str | None, ending: Wait, draft: Draft) -> St
         raise Refusal(f"driver: {driver} is one for virtio-mmio, which takes no hot-plug")
     check_bus(vm, want, known, draft)
     check_taken(vm, arguments, known, draft)
-    _check_backends(vm, ident, arguments, known, draft)
+    check_backends(vm, ident, arguments, known, draft)
     draft.warnings += _what_guests_see(ident, arguments)
     return Step(
         "device_add",
@@ -273,65 +273,6 @@ def _driver(vm: VM, ident: str, name: str | None) -> Tuple[str, Properties]:
         except errors.CommandError:
             pass
     raise Refusal(f"driver: {name!r} is not a device that this QEMU can make ({why})")
-
-
-def _check_backends(vm: VM, ident: str, arguments: Dict[str, Any], known: Properties, draft: Draft) -> None:
-    """Raise Refusal for a backend that isn't there, or that another device holds. QEMU says so too, but not in check mode."""
-    for name, value in arguments.items():
-        if (name in _BACKENDS or _is_link(known, name)) and not isinstance(value, str):
-            raise Refusal(f"options: {name}: {value!r} is not a valid id")
-    _check_backend_conflicts(vm, ident, arguments, draft)
-    if arguments.get("drive"):
-        shared = arguments.get("share-rw", False)
-        blockdev_steps.check_free(vm, arguments["drive"], ident, draft, writes=_writes(arguments), shared=shared)
-    if arguments.get("netdev"):
-        netdev.check_free(vm, arguments["netdev"], ident, draft)
-    if arguments.get("chardev"):
-        chardev.check_free(vm, arguments["chardev"], ident, draft)
-    for name, value in arguments.items():
-        if not _is_link(known, name) or value.startswith("/"):
-            continue
-        if ("object", value) not in draft.adding and value not in vm.children("/objects"):
-            raise Refusal(f"options: {name}: there is no object {value!r}")
-
-
-def _check_backend_conflicts(vm: VM, ident: str, arguments: Dict[str, Any], draft: Draft) -> None:
-    """Raise Refusal for a backend that another device of the same plan has, and can't share."""
-    wanted_ones = {name: arguments[name] for name in _BACKENDS if arguments.get(name)}
-    for name, wanted in wanted_ones.items():
-        for kind, rival in draft.naming.get(wanted, ()):
-            other = draft.adding[kind, rival]
-            options = other.get("options", {})
-            if kind != "device" or rival == ident or options.get(name) != wanted:
-                continue
-            theirs = {option.replace("_", "-"): value for option, value in options.items()}
-            theirs["driver"] = other.get("driver", "")
-            if not _shared(vm, name, wanted, (arguments, theirs), draft):
-                more = ": both need share-rw to share it" if name == "drive" else ""
-                raise Refusal(f"{name}: {wanted} is wanted by device {rival} too{more}")
-
-
-def _shared(vm: VM, name: str, backend: str, devices: Sequence[Dict[str, Any]], draft: Draft) -> bool:
-    """Tell whether two devices may have one backend: a multiplexer, a node that is only read, or one that both share."""
-    if name == "chardev":
-        return draft.adding.get((name, backend), {}).get("type", chardev.chardevs(vm).get(backend)) in ("mux", "hub")
-    if name != "drive":
-        return False
-    node = draft.adding.get(("blockdev", backend), nodes(vm).get(backend, {}))
-    reads = (node.get("read_only"), node.get("ro"), node.get("options", {}).get("read-only"))
-    shares = [coercion.same(True, device.get("share-rw")) for device in devices]
-    lets = [
-        other for device, other in zip(devices, reversed(shares)) if _writes(device)
-    ]  # what one writes the other lets it
-    return any(reads) or all(lets)
-
-
-def _writes(device: Dict[str, Any]) -> bool:
-    return not device["driver"].endswith("-cd")
-
-
-def _is_link(known: Properties, name: str) -> bool:
-    return bool(known.get(name, {}).get("type", "").startswith("link<"))
 
 
 def devices_on(vm: VM, ident: str) -> List[str]:
