@@ -111,7 +111,7 @@ def test_exec_that_fails(agent: GuestAgent) -> None:
     for options, said in (
         ({"argv": []}, "argv: it is empty"),
         ({"argv": ["x" * (128 << 10)]}, "131072 bytes"),
-        ({"argv": ["a\0b"]}, "zero byte"),
+        ({"argv": ["a\0b"]}, "argv[0]: it has a NUL character"),
         ({"argv": ["true"], "environment": {"A=B": 1}}, "'A=B' is not a valid variable's name"),
         ({}, "one of the following is required: argv, cmd"),
     ):

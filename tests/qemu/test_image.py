@@ -160,7 +160,7 @@ def test_a_backing_file(tmp_path: Path) -> None:
     step(top, "resize", backing_file=base, backing_format="qcow2", size="16M")
     refused(top, base, other, "rebase", backing_file=other, backing_format="qcow2")
     refused(top, "backing_format", "rebase", backing_file=base, backing_format="raw")
-    refused(Path(other), "no other image", "rebase", backing_file=base, backing_format="qcow2")
+    refused(Path(other), "its backing file is none", "rebase", backing_file=base, backing_format="qcow2")
 
 
 def test_what_is_there_is_never_made_into_something_else(tmp_path: Path) -> None:

@@ -133,7 +133,8 @@ def test_a_link_is_not_replaced_nor_given_away(tmp_path: Path) -> None:
         ({"mode": "rw"}, "'rw' is not a valid mode"),
         ({"mode": "7777"}, "is not a valid mode"),
         ({"user_data": ["#cloud-config"]}, "user_data: this is neither a text nor a mapping"),
-        ({"meta_data": "a: \ud800"}, "meta_data: its character 4 is half of a pair"),
+        ({"meta_data": "a: \ud800"}, "meta_data: it is not text in UTF-8"),
+        ({"user_data": "a: \ud800"}, "user_data: its character 4 is half of a pair"),
         ({"meta_data": 5}, "meta_data: this is neither a text nor a mapping"),
     ],
 )
