@@ -245,7 +245,9 @@ def _resize(vm: VM, name: str, size: int, read_only: bool, now: int | None) -> S
             check_active(vm, f"size: growing {name}", name)
         return grows
 
-    return Step("block_resize", {"node-name": name, "size": size}, last=True, condition=due)
+    return Step(
+        "block_resize", {"node-name": name, "size": size}, last=True, condition=due, hint=qemu_texts.resize_hint
+    )
 
 
 def _may_grow(name: str, size: int, read_only: bool, now: int) -> bool:

@@ -83,6 +83,16 @@ def write_lock_hint(error: CommandError) -> str:
     )
 
 
+def resize_hint(error: CommandError) -> str:
+    """Return what to do where something that uses a disk does not let it grow."""
+    # 7.2: "... permissions 'resize' are both required by ... and unshared by ..."; 5.2: "... which does not allow 'resize' on n0"
+    return (
+        "an NBD export of the disk lets nobody grow it: remove that first (qemu_export)"
+        if "'resize'" in error.desc
+        else ""
+    )
+
+
 def reopen_hint(error: CommandError) -> str:
     """Return what to do where ``blockdev-reopen`` would drop an option that the node was made with."""
     # 7.2 and 10.0: "Option 'discard' cannot be reset to its default value"
