@@ -23,13 +23,14 @@ _ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*\Z")
 class Option:
     """One option of a kind, declared once: Ansible's argument specification is made from it."""
 
-    def __init__(self, kind: str = "str", hidden_whole: bool = False, **spec: Any) -> None:
+    def __init__(self, kind: str = "str", hidden_whole: bool = False, nul: bool = False, **spec: Any) -> None:
         """``kind`` is Ansible's type; ``spec`` are further keys of the argument specification, ``options`` being Options.
 
         ``hidden_whole``: a file's content, in which there may be secrets. It is never shown; a word in it, which can be any
-        name or number, is not a secret elsewhere.
+        name or number, is not a secret elsewhere. ``nul``: it can have a NUL character, since it is typed, or QEMU judges.
         """
         self.kind = kind
+        self.nul = nul
         self.hidden_whole = hidden_whole
         # Ansible would hide each word of it, in a path say; since 2.22 everywhere, and for the rest of the run
         self.fields = {**spec, "no_log": False} if hidden_whole else spec
@@ -81,21 +82,23 @@ def argument_spec(options: Dict[str, Option]) -> Dict[str, Any]:
 def check_texts(params: Dict[str, Any], options: Dict[str, Option]) -> None:
     """Raise Refusal for a text in the parameters that neither QEMU nor the system takes, but for the contents of files and such."""
     for name, value in params.items():
-        if name not in options or not options[name].hidden_whole:
-            _check_text(name, value)
+        option = options.get(name)
+        if option is None or not option.hidden_whole:
+            _check_text(name, value, option is not None and option.nul)
 
 
-def _check_text(place: str, value: Any) -> None:
+def _check_text(place: str, value: Any, nul: bool) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
-            _check_text(place, key)
-            _check_text(f"{place}.{key}", item)
+            _check_text(place, key, nul)
+            _check_text(f"{place}.{key}", item, nul)
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
-            _check_text(f"{place}[{number}]", item)
-    elif isinstance(value, str) and ("\0" in value or not (value.isascii() or _is_unicode(value))):
-        why = "it has a NUL character, and no name or path can" if "\0" in value else "it is not text in UTF-8"
-        raise Refusal(f"{ascii(place)[1:-1]}: {why}")
+            _check_text(f"{place}[{number}]", item, nul)
+    elif isinstance(value, str) and not value.isascii() and not _is_unicode(value):
+        raise Refusal(f"{ascii(place)[1:-1]}: it is not text in UTF-8")
+    elif isinstance(value, str) and "\0" in value and not nul:
+        raise Refusal(f"{ascii(place)[1:-1]}: it has a NUL character, and no name or path can")
 
 
 def _is_unicode(text: str) -> bool:

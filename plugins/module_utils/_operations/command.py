@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._qmp.schema import Schema
 
 OPTIONS = {
-    "commands": Option("list", elements="raw", required=True),
+    "commands": Option("list", nul=True, elements="raw", required=True),
     "validate": Option("bool", default=True),
 }
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")

@@ -50,15 +50,16 @@ OPTIONS = {
             "timeout": Option("float"),
             "optional": Option("bool", default=False),
         },
+        nul=True,
         mutually_exclusive=[("text", "regex")],
         required_one_of=[("text", "regex")],
     ),
-    "fail_on": Option("list", elements="str"),
+    "fail_on": Option("list", nul=True, elements="str"),
     "keys": Option("list", elements="str", no_log=False),
-    "text": Option("str"),
+    "text": Option("str", nul=True),
     "pace": Option("float", default=0.1),
     "stable": Option("float"),
-    "unless": Option("str"),
+    "unless": Option("str", nul=True),
 }
 LOOK_EVERY = 0.25
 _LONGEST = 200

@@ -13,7 +13,12 @@ from ansible_collections.vmm.qemu.plugins.module_utils._core.errors import Refus
 from ansible_collections.vmm.qemu.plugins.module_utils._core.option import Option, check_texts
 from support.modules import ModuleFailed, run_module
 
-OPTIONS = {"name": Option("str"), "disks": Option("list"), "content": Option("raw", hidden_whole=True)}
+OPTIONS = {
+    "typed": Option("list", nul=True),
+    "name": Option("str"),
+    "disks": Option("list"),
+    "content": Option("raw", hidden_whole=True),
+}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +29,7 @@ OPTIONS = {"name": Option("str"), "disks": Option("list"), "content": Option("ra
         ({"disks": [{"id": "d"}, {"filename": "/a\0"}]}, r"disks\[1\].filename: it has a NUL"),
         ({"disks": [{"a\0": 1}]}, r"disks\[0\]: it has a NUL"),
         ({"disks": [{"a": ["\ud800"]}]}, r"disks\[0\].a\[0\]: it is not text"),
+        ({"typed": ["\0", "\ud800"]}, r"typed\[1\]: it is not text"),
     ],
 )
 def test_what_is_refused(params: dict[str, Any], words: str) -> None:
@@ -35,7 +41,13 @@ def test_what_is_refused(params: dict[str, Any], words: str) -> None:
 def test_what_is_taken() -> None:
     """All other text, and whatever is in a file."""
     check_texts(
-        {"name": "\x01 ü \U0001f600\n", "disks": [1, None, True, 0.5, {1: "x"}], "content": "a\0\udc80"}, OPTIONS
+        {
+            "name": "\x01 ü \U0001f600\n",
+            "disks": [1, None, True, 0.5, {1: "x"}],
+            "content": "a\0\udc80",
+            "typed": ["\0"],
+        },
+        OPTIONS,
     )
 
 
