@@ -127,6 +127,7 @@ def leaving(start_vm: Callable[..., VM]) -> VM:
         ("qemu_disk", {"id": "full", "filename": ""}),
         ("qemu_disk", {"id": "empty", "filename": "full.iso"}),
         ("qemu_backup", {"name": "b", "path": "backups"}),
+        ("qemu_qom", {"property": "drive", "value": "full-node"}),
         ("qemu_dump", {"path": "dump"}),
         ("qemu_snapshot", {"name": "n", "devices": ["d0.s0"]}),
     ],
@@ -140,6 +141,8 @@ def test_the_disks_stay_as_they_are_while_the_guest_is_on_its_way(
     given: dict[str, Any] = {
         key: f"{leaving.directory}/{text}" if key in paths and text else text for key, text in options.items()
     }
+    if module == "qemu_qom":
+        given["path"] = "/machine/peripheral/d0"
     before = leaving.fingerprint()
     for check in (True, False):
         with pytest.raises(ModuleFailed, match=r"is being migrated \(active\).*wait for its end") as failed:
@@ -152,3 +155,21 @@ def test_the_disks_stay_as_they_are_while_the_guest_is_on_its_way(
 def test_a_job_that_moves_no_disk_may_end_while_the_guest_is_on_its_way(leaving: VM) -> None:
     run_module(leaving, "qemu_block_job", id="m", state="cancelled")
     assert leaving.observer.execute("query-block-jobs") == []
+
+
+def test_what_is_as_it_shall_be_while_the_guest_is_on_its_way(leaving: VM) -> None:
+    same: list[tuple[str, dict[str, Any]]] = [
+        ("qemu_disk_snapshot", {"name": "s0", "disks": ["d0"]}),
+        ("qemu_disk_snapshot", {"name": "s9", "disks": ["d0"], "state": "absent"}),
+        ("qemu_disk", {"id": "empty", "filename": ""}),
+        ("qemu_block_job", {"id": "m", "operation": "mirror", "device": "d1", "target": "copy", "state": "running"}),
+        ("qemu_qom", {"path": "/machine/peripheral/full", "property": "drive", "value": "full-node"}),
+    ]
+    for module, options in same:
+        assert not run_module(leaving, module, **options)["changed"], module
+
+
+def test_a_medium_comes_into_a_drive_that_waits_for_its_guest(start_vm: Callable[..., VM]) -> None:
+    vm = start_vm(scsi=True, args=["-device", "scsi-cd,id=cd,bus=scsi0.0", "-incoming", "tcp:127.0.0.1:0"])
+    run_module(vm, "qemu_disk", id="cd", filename=vm.image("m.iso"), read_only=True)
+    assert vm.observer.node("cd-node")["ro"]

@@ -72,12 +72,12 @@ def sources(vm: VM, params: Params) -> List[Source]:
         if disk.layers[0].read_only:
             raise Refusal(f"disks: {disk.name} is read-only: copy its image {disk.layers[0].source} once")
         check_active(vm, f"disks: a backup of {disk.name}", disk.layers[0].node)
-    check_staying(vm, "disks: a backup", "its end would fail while a job works on the disks")
     return [_source(vm, disk, params["name"]) for disk in found]
 
 
-def check_jobs(found: Sequence[Source], name: str) -> None:
-    """Raise Refusal where a job works on a disk, but for one of a killed run."""
+def check_jobs(vm: VM, found: Sequence[Source], name: str) -> None:
+    """Raise Refusal where a job works on a disk, but for one of a killed run; and where a new one would keep the guest."""
+    check_staying(vm, "disks: a backup", "its end would fail while a job works on the disks")
     for source in found:
         others = [job for job in source.disk.jobs if job != job_id(name, source.name)]
         if others:

@@ -86,7 +86,7 @@ class Pull(Operation):
                 f"name: {', '.join(sorted(there))} is exported as {name}, and not {', '.join(sorted(wanted))}: end that first "
                 "(state=absent), or take another name"
             )
-        check_jobs(found, name)
+        check_jobs(vm, found, name)
         if params["listen"] is None and not export_server.exports(vm):
             raise Refusal("listen: no NBD server runs yet: give the address that it shall have")
         for source in found:

@@ -88,7 +88,7 @@ class Take(Operation):
             clears += retention.steps(path, chain, retention.pruned(chain, params["keep"], now) if chain else [], ())
             return Current(vm, chain, clears, freezer, lock)
         found = sources(vm, params)
-        check_jobs(found, name)
+        check_jobs(vm, found, name)
         choice = choose(params["level"], chain, found, path)
         new = _new(vm, chain, found, choice, params)
         return Current(vm, chain, clears, freezer, lock, True, found, choice, new)

@@ -55,9 +55,9 @@ def check_staying(
 
 
 def migration(vm: VM) -> str:
-    """Return the status of the migration that is under way; empty where none is."""
+    """Return the status of the migration that is under way; empty where none is, and where the guest is on its way to here."""
     status = str(vm.ask("query-migrate").get("status", "none"))
-    return "" if status in _AT_REST else status
+    return "" if status in _AT_REST or vm.status == "inmigrate" else status
 
 
 def on_its_way(what: str, status: str, why: str) -> Refusal:

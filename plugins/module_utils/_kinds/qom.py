@@ -15,6 +15,7 @@ from .._core.secrets import quoted_forms
 from .._core.step import REDACTED, Step
 from .._qmp import errors
 from . import qemu_texts
+from .blockdev_active import check_staying
 from .kind import Change, Kind, State
 from .object import SECRET, redacted_as
 
@@ -73,6 +74,8 @@ class Qom(Kind):
             value = coercion.like(want["value"], now)
         except ValueError as exc:
             raise Refusal(f"value: {want['property']} of {want['path']} is {now!r} now, and {exc}") from exc
+        if want["property"] == "drive":
+            check_staying(vm, f"property: drive of {want['path']}")
         secret = ("value",) if want["property"] in SECRET else ()
         undo = [Step("qom-set", {**where, "value": now}, secret=secret)]
         return [Step("qom-set", {**where, "value": value}, undo=undo, secret=secret)]
