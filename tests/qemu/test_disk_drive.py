@@ -737,3 +737,21 @@ def test_two_devices_of_one_disk(
         assert disk.vm.plugged() == {"a": here["driver"], "b": there["driver"]}
     else:
         both.refused("share-rw", disks=[one], devices=[other])
+
+
+def test_a_drive_that_is_made_anew_and_empty(disk: Lifecycle) -> None:
+    vm = disk.vm
+    disk.step(**CD, filename=iso(vm, "1.iso"))
+    disk.step(**CD, medium="absent", serial="another", recreate=True)
+    assert holds(vm, "cd") == (False, "") and "cd-node" not in vm.observer.nodes()
+    disk.step(id="cd", state="absent")
+
+
+def test_a_disk_is_shared_with_a_device_without_an_id(start_vm: Any) -> None:
+    node = ["-blockdev", "driver=null-co,node-name=n,read-zeroes=on"]
+    shared = start_vm(scsi=True, args=[*node, "-device", "scsi-hd,bus=scsi0.0,drive=n,share-rw=on"])
+    other: dict[str, Any] = {"id": "b", "driver": "scsi-hd", "bus": "scsi0.0"}
+    Lifecycle(shared, "qemu_device").step(**other, options={"drive": "n", "share-rw": True})
+    alone = start_vm(scsi=True, args=[*node, "-device", "scsi-cd,bus=scsi0.0,drive=n"])
+    Lifecycle(alone, "qemu_device").refused("share-rw", **other, options={"drive": "n", "share-rw": True})
+    Lifecycle(alone, "qemu_device").step(**{**other, "driver": "scsi-cd"}, options={"drive": "n"})

@@ -224,8 +224,9 @@ def check_free(vm: VM, node: str, device: str, draft: Draft, *, writes: bool, sh
         user for user in users(vm, node) if user[0] == "device" and user[1] != device and user not in draft.removing
     ]
     for _kind, other in others if not nodes(vm)[node]["ro"] else ():
-        shares = vm.prop(f"{PERIPHERAL}/{other}", "share-rw", False)
-        if (writes and not shares) or (not shared and not vm.peripherals().get(other, "").endswith("-cd")):
+        path = other if other.startswith("/") else f"{PERIPHERAL}/{other}"  # one without an id is told by its path
+        reads = str(vm.prop(path, "type")).endswith("-cd")
+        if (writes and not vm.prop(path, "share-rw", False)) or (not shared and not reads):
             raise Refusal(f"drive: block node {node} is in use by device {other}; both need share-rw to share it")
 
 

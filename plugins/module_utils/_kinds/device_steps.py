@@ -129,6 +129,8 @@ def complete(vm: VM, want: Want) -> Want:
     if "serial" in named and was.get("device_id") == was.get("serial", "")[:_DEVICE_ID]:
         del was["device_id"]
     was.pop("id")
+    if want.get("medium") == "absent":
+        was.pop("drive", None)
     if "drive" in named and named["drive"] in blockdev_graph.chain(vm, want["id"]):
         named = {name: value for name, value in named.items() if name != "drive"}  # the top of that disk, as it was
     return {**place, **want, "options": {**was, **named}}

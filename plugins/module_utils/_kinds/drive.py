@@ -92,7 +92,10 @@ class Drive(Kind):
         ident, keys = self.ident(want), {change.key for change in changes}
         drive = drive_of(vm, ident) or {}
         steps: List[Step] = []
-        if ("medium", ident) not in draft.removing:  # else it leaves the tray as it is wanted
+        if not draft.removing & {
+            ("medium", ident),
+            ("device", ident),
+        }:  # else it leaves the tray as it is wanted, or is made anew
             if "medium" in keys:
                 steps = device_drive.take_out(vm, ident, want, draft)
                 steps += device_drive.close(vm, ident, want) + device_drive.let_go(vm, ident, draft)

@@ -33,7 +33,17 @@ _FILES = {
     "vendor_data": "vendor-data",
 }
 # as cloud-init has them, in lower case: cloudinit/handlers/__init__.py
-_HEADS = ("#cloud-config", "#cloud-boothook", "#!", "#include", "#part-handler", "#upstart-job", "## template: jinja")
+_HEADS = (
+    "#cloud-config",
+    "#cloud-boothook",
+    "#!",
+    "#include",
+    "#part-handler",
+    "#upstart-job",
+    "## template: jinja",
+    "#ps1",
+    "rem cmd",
+)
 _CLOUD_CONFIG = ("user_data", "vendor_data")  # scripts and much else, unless the first line says so
 _LABEL = "cidata"
 _MOST = 64 << 20
