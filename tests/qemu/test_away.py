@@ -98,6 +98,10 @@ def test_a_guest_that_arrived_paused_has_its_disks_once_it_runs(start_vm: Callab
     assert there.observer.node("d0-node")["image"]["virtual-size"] == 32 * MIB
 
 
+def job(vm: VM, **options: Any) -> dict[str, Any]:
+    return run_module(vm, "qemu_block_job", **options)
+
+
 @pytest.fixture
 def leaving(start_vm: Callable[..., VM]) -> VM:
     """A VM whose guest is on its way for as long as one looks, with disk `d0` over a snapshot `s0`, a mirror, and CD drives."""
@@ -106,7 +110,7 @@ def leaving(start_vm: Callable[..., VM]) -> VM:
         run_module(vm, "qemu_disk", id=name, filename=vm.image(f"{name}.qcow2", fmt="qcow2"), format="qcow2", **SCSI)
     run_module(vm, "qemu_blockdev", node_name="copy", filename=vm.image("copy.raw"), driver="raw")
     run_module(vm, "qemu_disk_snapshot", name="s0", disks=["d0"])
-    run_module(vm, "qemu_block_job", id="m", operation="mirror", device="d1", target="copy", state="running")
+    job(vm, id="m", operation="mirror", device="d1", target="copy", state="running")
     for name, image in (("full", vm.image("full.iso")), ("empty", "")):
         run_module(vm, "qemu_disk", id=name, driver="scsi-cd", bus="scsi0.0", filename=image)
     vm.observer.execute("migrate-set-parameters", max_bandwidth=2000)

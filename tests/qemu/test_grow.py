@@ -173,21 +173,17 @@ def test_a_part_of_an_image_is_measured_by_qemu(paused_vm: VM) -> None:
     node.same(**given, size=16 * MIB - 4096)
 
 
+def job(vm: VM, **options: Any) -> dict[str, Any]:
+    return run_module(vm, "qemu_block_job", **options)
+
+
 def test_a_node_below_the_filter_of_a_job_does_not_grow(paused_vm: VM) -> None:
     """A backup holds the filter that it has put over the node, and not the node itself."""
     node = Lifecycle(paused_vm, "qemu_blockdev")
     disk: dict[str, Any] = {"id": "d0", "bus": "rp0", "filename": paused_vm.image("a.img")}
     run_module(paused_vm, "qemu_disk", **disk)
     node.step(node_name="copy", driver="raw", filename=paused_vm.image("copy.img"))
-    job: dict[str, Any] = {
-        "id": "j",
-        "operation": "backup",
-        "device": "d0",
-        "target": "copy",
-        "speed": "1",
-        "state": "running",
-    }
-    run_module(paused_vm, "qemu_block_job", **job)
+    job(paused_vm, id="j", operation="backup", device="d0", target="copy", speed="1", state="running")
     node.refused("size: block job j works on", node_name="d0-node", size="32M")
     Lifecycle(paused_vm, "qemu_disk").refused("size: block job j works on", id="d0", size="32M")
 
