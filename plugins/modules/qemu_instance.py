@@ -18,8 +18,8 @@ description:
     task says V(restarted). How the guest began (C(-S), C(-incoming)) makes no difference.
   - A start is successful when QEMU is ready and its monitor answers. When it fails, the message has QEMU's own words, and neither
     a process nor its socket and pidfile stay behind.
-  - The socket and pidfile that a killed process has left are removed. A socket at which something listens, a file that is no socket
-    or no pidfile, and a process that is not the QEMU of this name, are never touched.
+  - The socket and pidfile that a killed process has left are removed. A socket at which something listens, a file that is
+    not a socket or a pidfile, and a process that is not the QEMU of this name, are never touched.
 extends_documentation_fragment:
   - vmm.qemu._attributes
   - vmm.qemu._attributes.actiongroup_qemu

@@ -195,6 +195,22 @@ def test_cancelling_a_mirror_that_is_ready(vm: VM) -> None:
     assert of_device(vm) == "source" and jobs(vm) == {}
 
 
+def test_a_job_that_an_error_has_stopped(vm: VM) -> None:
+    """It does not go on by itself."""
+    image = {"driver": "file", "filename": vm.image("full.raw", str(SIZE))}
+    fault = {"event": "none", "iotype": "write", "errno": 28, "once": True}
+    file = {"driver": "blkdebug", "image": image, "inject-error": [fault]}
+    vm.observer.execute("blockdev-add", node_name="full", driver="raw", file=file)
+    options: dict[str, Any] = {"operation": "mirror", "device": "source", "target": "full", "complete": False}
+    stops = {"on-target-error": "stop"}
+    refused_late(
+        vm, "stopped by an I/O error (nospace)", "run this again to let it go on", timeout=2, **options, options=stops
+    )
+    assert jobs(vm)["j0"]["status"] == "paused"
+    job(vm, state="cancelled")
+    assert jobs(vm) == {}
+
+
 @pytest.fixture
 def chain(start_vm: Callable[..., VM]) -> VM:
     """A disk `data` on `top`, which stands on `middle`, which stands on `base`: each has a mebibyte of its own."""

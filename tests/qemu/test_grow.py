@@ -192,6 +192,6 @@ def test_an_exported_disk_does_not_grow(paused_vm: VM) -> None:
     disk = Lifecycle(paused_vm, "qemu_disk")
     disk.step(id="d0", bus="rp0", filename=paused_vm.image("a.img"))
     run_module(paused_vm, "qemu_export", id="e", device="d0", type="nbd", listen=f"{paused_vm.directory}/nbd")
-    disk.refused("an NBD export of the disk lets nobody grow it", foretold=False, id="d0", size="32M")
+    disk.refused("does not let it grow, such as an NBD export", foretold=False, id="d0", size="32M")
     run_module(paused_vm, "qemu_export", id="e", state="absent")
     disk.step(id="d0", size="32M")

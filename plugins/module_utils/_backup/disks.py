@@ -76,8 +76,8 @@ def sources(vm: VM, params: Params) -> List[Source]:
 
 
 def check_jobs(vm: VM, found: Sequence[Source], name: str) -> None:
-    """Raise Refusal where a job works on a disk, but for one of a killed run; and where a new one would keep the guest."""
-    check_staying(vm, "disks: a backup", "its end would fail while a job works on the disks")
+    """Raise Refusal where a job works on a disk, but for one of a killed run, and while the guest is on its way."""
+    check_staying(vm, "disks: a backup", "the jobs of a backup would make that fail")
     for source in found:
         others = [job for job in source.disk.jobs if job != job_id(name, source.name)]
         if others:

@@ -80,7 +80,7 @@ def argument_spec(options: Dict[str, Option]) -> Dict[str, Any]:
 
 
 def check_texts(params: Dict[str, Any], options: Dict[str, Option]) -> None:
-    """Raise Refusal for a text in the parameters that neither QEMU nor the system takes, but for the contents of files and such."""
+    """Raise Refusal for a text in the parameters that neither QEMU nor the system takes, except in the contents of files."""
     for name, value in params.items():
         option = options.get(name)
         if option is None or not option.hidden_whole:
@@ -98,7 +98,7 @@ def _check_text(place: str, value: Any, nul: bool) -> None:
     elif isinstance(value, str) and not value.isascii() and not _is_unicode(value):
         raise Refusal(f"{ascii(place)[1:-1]}: it is not text in UTF-8")
     elif isinstance(value, str) and "\0" in value and not nul:
-        raise Refusal(f"{ascii(place)[1:-1]}: it has a NUL character, and no name or path can")
+        raise Refusal(f"{ascii(place)[1:-1]}: it has a NUL character, and no name or path can have one")
 
 
 def _is_unicode(text: str) -> bool:

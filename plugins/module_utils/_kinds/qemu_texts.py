@@ -87,7 +87,7 @@ def resize_hint(error: CommandError) -> str:
     """Return what to do where something that uses a disk does not let it grow."""
     # 7.2: "... permissions 'resize' are both required by ... and unshared by ..."; 5.2: "... which does not allow 'resize' on n0"
     return (
-        "an NBD export of the disk lets nobody grow it: remove that first (qemu_export)"
+        "something else uses the disk and does not let it grow, such as an NBD export: remove that first (qemu_export)"
         if "'resize'" in error.desc
         else ""
     )

@@ -130,9 +130,7 @@ class BlockJob(jobs.JobOperation):
         if source is None or _is_done(current, params):
             return current
         check_active(vm, f"device: a {params['operation']} of {source}", source)
-        check_staying(
-            vm, f"device: a {params['operation']} of {source}", "would fail when it has the guest, or lose data"
-        )
+        check_staying(vm, f"device: a {params['operation']} of {source}", "the job would make that fail, or lose data")
         # the schema is large: asked only where something is begun
         return current._replace(coerce=vm.schema.coerce)
 

@@ -203,7 +203,7 @@ class JobOperation(Operation):
             job = exc.found or job
             goes_on = "it goes on, and the next run joins it"
             if _is_stopped(job):
-                goes_on = "make good what it met with, and run this again: then it goes on"
+                goes_on = "remove the cause, and run this again to let it go on"
             raise NotDoneInTime(
                 f"{plan.what}: not done within {params['timeout']:.4g} s ({progress_text(job)}); {goes_on}",
                 job=job_result(job),
