@@ -31,7 +31,7 @@ class Item(NamedTuple):
 class Named:
     """Puts the place of an item of a document before each Refusal out of a ``with`` block.
 
-    A class, since each of many items has some ten of them, and a generator costs thrice as much.
+    A class and not a generator, which costs more: a document of 100 disks has a thousand of them.
     """
 
     __slots__ = ("_place",)

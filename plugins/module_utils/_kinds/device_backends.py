@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Tuple
 
 from .._core import coercion
 from .._core.errors import Refusal
@@ -57,7 +57,7 @@ def _check_conflicts(vm: VM, ident: str, arguments: Dict[str, Any], draft: Draft
                 raise Refusal(f"{name}: {wanted} is wanted by device {rival} too{more}")
 
 
-def _shared(vm: VM, name: str, backend: str, devices: Sequence[Dict[str, Any]], draft: Draft) -> bool:
+def _shared(vm: VM, name: str, backend: str, devices: Tuple[Dict[str, Any], Dict[str, Any]], draft: Draft) -> bool:
     """Tell whether two devices may have one backend: a multiplexer, a node that is only read, or one that both share."""
     if name == "chardev":
         return draft.adding.get((name, backend), {}).get("type", chardev.chardevs(vm).get(backend)) in ("mux", "hub")
@@ -65,11 +65,12 @@ def _shared(vm: VM, name: str, backend: str, devices: Sequence[Dict[str, Any]], 
         return False
     node = draft.adding.get(("blockdev", backend), nodes(vm).get(backend, {}))
     reads = (node.get("read_only"), node.get("ro"), node.get("options", {}).get("read-only"))
-    shares = [coercion.same(True, device.get("share-rw")) for device in devices]
-    lets = [
-        other for device, other in zip(devices, reversed(shares)) if _writes(device)
-    ]  # what one writes the other lets it
-    return any(reads) or all(lets)
+    return any(reads) or all(_lets(*pair) for pair in (devices, devices[::-1]))
+
+
+def _lets(one: Dict[str, Any], other: Dict[str, Any]) -> bool:
+    """Tell whether a device lets another one do what that does with their drive."""
+    return coercion.same(True, one.get("share-rw")) or not _writes(other)
 
 
 def _writes(device: Dict[str, Any]) -> bool:

@@ -92,10 +92,8 @@ class Drive(Kind):
         ident, keys = self.ident(want), {change.key for change in changes}
         drive = drive_of(vm, ident) or {}
         steps: List[Step] = []
-        if not draft.removing & {
-            ("medium", ident),
-            ("device", ident),
-        }:  # else it leaves the tray as it is wanted, or is made anew
+        moved_or_new = {("medium", ident), ("device", ident)}  # whose tray is as it is wanted then
+        if not draft.removing & moved_or_new:
             if "medium" in keys:
                 steps = device_drive.take_out(vm, ident, want, draft)
                 steps += device_drive.close(vm, ident, want) + device_drive.let_go(vm, ident, draft)

@@ -78,7 +78,7 @@ _TYPES: Dict[str, Any] = {
 
 
 class _AskAnsible(Exception):
-    """Only Ansible can tell what becomes of an option: it is missing, there is no such, or it is of another type."""
+    """Only Ansible can tell what becomes of an option: it is missing, unknown, or of another type."""
 
 
 def _completed(options: Dict[str, Option], written: Any) -> Dict[str, Any]:
@@ -110,7 +110,8 @@ def _as_it_is(option: Option, value: Any, whole: bool) -> Any:
     if wanted is None or not isinstance(value, wanted) or value not in fields.get("choices", (value,)):
         raise _AskAnsible  # a path is expanded each time
     if option.kind == "list":
-        member = Option(fields.get("elements", "raw"), **{key: fields[key] for key in ("options",) if key in fields})
+        members = {"options": fields["options"]} if "options" in fields else {}
+        member = Option(fields.get("elements", "raw"), **members)
         if member.kind != "raw" and None in value:
             raise _AskAnsible
         return [_as_it_is(member, item, whole) for item in value]
